@@ -1,0 +1,1 @@
+//! The routing table (RFC 4271 §3.2, §9; BIRD's master table).

@@ -1,0 +1,3 @@
+//! Where the resources come from: files or etcd, one [`Snapshot`](snapshot::Snapshot) from each.
+pub mod model;
+pub mod snapshot;

@@ -1,0 +1,27 @@
+//! Everything known of the datastore at one moment.
+//!
+//! Owns: [`Snapshot`], immutable once published. Never: decides what follows from it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bgp_proto::IpPrefix;
+
+use super::model::{AffinityState, BgpConfiguration, ClusterInformation, IpPool, Node, Problem};
+
+/// Everything known at one moment. Maps are by name, so that walks are in a stable order.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Snapshot {
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    /// BGPConfigurations by name.
+    pub bgp_configurations: BTreeMap<String, Arc<BgpConfiguration>>,
+    /// ClusterInformation `default`.
+    pub cluster_information: Option<Arc<ClusterInformation>>,
+    /// IPPools by name.
+    pub pools: BTreeMap<String, Arc<IpPool>>,
+    /// This node's blocks (type `host`, not deleted; DS-16, DS-37).
+    pub blocks: BTreeMap<IpPrefix, AffinityState>,
+    /// What could not be read, sorted.
+    pub problems: Vec<Problem>,
+}

@@ -1,0 +1,235 @@
+//! What this node shall do, compiled from what the datastore says (design: one typed state, compared with the last).
+//!
+//! Owns: [`DesiredState`] and [`compile`], total: what cannot be understood becomes a Problem and the rest goes on.
+//! Never: clocks, environment, sockets. Input: a [`Snapshot`](crate::datastore::snapshot::Snapshot) and [`NodeFacts`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::session::PeerSpec;
+use bgp_proto::{Afi, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
+
+use crate::datastore::model::{NodeAddress, Problem, SecretKeyRef};
+use crate::policy::program::Program;
+
+/// What the process knows of its node beside the datastore: settings that were read once at start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeFacts {
+    /// `NODENAME` (NODE-1).
+    pub node_name: String,
+    /// `CALICO_ROUTER_ID` (NODE-10).
+    pub router_id: Option<String>,
+    /// `CALICO_BGPD_CLUSTER_RELEASE`: `None` is `auto` (REL-1).
+    pub cluster_release: Option<Release>,
+    /// `USE_POD_CIDR` (DS-38).
+    pub use_pod_cidr: bool,
+    /// `NAMESPACE`: where password secrets are (DS-40).
+    pub secret_namespace: String,
+    /// `strict` (design §5.9): close instead of doing as the incumbent does.
+    pub strict: bool,
+}
+
+/// A Calico release, `major.minor`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Release {
+    /// 3.
+    pub major: u16,
+    /// 33.
+    pub minor: u16,
+}
+
+/// Where the release in force comes from (REL-1, REL-2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReleaseSource {
+    /// `CALICO_BGPD_CLUSTER_RELEASE`.
+    Setting,
+    /// ClusterInformation `default`.
+    ClusterInformation,
+    /// Unknown: the newest that we know, with a warning.
+    Assumed,
+}
+
+/// The release in force.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClusterRelease {
+    /// Which.
+    pub release: Release,
+    /// Why.
+    pub source: ReleaseSource,
+}
+
+/// The local node (NODE-4 to NODE-11).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LocalNode {
+    /// Its name.
+    pub name: String,
+    /// Its AS.
+    pub asn: Asn,
+    /// Its identifier, in both families.
+    pub router_id: RouterId,
+    /// Its IPv4 address.
+    pub ipv4: Option<NodeAddress<V4>>,
+    /// Its IPv6 address.
+    pub ipv6: Option<NodeAddress<V6>>,
+    /// Its cluster id: it is a route reflector.
+    pub cluster_id: Option<ClusterId>,
+}
+
+/// The whole intent for one node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DesiredState {
+    /// The node.
+    pub node: LocalNode,
+    /// The release whose rules are in force.
+    pub release: ClusterRelease,
+    /// Where to listen, for each family in which the node speaks BGP.
+    pub listen: BTreeMap<Afi, Listen>,
+    /// Sessions by name (PEER-3), in byte order.
+    pub peers: BTreeMap<String, Peer>,
+    /// IPv4 table.
+    pub v4: FamilyIntent<V4>,
+    /// IPv6 table.
+    pub v6: FamilyIntent<V6>,
+    /// Everything refused or not built yet, those of reading the resources among them; sorted.
+    pub problems: Vec<Problem>,
+}
+
+/// A listening socket (NODE-20, NODE-21).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// `None`: all addresses of the family.
+    pub addr: Option<IpAddr>,
+    /// Port.
+    pub port: u16,
+}
+
+/// Where a session comes from (PEER-1, PEER-3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PeerClass {
+    /// Full mesh.
+    Mesh,
+    /// Global BGPPeer.
+    Global,
+    /// BGPPeer of some nodes, or a reverse peering.
+    Node,
+    /// Local workload.
+    LocalWorkload,
+}
+
+/// One session.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Peer {
+    /// BIRD's name, as `Mesh_10_0_0_2`.
+    pub name: String,
+    /// Where it comes from.
+    pub class: PeerClass,
+    /// `Kind/name` of the resource that asks for it.
+    pub resource: String,
+    /// The family it carries.
+    pub afi: Afi,
+    /// What the session machine needs.
+    pub spec: PeerSpec,
+    /// The TCP MD5 key.
+    pub auth: Auth,
+    /// What the speaker needs; a change resets nothing.
+    pub treatment: Treatment,
+}
+
+/// TCP MD5 of a session (PEER-80 to PEER-85).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Auth {
+    /// No password is asked for.
+    #[default]
+    None,
+    /// This key.
+    Key {
+        /// Where it comes from.
+        from: SecretKeyRef,
+        /// Raw bytes.
+        key: Secret,
+    },
+    /// A password is asked for and cannot be had: unsigned, with a Problem (PEER-82); in `strict` the session stays down.
+    Missing(SecretKeyRef),
+}
+
+/// Bytes that must not be printed; wiped on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes the bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Secret(bytes)
+    }
+
+    /// The bytes.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // Keeps the wipe from being optimised away as a dead store.
+        std::hint::black_box(&self.0);
+    }
+}
+
+/// How routes to and from a peer are treated.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Treatment {
+    /// Peer AS equals our AS in this session (PEER-68).
+    pub internal: bool,
+    /// The peer is our route reflector client, with this cluster id (PEER-70).
+    pub rr_client: Option<ClusterId>,
+    /// Next hop rule (PEER-64).
+    pub next_hop: NextHopRule,
+    /// How often our AS may stand in a received path (PEER-67).
+    pub allow_own_as: u8,
+    /// Import pipeline (FILT-10).
+    pub import: Arc<Program>,
+    /// Export pipeline (FILT-20).
+    pub export: Arc<Program>,
+}
+
+/// `nextHopMode` (PEER-64, PEER-65).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum NextHopRule {
+    /// Protocol default.
+    #[default]
+    Auto,
+    /// Always our own address.
+    SelfAddress,
+    /// Never changed.
+    Keep,
+}
+
+/// What one family's table holds of our own, and which rules it has.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FamilyIntent<F: Family> {
+    /// Static routes (FILT-2, SVC-30, PEER-66).
+    pub statics: BTreeMap<Prefix<F>, StaticRoute<F>>,
+    /// Normal route priority `P` (NODE-40); `None` where the release has no such feature (REL-3).
+    pub priority: Option<u32>,
+    /// Interface patterns whose addresses are no direct routes, in match order (NODE-35).
+    pub ignored_interfaces: Vec<String>,
+    /// What is written to the kernel and with which metric (KERN-2).
+    pub kernel: Arc<Program>,
+}
+
+/// A static route of ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StaticRoute<F: Family> {
+    /// A blackhole: an own block or a service range.
+    Blackhole,
+    /// `reachableBy` (PEER-66).
+    Via(F::Addr),
+}

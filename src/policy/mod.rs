@@ -1,0 +1,4 @@
+//! Import, export and kernel policy: programs and their evaluation. Core: no clocks, no I/O.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod program;
