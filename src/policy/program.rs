@@ -71,6 +71,8 @@ pub enum Match {
     MetricBelow(u32),
     /// LOCAL_PREF is above this, unsigned (FILT-10 step 2).
     LocalPrefAbove(u32),
+    /// The BGP next hop attribute (not the resolved gateway) is inside; false without one (KERN-12, KERN-20).
+    NextHopWithin(IpPrefix),
 }
 
 /// A change to a route.
