@@ -1,7 +1,28 @@
 //! What this node shall do, compiled from what the datastore says (design: one typed state, compared with the last).
 //!
-//! Owns: [`DesiredState`] and [`compile`], total: what cannot be understood becomes a Problem and the rest goes on.
+//! Owns: [`DesiredState`] and [`compile`]: what cannot be understood becomes a Problem and the rest goes on.
 //! Never: clocks, environment, sockets. Input: a [`Snapshot`](crate::datastore::snapshot::Snapshot) and [`NodeFacts`].
+//!
+//! | module | rules |
+//! |---|---|
+//! | `identity` | own AS, router id, listening, the cluster's release (NODE-4 to NODE-42, REL-1 to REL-3) |
+//! | `peers` | sessions (PEER-*) |
+//! | `origin` | routes that this node originates (FILT-2, FILT-41) |
+//! | `programs` | import and export (FILT-10, FILT-20 to FILT-40) |
+//! | `kernel` | what is written to the kernel (KERN-1 to KERN-20) |
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod compile;
+mod identity;
+mod kernel;
+mod origin;
+mod peers;
+mod programs;
+#[cfg(test)]
+mod tests;
+
+pub use compile::{Unready, compile};
+pub use identity::{ReleaseTextError, router_id_hash};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -59,6 +80,26 @@ pub struct ClusterRelease {
     pub source: ReleaseSource,
 }
 
+/// Who writes the routes of pools into the kernel: we or Felix (KERN-10). Those of VXLAN pools are always Felix's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClusterRoutes {
+    /// Routes of IPIP pools are ours.
+    pub ipip: bool,
+    /// Routes of un-encapsulated pools are ours.
+    pub unencapsulated: bool,
+    /// Why.
+    pub source: ClusterRoutesSource,
+}
+
+/// Where [`ClusterRoutes`] comes from (KERN-10a).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClusterRoutesSource {
+    /// `programClusterRoutes` of BGPConfiguration `default`.
+    Configured,
+    /// It is unset, and the cluster's release decides.
+    Release,
+}
+
 /// The local node (NODE-4 to NODE-11).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LocalNode {
@@ -83,6 +124,8 @@ pub struct DesiredState {
     pub node: LocalNode,
     /// The release whose rules are in force.
     pub release: ClusterRelease,
+    /// Whose cluster routes are.
+    pub cluster_routes: ClusterRoutes,
     /// Where to listen, for each family in which the node speaks BGP.
     pub listen: BTreeMap<Afi, Listen>,
     /// Sessions by name (PEER-3), in byte order.
@@ -219,7 +262,8 @@ pub struct FamilyIntent<F: Family> {
     pub statics: BTreeMap<Prefix<F>, StaticRoute<F>>,
     /// Normal route priority `P` (NODE-40); `None` where the release has no such feature (REL-3).
     pub priority: Option<u32>,
-    /// Interface patterns whose addresses are no direct routes, in match order (NODE-35).
+    /// Interface patterns whose addresses are no direct routes, in match order, `cali*` and `kube-ipvs*` among them
+    /// (NODE-35).
     pub ignored_interfaces: Vec<String>,
     /// What is written to the kernel and with which metric (KERN-2).
     pub kernel: Arc<Program>,

@@ -1,0 +1,199 @@
+//! The whole compilation, in order: identity, then sessions, then each family's routes and programs.
+//!
+//! Owns: what every part is given ([`Inputs`]), the list of problems, and what is said about things not built yet.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use bgp_proto::{Afi, V4, V6};
+
+use super::identity::{self, Fields};
+use super::{ClusterRelease, ClusterRoutes, DesiredState, FamilyIntent, NodeFacts, kernel, origin, peers};
+use crate::datastore::model::{BgpConfiguration, BindMode, Node, Problem, ProgramClusterRoutes, Severity};
+use crate::datastore::snapshot::Snapshot;
+
+/// Nothing can be configured yet: the local Node has not been seen (NODE-7). What was in force stays in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unready {
+    /// Why, and whatever else is wrong; sorted.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = self.problems.iter().filter(|problem| problem.severity == Severity::Error);
+        match lines.next() {
+            Some(problem) => problem.fmt(f),
+            None => f.write_str("the local node is not known yet"),
+        }
+    }
+}
+
+impl std::error::Error for Unready {}
+
+/// What every part of the compilation may look at.
+pub(super) struct Inputs<'a> {
+    /// The datastore.
+    pub(super) snapshot: &'a Snapshot,
+    /// Process settings.
+    pub(super) facts: &'a NodeFacts,
+    /// The local Node.
+    pub(super) local: &'a Node,
+    /// BGPConfiguration `default`, or all defaults where there is none (NODE-42).
+    pub(super) global: &'a BgpConfiguration,
+    /// The release in force.
+    pub(super) release: ClusterRelease,
+    /// Who writes which pool's routes.
+    pub(super) cluster_routes: ClusterRoutes,
+}
+
+/// Problems as they are found.
+#[derive(Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Adds one.
+    pub(super) fn add(
+        &mut self,
+        severity: Severity,
+        resource: impl Into<String>,
+        field: &str,
+        why: impl Into<String>,
+    ) {
+        self.0.push(Problem {
+            resource: resource.into(),
+            field: field.to_owned(),
+            why: why.into(),
+            severity,
+        });
+    }
+
+    /// All of them in a stable order, each once.
+    fn finish(mut self) -> Vec<Problem> {
+        self.0.sort();
+        self.0.dedup();
+        self.0
+    }
+}
+
+/// Compiles what the datastore says into what this node shall do.
+///
+/// # Errors
+/// [`Unready`] while there is no Node of this name: nothing can be configured then, and what was in force before stays
+/// (NODE-7). Everything else that is wrong is a problem inside the state.
+pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, Unready> {
+    let mut problems = Problems(snapshot.problems.clone());
+    let none = BgpConfiguration { name: "default".to_owned(), ..Default::default() };
+    let global = snapshot.bgp_configurations.get("default").map_or(&none, |config| config);
+    let release = identity::release(snapshot.cluster_information.as_deref(), facts, &mut problems);
+    let Some(local) = snapshot.nodes.get(&facts.node_name) else {
+        problems.add(
+            Severity::Error,
+            format!("Node/{}", facts.node_name),
+            "",
+            "there is no Node of the name that NODENAME has: nothing is configured until there is",
+        );
+        return Err(Unready { problems: problems.finish() });
+    };
+    let cluster_routes = identity::cluster_routes(global, release.release);
+    let inputs = Inputs { snapshot, facts, local, global, release, cluster_routes };
+
+    not_built_yet(&inputs, &mut problems);
+    let node = identity::local_node(&inputs, &mut problems);
+    let v4 = family::<V4>(&inputs, &mut problems);
+    let v6 = family::<V6>(&inputs, &mut problems);
+    let mut sessions = BTreeMap::new();
+    peers::mesh::<V4>(&inputs, &node, v4.priority, &mut sessions, &mut problems);
+    peers::mesh::<V6>(&inputs, &node, v6.priority, &mut sessions, &mut problems);
+    let addresses = [node.ipv4.map(|a| IpAddr::from(a.addr)), node.ipv6.map(|a| IpAddr::from(a.addr))];
+    let listen =
+        addresses.into_iter().flatten().map(|a| (Afi::of(a), identity::listen(&inputs, a))).collect();
+    Ok(DesiredState {
+        node,
+        release,
+        cluster_routes,
+        listen,
+        peers: sessions,
+        v4,
+        v6,
+        problems: problems.finish(),
+    })
+}
+
+/// One family's own routes and kernel rules.
+fn family<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> FamilyIntent<F> {
+    FamilyIntent {
+        statics: origin::statics::<F>(inputs),
+        priority: identity::priority::<F>(inputs, problems),
+        ignored_interfaces: identity::ignored_interfaces(inputs.global),
+        kernel: kernel::program::<F>(inputs, problems).into(),
+    }
+}
+
+/// One problem for each BGPConfiguration that asks for what is not done: fields whose effect does not exist here yet,
+/// fields that count in `default` only, and names that Calico does not look at (NODE-41).
+fn not_built_yet(inputs: &Inputs<'_>, problems: &mut Problems) {
+    let own = format!("node.{}", inputs.local.name);
+    for (name, config) in &inputs.snapshot.bgp_configurations {
+        let resource = format!("BGPConfiguration/{name}");
+        if name == "default" {
+            let fields = [service_fields(config), community_fields(config), mesh_password(config)].concat();
+            if !fields.is_empty() {
+                let why = "has no effect yet: calico-bgpd does not do this so far";
+                problems.add(Severity::Error, resource, &fields.join(", "), why);
+            }
+            continue;
+        }
+        if !name.starts_with("node.") {
+            let why = "is ignored: only `default` and `node.<name of a node>` are looked at";
+            problems.add(Severity::Warning, resource, "", why);
+            continue;
+        }
+        let fields = if *name == own { community_fields(config) } else { Vec::new() };
+        if !fields.is_empty() {
+            let why = "has no effect yet: calico-bgpd does not do this so far";
+            problems.add(Severity::Error, resource.clone(), &fields.join(", "), why);
+        }
+        let ignored = [global_only(config), service_fields(config), mesh_password(config)].concat();
+        if !ignored.is_empty() {
+            let why = "is ignored here: it counts in BGPConfiguration default only";
+            problems.add(Severity::Warning, resource, &ignored.join(", "), why);
+        }
+    }
+}
+
+/// Names of the fields of a list for which the condition beside them holds.
+fn set<const N: usize>(fields: [(&'static str, bool); N]) -> Vec<&'static str> {
+    fields.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
+}
+
+fn service_fields(config: &BgpConfiguration) -> Vec<&'static str> {
+    set([
+        ("spec.serviceClusterIPs", !config.service_cluster_ips.is_empty()),
+        ("spec.serviceExternalIPs", !config.service_external_ips.is_empty()),
+        ("spec.serviceLoadBalancerIPs", !config.service_load_balancer_ips.is_empty()),
+    ])
+}
+
+fn community_fields(config: &BgpConfiguration) -> Vec<&'static str> {
+    let advertised = config.prefix_advertisements.as_ref().is_some_and(|list| !list.is_empty());
+    set([("spec.prefixAdvertisements", advertised)])
+}
+
+fn mesh_password(config: &BgpConfiguration) -> Vec<&'static str> {
+    set([("spec.nodeMeshPassword", config.mesh_password.is_some())])
+}
+
+fn global_only(config: &BgpConfiguration) -> Vec<&'static str> {
+    set([
+        ("spec.nodeToNodeMeshEnabled", config.mesh_enabled.is_some()),
+        ("spec.asNumber", config.asn.is_some()),
+        ("spec.bindMode", config.bind_mode != BindMode::None),
+        ("spec.ignoredInterfaces", !config.ignored_interfaces.is_empty()),
+        ("spec.ipv4NormalRoutePriority", config.ipv4_priority.is_some()),
+        ("spec.ipv6NormalRoutePriority", config.ipv6_priority.is_some()),
+        ("spec.programClusterRoutes", config.program_cluster_routes != ProgramClusterRoutes::Unset),
+        ("spec.nodeMeshMaxRestartTime", config.mesh_restart_time.is_some()),
+    ])
+}

@@ -1,0 +1,99 @@
+//! What is written to the kernel.
+//!
+//! Owns: KERN-2 without its service step, KERN-3, KERN-10 to KERN-12, KERN-14, KERN-15, KERN-20 and REL-3, REL-12.
+
+use bgp_proto::{Afi, IpPrefix, Prefix};
+
+use super::compile::{Inputs, Problems};
+use super::identity::Fields;
+use super::programs::{FROM_BGP, change, decide, pools};
+use crate::datastore::model::{EncapMode, IpPool, Severity};
+use crate::policy::program::{Action, Decision, Match, Program, Rule, SourceClass};
+
+/// How packets between nodes travel in a pool (KERN-10).
+enum Encapsulation {
+    Vxlan,
+    Ipip(EncapMode),
+    None,
+}
+
+impl Encapsulation {
+    /// VXLAN takes precedence where a pool has both.
+    fn of(pool: &IpPool) -> Encapsulation {
+        match (pool.vxlan, pool.ipip) {
+            (EncapMode::Always | EncapMode::CrossSubnet, _) => Encapsulation::Vxlan,
+            (EncapMode::Never, EncapMode::Never) => Encapsulation::None,
+            (EncapMode::Never, mode) => Encapsulation::Ipip(mode),
+        }
+    }
+}
+
+/// The kernel program of a family.
+pub(super) fn program<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> Program {
+    let mut rules = Vec::new();
+    if inputs.release.release.has_priorities() {
+        rules.push(change(vec![FROM_BGP], Action::MetricFromLocalPref, "LOCAL_PREF as route priority"));
+    }
+    rules.extend(wireguard::<F>(inputs));
+    let local = F::address(inputs.local);
+    // KERN-14: without a subnet of its own the node has no IPv4 pool rules at all.
+    if F::AFI == Afi::Ipv6 || local.is_some() {
+        let subnet = local.map(|address| IpPrefix::from(address.subnet));
+        for pool in pools::<F>(inputs) {
+            rules.extend(pool_rules(inputs, pool, subnet, problems));
+        }
+    }
+    Program { rules, default: Decision::Accept }
+}
+
+/// KERN-20: routes to nodes that are reached over WireGuard are Felix's.
+fn wireguard<F: Fields>(inputs: &Inputs<'_>) -> Vec<Rule> {
+    let on = inputs.release.release.leaves_wireguard_to_felix() && F::wireguard(inputs.local).is_some();
+    let others = inputs.snapshot.nodes.values().filter(|node| on && node.name != inputs.local.name);
+    others
+        .filter(|node| F::wireguard(node).is_some())
+        .filter_map(|node| {
+            let next_hop = Match::NextHopWithin(Prefix::<F>::host(F::address(node)?.addr).into());
+            let origin = format!("Node/{} is reached over WireGuard", node.name);
+            Some(decide(vec![FROM_BGP, next_hop], Decision::Reject, origin))
+        })
+        .collect()
+}
+
+/// KERN-11 for one pool. Tunnel routes are not built yet: what would need one is left out, for a route that sends pods'
+/// packets to the other node without their tunnel would put them on a network that does not know them.
+fn pool_rules(
+    inputs: &Inputs<'_>,
+    pool: &IpPool,
+    subnet: Option<IpPrefix>,
+    problems: &mut Problems,
+) -> Vec<Rule> {
+    let within = Match::Within(pool.cidr);
+    let rule = |when, decision, why: &str| decide(when, decision, format!("IPPool/{}: {why}", pool.name));
+    let whole = |decision, why| vec![rule(vec![within.clone()], decision, why)];
+    match Encapsulation::of(pool) {
+        Encapsulation::Vxlan => whole(Decision::Reject, "routes of VXLAN pools are Felix's"),
+        Encapsulation::Ipip(_) if !inputs.cluster_routes.ipip => {
+            whole(Decision::Reject, "routes of IPIP pools are Felix's")
+        }
+        Encapsulation::None if !inputs.cluster_routes.unencapsulated => {
+            whole(Decision::Reject, "routes of un-encapsulated pools are Felix's")
+        }
+        Encapsulation::None => whole(Decision::Accept, "routes of un-encapsulated pools are ours"),
+        Encapsulation::Ipip(_) if pool.cidr.afi() == Afi::Ipv6 => {
+            whole(Decision::Accept, "routes of IPIP pools are ours, and IPv6 has no tunnel")
+        }
+        Encapsulation::Ipip(mode) => {
+            let left = "tunnel routes are not built yet: routes of this pool that need one are left out of the kernel";
+            problems.add(Severity::Error, format!("IPPool/{}", pool.name), "spec.ipipMode", left);
+            let own = vec![within.clone(), Match::Source(SourceClass::Static)];
+            let mut rules = vec![rule(own, Decision::Accept, "own blocks need no tunnel")];
+            if let (EncapMode::CrossSubnet, Some(subnet)) = (mode, subnet) {
+                let near = vec![within.clone(), FROM_BGP, Match::NextHopWithin(subnet)];
+                rules.push(rule(near, Decision::Accept, "next hops in the node's subnet need no tunnel"));
+            }
+            rules.extend(whole(Decision::Reject, "tunnel routes are not built yet"));
+            rules
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Which sessions this node has.
+//!
+//! Owns: the full mesh (PEER-10 to PEER-17), session names (PEER-3), what a session machine is given (PEER-69).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
+use bgp_proto::{Afi, AfiSet};
+
+use super::compile::{Inputs, Problems};
+use super::identity::{Fields, asn_of, listen_port};
+use super::{Auth, LocalNode, NextHopRule, Peer, PeerClass, Treatment, programs};
+use crate::datastore::model::{Node, Severity};
+use crate::policy::program::Program;
+
+/// TTL of a session without TTL security (PEER-62).
+const TTL: u8 = 64;
+/// Largest restart time that the capability can carry (RFC 4724 §3: 12 bits).
+const MAX_RESTART_TIME: u16 = 4095;
+
+/// The name of a session (PEER-3): class and address, with `_` for the separators of the address.
+pub(super) fn name(class: PeerClass, address: IpAddr) -> String {
+    let prefix = match class {
+        PeerClass::Mesh => "Mesh",
+        PeerClass::Global => "Global",
+        PeerClass::Node => "Node",
+        PeerClass::LocalWorkload => "Local_Workload",
+    };
+    format!("{prefix}_{}", address.to_string().replace(['.', ':'], "_"))
+}
+
+/// Programs that sessions share, made when first asked for.
+struct Programs<'a, 'b> {
+    inputs: &'a Inputs<'b>,
+    priority: Option<u32>,
+    import: Option<Arc<Program>>,
+    internal: Option<Arc<Program>>,
+    external: Option<Arc<Program>>,
+}
+
+impl Programs<'_, '_> {
+    fn import(&mut self) -> Arc<Program> {
+        self.import.get_or_insert_with(|| programs::import(self.priority).into()).clone()
+    }
+
+    fn export<F: Fields>(&mut self, internal: bool) -> Arc<Program> {
+        let made = if internal { &mut self.internal } else { &mut self.external };
+        made.get_or_insert_with(|| programs::export::<F>(self.inputs, self.priority, internal).into()).clone()
+    }
+}
+
+/// Adds the mesh sessions of one family.
+pub(super) fn mesh<F: Fields>(
+    inputs: &Inputs<'_>,
+    local: &LocalNode,
+    priority: Option<u32>,
+    sessions: &mut BTreeMap<String, Peer>,
+    problems: &mut Problems,
+) {
+    shared_addresses::<F>(inputs, problems);
+    let Some(own) = F::address(inputs.local) else { return };
+    if inputs.global.mesh_enabled == Some(false) {
+        return;
+    }
+    // REL-8: releases 3.13 to 3.20 had reflectors in the IPv4 mesh.
+    let reflectors = F::AFI == Afi::Ipv4 && inputs.release.release.meshes_reflectors();
+    let in_mesh = |node: &Node| reflectors || node.cluster_id.is_none();
+    if !in_mesh(inputs.local) {
+        return;
+    }
+    let restart_time = restart_time(inputs, problems);
+    let mut shared = Programs { inputs, priority, import: None, internal: None, external: None };
+    for node in inputs.snapshot.nodes.values().filter(|node| in_mesh(node)) {
+        let Some(address) = F::address(node) else { continue };
+        // PEER-12: "another node" is decided by address.
+        if address.addr == own.addr {
+            continue;
+        }
+        let (peer, source): (IpAddr, IpAddr) = (address.addr.into(), own.addr.into());
+        let name = name(PeerClass::Mesh, peer);
+        let peer_asn = asn_of(node, inputs.global);
+        let internal = peer_asn == local.asn;
+        let session = Peer {
+            name: name.clone(),
+            class: PeerClass::Mesh,
+            resource: format!("Node/{}", node.name),
+            afi: F::AFI,
+            spec: PeerSpec {
+                transport: Transport {
+                    peer,
+                    scope: 0,
+                    port: listen_port(inputs, &node.name),
+                    ttl: TtlRule::Multihop(TTL),
+                },
+                open: OpenParams {
+                    local_asn: local.asn,
+                    peer_asn,
+                    router_id: local.router_id,
+                    families: AfiSet::only(F::AFI),
+                },
+                next: NextOpen {
+                    source: Some(source),
+                    // PEER-16: by text, as every BIRD node of the cluster decides it.
+                    passive: peer.to_string() > source.to_string(),
+                    restart_time: Some(restart_time),
+                    ..NextOpen::default()
+                },
+            },
+            auth: inputs.global.mesh_password.clone().map_or(Auth::None, Auth::Missing),
+            treatment: Treatment {
+                internal,
+                rr_client: None,
+                next_hop: NextHopRule::Auto,
+                allow_own_as: 0,
+                import: shared.import(),
+                export: shared.export::<F>(internal),
+            },
+        };
+        // Nodes are walked in order of their names, so of two with one address the lower name stays (T22).
+        sessions.entry(name).or_insert(session);
+    }
+}
+
+/// Graceful restart time of mesh sessions (PEER-61).
+fn restart_time(inputs: &Inputs<'_>, problems: &mut Problems) -> u16 {
+    let Some(configured) = inputs.global.mesh_restart_time else {
+        return NextOpen::default().restart_time.unwrap_or_default();
+    };
+    match u16::try_from(configured) {
+        Ok(seconds) if seconds <= MAX_RESTART_TIME => seconds,
+        _ => {
+            let why = format!(
+                "{configured} s is more than BGP can carry (RFC 4724 §3): {MAX_RESTART_TIME} s is used"
+            );
+            problems.add(Severity::Error, "BGPConfiguration/default", "spec.nodeMeshMaxRestartTime", why);
+            MAX_RESTART_TIME
+        }
+    }
+}
+
+/// One problem for each node that has the address of a node before it (D3); the local node comes first of all.
+fn shared_addresses<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) {
+    let mut owners: BTreeMap<F::Addr, &str> = BTreeMap::new();
+    let local = inputs.local;
+    let others = inputs.snapshot.nodes.values().map(|node| &**node).filter(|node| node.name != local.name);
+    for node in std::iter::once(local).chain(others) {
+        let Some(address) = F::address(node) else { continue };
+        match owners.entry(address.addr) {
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(&node.name);
+            }
+            std::collections::btree_map::Entry::Occupied(entry) => {
+                let owner = entry.get();
+                let why =
+                    format!("{} is the address of Node/{owner} too: this node gets no session", address.addr);
+                problems.add(Severity::Error, format!("Node/{}", node.name), F::ADDRESS_FIELD, why);
+            }
+        }
+    }
+}

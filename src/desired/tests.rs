@@ -1,0 +1,557 @@
+//! What a snapshot compiles to.
+
+use std::sync::Arc;
+
+use bgp_proto::{Asn, IpPrefix, Prefix, Prefix4};
+
+use super::*;
+use crate::datastore::model::{
+    AffinityState, BgpConfiguration, BindMode, ClusterInformation, EncapMode, IpPool, Node,
+    ProgramClusterRoutes, Severity,
+};
+use crate::datastore::snapshot::Snapshot;
+use crate::policy::program::{Action, Decision, MAX_METRIC, Match, SourceClass};
+
+fn v4(text: &str) -> NodeAddress<V4> {
+    let (addr, len) = text.split_once('/').unwrap();
+    let addr = addr.parse().unwrap();
+    NodeAddress { addr, subnet: Prefix::new(addr, len.parse().unwrap()).unwrap() }
+}
+
+fn v6(text: &str) -> NodeAddress<V6> {
+    let (addr, len) = text.split_once('/').unwrap();
+    let addr = addr.parse().unwrap();
+    NodeAddress { addr, subnet: Prefix::new(addr, len.parse().unwrap()).unwrap() }
+}
+
+fn node(name: &str, v4_text: &str, v6_text: &str) -> Node {
+    let ipv4 = (!v4_text.is_empty()).then(|| v4(v4_text));
+    let ipv6 = (!v6_text.is_empty()).then(|| v6(v6_text));
+    Node { name: name.into(), ipv4, ipv6, ..Default::default() }
+}
+
+fn pool(name: &str, cidr: &str) -> IpPool {
+    IpPool {
+        name: name.into(),
+        cidr: cidr.parse().unwrap(),
+        ipip: EncapMode::Never,
+        vxlan: EncapMode::Never,
+        disable_bgp_export: false,
+    }
+}
+
+/// A world that tests change: three nodes, dual stack, one pool and one block a family, release 3.33.
+struct World {
+    snapshot: Snapshot,
+    facts: NodeFacts,
+}
+
+impl World {
+    fn new() -> World {
+        let mut snapshot = Snapshot::default();
+        let version = Some("v3.33.0".into());
+        snapshot.cluster_information =
+            Some(Arc::new(ClusterInformation { calico_version: version, datastore_ready: Some(true) }));
+        let mut world =
+            World { snapshot, facts: NodeFacts { node_name: "node-1".into(), ..Default::default() } };
+        for i in 1..=3 {
+            world.node(node(&format!("node-{i}"), &format!("10.0.0.{i}/24"), &format!("fd00::{i}/64")));
+        }
+        world.pool(pool("pool-v4", "10.244.0.0/16"));
+        world.pool(pool("pool-v6", "fd00:10:244::/48"));
+        world.block("10.244.1.0/26", AffinityState::Confirmed);
+        world.block("fd00:10:244:1::/122", AffinityState::Confirmed);
+        world
+    }
+
+    fn node(&mut self, node: Node) {
+        self.snapshot.nodes.insert(node.name.clone(), Arc::new(node));
+    }
+
+    fn change_node(&mut self, name: &str, change: impl FnOnce(&mut Node)) {
+        change(Arc::make_mut(self.snapshot.nodes.get_mut(name).unwrap()));
+    }
+
+    fn pool(&mut self, pool: IpPool) {
+        self.snapshot.pools.insert(pool.name.clone(), Arc::new(pool));
+    }
+
+    fn block(&mut self, cidr: &str, state: AffinityState) {
+        self.snapshot.blocks.insert(cidr.parse().unwrap(), state);
+    }
+
+    fn config(&mut self, name: &str, change: impl FnOnce(&mut BgpConfiguration)) {
+        let mut config = BgpConfiguration { name: name.into(), ..Default::default() };
+        change(&mut config);
+        self.snapshot.bgp_configurations.insert(name.into(), Arc::new(config));
+    }
+
+    fn release(&mut self, text: &str) {
+        self.facts.cluster_release = Some(text.parse().unwrap());
+    }
+
+    fn state(&self) -> DesiredState {
+        compile(&self.snapshot, &self.facts).unwrap()
+    }
+}
+
+fn p4(text: &str) -> Prefix4 {
+    text.parse().unwrap()
+}
+
+fn peer<'a>(state: &'a DesiredState, name: &str) -> &'a Peer {
+    state.peers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", state.peers.keys()))
+}
+
+fn within(text: &str) -> Match {
+    Match::Within(text.parse().unwrap())
+}
+
+fn problems(state: &DesiredState) -> Vec<String> {
+    state.problems.iter().map(|problem| format!("{:?} {problem}", problem.severity)).collect()
+}
+
+#[test]
+fn a_dual_stack_node_has_a_session_of_each_family_to_every_other_node() {
+    let state = World::new().state();
+    let names: Vec<&str> = state.peers.keys().map(String::as_str).collect();
+    assert_eq!(names, ["Mesh_10_0_0_2", "Mesh_10_0_0_3", "Mesh_fd00__2", "Mesh_fd00__3"]);
+    let to = peer(&state, "Mesh_10_0_0_2");
+    assert_eq!(to.resource, "Node/node-2");
+    assert_eq!(to.spec.transport.port, 179);
+    assert_eq!(to.spec.open.peer_asn, Asn(64512));
+    assert_eq!(to.spec.next.source, Some("10.0.0.1".parse().unwrap()));
+    assert_eq!(to.spec.next.restart_time, Some(120));
+    assert!(to.treatment.internal);
+    assert!(problems(&state).is_empty(), "{:?}", state.problems);
+}
+
+#[test]
+fn the_passive_side_is_decided_by_text_and_not_by_number() {
+    let mut world = World::new();
+    world.node(node("node-1", "10.0.0.9/24", ""));
+    world.node(node("node-2", "10.0.0.10/24", ""));
+    assert!(!peer(&world.state(), "Mesh_10_0_0_10").spec.next.passive);
+    world.facts.node_name = "node-2".into();
+    assert!(peer(&world.state(), "Mesh_10_0_0_9").spec.next.passive);
+}
+
+#[test]
+fn a_node_without_its_own_as_has_the_global_as_even_where_the_local_node_has_its_own() {
+    let mut world = World::new();
+    world.config("default", |config| config.asn = Some(Asn(64999)));
+    world.change_node("node-1", |node| node.asn = Some(Asn(65001)));
+    world.change_node("node-3", |node| node.asn = Some(Asn(65001)));
+    let state = world.state();
+    assert_eq!(state.node.asn, Asn(65001));
+    let external = peer(&state, "Mesh_10_0_0_2");
+    assert_eq!((external.spec.open.peer_asn, external.treatment.internal), (Asn(64999), false));
+    let internal = peer(&state, "Mesh_10_0_0_3");
+    assert_eq!((internal.spec.open.peer_asn, internal.treatment.internal), (Asn(65001), true));
+}
+
+#[test]
+fn the_mesh_switched_off_leaves_no_session_but_all_routes() {
+    let mut world = World::new();
+    world.config("default", |config| config.mesh_enabled = Some(false));
+    let state = world.state();
+    assert!(state.peers.is_empty());
+    assert_eq!(state.v4.statics.len(), 1);
+}
+
+#[test]
+fn a_route_reflector_is_outside_the_mesh() {
+    let mut world = World::new();
+    let id = ClusterId("10.99.0.1".parse().unwrap());
+    world.change_node("node-2", |node| node.cluster_id = Some(id));
+    let names: Vec<String> = world.state().peers.into_keys().collect();
+    assert_eq!(names, ["Mesh_10_0_0_3", "Mesh_fd00__3"]);
+    world.facts.node_name = "node-2".into();
+    assert!(world.state().peers.is_empty());
+}
+
+#[test]
+fn before_3_21_a_route_reflector_is_inside_the_ipv4_mesh() {
+    let mut world = World::new();
+    let id = ClusterId("10.99.0.1".parse().unwrap());
+    world.change_node("node-2", |node| node.cluster_id = Some(id));
+    world.facts.node_name = "node-2".into();
+    world.release("v3.20");
+    let names: Vec<String> = world.state().peers.into_keys().collect();
+    assert_eq!(names, ["Mesh_10_0_0_1", "Mesh_10_0_0_3"]);
+    for release in ["v3.12", "v3.21"] {
+        world.release(release);
+        assert!(world.state().peers.is_empty(), "{release}");
+    }
+}
+
+#[test]
+fn a_peer_is_dialled_at_its_own_port_else_at_the_global_one() {
+    let mut world = World::new();
+    world.config("default", |config| config.listen_port = Some(177));
+    world.config("node.node-1", |config| config.listen_port = Some(180));
+    world.config("node.node-3", |config| config.listen_port = Some(1790));
+    let state = world.state();
+    assert_eq!(state.listen[&Afi::Ipv4], Listen { addr: None, port: 180 });
+    assert_eq!(peer(&state, "Mesh_10_0_0_2").spec.transport.port, 177);
+    assert_eq!(peer(&state, "Mesh_10_0_0_3").spec.transport.port, 1790);
+}
+
+#[test]
+fn bind_mode_node_ip_listens_on_the_node_address_of_each_family() {
+    let mut world = World::new();
+    world.config("default", |config| config.bind_mode = BindMode::NodeIp);
+    let state = world.state();
+    assert_eq!(state.listen[&Afi::Ipv4].addr, Some("10.0.0.1".parse().unwrap()));
+    assert_eq!(state.listen[&Afi::Ipv6].addr, Some("fd00::1".parse().unwrap()));
+}
+
+#[test]
+fn two_nodes_with_one_address_are_one_session_by_the_lower_name_and_a_problem() {
+    let mut world = World::new();
+    world.node(node("node-3", "10.0.0.2/24", ""));
+    world.change_node("node-3", |node| node.asn = Some(Asn(65003)));
+    let state = world.state();
+    assert_eq!(peer(&state, "Mesh_10_0_0_2").resource, "Node/node-2");
+    let expected = "Error Node/node-3: spec.bgp.ipv4Address: 10.0.0.2 is the address of Node/node-2 too: \
+                    this node gets no session";
+    assert_eq!(problems(&state), [expected]);
+}
+
+#[test]
+fn a_node_with_the_local_address_has_no_session_and_is_a_problem() {
+    let mut world = World::new();
+    world.facts.node_name = "node-2".into();
+    world.node(node("node-1", "10.0.0.2/24", "fd00::1/64"));
+    let state = world.state();
+    assert!(!state.peers.contains_key("Mesh_10_0_0_2"));
+    assert!(state.peers.contains_key("Mesh_fd00__1"));
+    assert_eq!(state.problems[0].resource, "Node/node-1");
+}
+
+#[test]
+fn a_nodename_without_a_node_configures_nothing_and_says_so() {
+    let mut world = World::new();
+    world.facts.node_name = "node-9".into();
+    let unready = compile(&world.snapshot, &world.facts).unwrap_err();
+    assert_eq!(unready.problems[0].severity, Severity::Error);
+    assert!(unready.to_string().starts_with("Node/node-9: there is no Node"), "{unready}");
+}
+
+#[test]
+fn a_node_without_address_has_no_session_but_its_blocks_and_is_a_problem() {
+    let mut world = World::new();
+    world.node(node("node-1", "", ""));
+    let state = world.state();
+    assert!(state.peers.is_empty() && state.listen.is_empty());
+    assert_eq!(state.v4.statics.len() + state.v6.statics.len(), 2);
+    assert_eq!(state.node.router_id, router_id_hash("node-1"));
+    assert_eq!(problems(&state).len(), 1);
+    // KERN-14: no IPv4 pool rules without an IPv4 subnet.
+    assert!(!state.v4.kernel.rules.iter().any(|rule| rule.when.contains(&within("10.244.0.0/16"))));
+    assert!(state.v6.kernel.rules.iter().any(|rule| rule.when.contains(&within("fd00:10:244::/48"))));
+}
+
+#[test]
+fn the_router_id_is_the_setting_else_the_ipv4_address_else_the_hash() {
+    let mut world = World::new();
+    assert_eq!(world.state().node.router_id.to_string(), "10.0.0.1");
+    world.facts.router_id = Some("192.0.2.33".into());
+    assert_eq!(world.state().node.router_id.to_string(), "192.0.2.33");
+    world.facts.router_id = Some("hash".into());
+    assert_eq!(world.state().node.router_id, router_id_hash("node-1"));
+    world.facts.router_id = None;
+    world.node(node("node-1", "", "fd00::1/64"));
+    assert_eq!(world.state().node.router_id, router_id_hash("node-1"));
+}
+
+#[test]
+fn a_bad_router_id_setting_is_a_problem_and_the_address_is_used() {
+    let mut world = World::new();
+    for bad in ["0.0.0.0", "fd00::1", "router"] {
+        world.facts.router_id = Some(bad.into());
+        let state = world.state();
+        assert_eq!(state.node.router_id.to_string(), "10.0.0.1", "{bad}");
+        assert_eq!(state.problems[0].field, "CALICO_ROUTER_ID");
+    }
+}
+
+#[test]
+fn every_block_but_pending_and_full_length_ones_is_a_blackhole() {
+    let mut world = World::new();
+    world.block("10.244.2.0/26", AffinityState::Pending);
+    world.block("10.244.3.0/26", AffinityState::PendingDeletion);
+    world.block("10.244.4.1/32", AffinityState::Confirmed);
+    let state = world.state();
+    let routed: Vec<String> = state.v4.statics.keys().map(ToString::to_string).collect();
+    assert_eq!(routed, ["10.244.1.0/26", "10.244.3.0/26"]);
+    assert_eq!(state.v4.statics[&p4("10.244.1.0/26")], StaticRoute::Blackhole);
+}
+
+#[test]
+fn with_host_local_ipam_the_pod_cidrs_are_the_blocks() {
+    let mut world = World::new();
+    world.facts.use_pod_cidr = true;
+    world.change_node("node-1", |node| node.pod_cidrs = vec!["10.244.7.0/24".parse().unwrap()]);
+    let state = world.state();
+    assert_eq!(state.v4.statics.keys().copied().collect::<Vec<_>>(), [p4("10.244.7.0/24")]);
+    assert!(state.v6.statics.is_empty());
+}
+
+#[test]
+fn only_confirmed_blocks_are_aggregated() {
+    let mut world = World::new();
+    world.block("10.244.2.0/26", AffinityState::Pending);
+    world.block("10.244.3.0/26", AffinityState::PendingDeletion);
+    world.block("10.244.4.1/32", AffinityState::Confirmed);
+    let state = world.state();
+    let rules = &peer(&state, "Mesh_10_0_0_2").treatment.export.rules;
+    let equals: Vec<&Match> = rules.iter().flat_map(|rule| &rule.when).collect();
+    let block = |text: &str| Match::Equals(text.parse::<IpPrefix>().unwrap());
+    assert!(equals.contains(&&block("10.244.1.0/26")));
+    assert!(equals.contains(&&block("10.244.4.1/32")));
+    assert!(!equals.contains(&&block("10.244.2.0/26")));
+    assert!(!equals.contains(&&block("10.244.3.0/26")));
+}
+
+#[test]
+fn the_export_of_a_mesh_session_has_the_steps_in_order() {
+    let mut world = World::new();
+    let mut closed = pool("pool-a", "10.245.0.0/16");
+    closed.disable_bgp_export = true;
+    world.pool(closed);
+    let state = world.state();
+    let rules = &peer(&state, "Mesh_10_0_0_2").treatment.export;
+    let interface = |name: &str| vec![Match::Interface(name.into())];
+    let block: IpPrefix = "10.244.1.0/26".parse().unwrap();
+    let expected = vec![
+        (vec![], None),
+        (vec![within("10.245.0.0/16")], Some(Decision::Reject)),
+        (interface("*.cali"), Some(Decision::Reject)),
+        (interface("*.calico"), Some(Decision::Reject)),
+        (interface("tunl0"), Some(Decision::Reject)),
+        (interface("bpf*.cali"), Some(Decision::Reject)),
+        (vec![Match::Equals(block)], Some(Decision::Accept)),
+        (vec![Match::Within(block), Match::MetricBelow(1024)], Some(Decision::Accept)),
+        (vec![Match::Within(block)], Some(Decision::Reject)),
+        (vec![within("10.244.0.0/16")], Some(Decision::Accept)),
+    ];
+    let found: Vec<_> = rules.rules.iter().map(|rule| (rule.when.clone(), rule.decision)).collect();
+    assert_eq!(found, expected);
+    assert_eq!(rules.rules[0].then, [Action::Normalise { priority: 1024, zero_is_none: false }]);
+    assert_eq!(rules.default, Decision::Reject);
+}
+
+#[test]
+fn external_sessions_are_told_routes_over_tunnel_devices() {
+    let mut world = World::new();
+    world.change_node("node-2", |node| node.asn = Some(Asn(65002)));
+    let state = world.state();
+    let tunnels = |name: &str| {
+        let rules = &peer(&state, name).treatment.export.rules;
+        rules.iter().filter(|rule| matches!(rule.when.as_slice(), [Match::Interface(_)])).count()
+    };
+    assert_eq!(tunnels("Mesh_10_0_0_2"), 1);
+    assert_eq!(tunnels("Mesh_10_0_0_3"), 4);
+}
+
+#[test]
+fn before_3_32_nothing_of_priorities_is_in_any_program() {
+    let mut world = World::new();
+    world.release("v3.31");
+    let state = world.state();
+    let session = peer(&state, "Mesh_10_0_0_2");
+    assert_eq!(state.v4.priority, None);
+    assert!(session.treatment.import.rules.is_empty());
+    let programs = [&session.treatment.export, &state.v4.kernel];
+    for rule in programs.iter().flat_map(|program| &program.rules) {
+        assert!(rule.then.is_empty(), "{rule:?}");
+        assert!(!rule.when.iter().any(|when| matches!(when, Match::MetricBelow(_))), "{rule:?}");
+    }
+}
+
+#[test]
+fn elevated_routes_are_preferred_on_import_by_the_configured_priority() {
+    let mut world = World::new();
+    world.config("default", |config| config.ipv4_priority = Some(2000));
+    let state = world.state();
+    let rule = |name: &str| peer(&state, name).treatment.import.rules[0].when.clone();
+    assert_eq!(rule("Mesh_10_0_0_2"), [Match::LocalPrefAbove(MAX_METRIC - 2000)]);
+    assert_eq!(rule("Mesh_fd00__2"), [Match::LocalPrefAbove(MAX_METRIC - 1024)]);
+}
+
+#[test]
+fn with_an_assumed_release_a_metric_of_zero_says_nothing_in_ipv4() {
+    let mut world = World::new();
+    world.snapshot.cluster_information = None;
+    let state = world.state();
+    assert_eq!(state.release, ClusterRelease { release: Release::NEWEST, source: ReleaseSource::Assumed });
+    let first = |name: &str| peer(&state, name).treatment.export.rules[0].then.clone();
+    assert_eq!(first("Mesh_10_0_0_2"), [Action::Normalise { priority: 1024, zero_is_none: true }]);
+    assert_eq!(first("Mesh_fd00__2"), [Action::Normalise { priority: 1024, zero_is_none: false }]);
+    assert!(problems(&state)[0].contains("CALICO_BGPD_CLUSTER_RELEASE"), "{:?}", state.problems);
+}
+
+#[test]
+fn the_setting_of_the_release_wins_over_cluster_information() {
+    let mut world = World::new();
+    world.release("v3.14");
+    let expected =
+        ClusterRelease { release: Release { major: 3, minor: 14 }, source: ReleaseSource::Setting };
+    assert_eq!(world.state().release, expected);
+    world.release("v4.1");
+    assert_eq!(world.state().release.release, Release::NEWEST);
+}
+
+/// The decision of the first pool rule that matches a BGP route in `pool`, by walking the conditions on prefixes only.
+fn pool_decision(state: &DesiredState, pool: &str) -> Vec<(Vec<Match>, Decision)> {
+    let rules = state.v4.kernel.rules.iter().filter(|rule| rule.when.first() == Some(&within(pool)));
+    rules.map(|rule| (rule.when[1..].to_vec(), rule.decision.unwrap())).collect()
+}
+
+#[test]
+fn the_kernel_takes_pools_by_their_owner() {
+    use ProgramClusterRoutes::{Disabled, Enabled, EnabledIpipOnly, EnabledNoEncapOnly, Unset};
+    let (accept, reject) = (vec![(vec![], Decision::Accept)], vec![(vec![], Decision::Reject)]);
+    for (owner, plain) in [
+        (Unset, &accept),
+        (Enabled, &accept),
+        (EnabledNoEncapOnly, &accept),
+        (EnabledIpipOnly, &reject),
+        (Disabled, &reject),
+    ] {
+        let mut world = World::new();
+        world.config("default", |config| config.program_cluster_routes = owner);
+        let mut vxlan = pool("pool-x", "10.246.0.0/16");
+        // VXLAN takes precedence where a pool has both.
+        (vxlan.vxlan, vxlan.ipip) = (EncapMode::CrossSubnet, EncapMode::Always);
+        world.pool(vxlan);
+        let state = world.state();
+        assert_eq!(&pool_decision(&state, "10.244.0.0/16"), plain, "{owner:?}");
+        assert_eq!(pool_decision(&state, "10.246.0.0/16"), reject, "{owner:?}");
+    }
+}
+
+#[test]
+fn an_ipip_pool_of_felix_is_left_to_felix_without_a_problem() {
+    let mut world = World::new();
+    let mut ipip = pool("pool-x", "10.246.0.0/16");
+    ipip.ipip = EncapMode::Always;
+    world.pool(ipip);
+    let state = world.state();
+    assert_eq!(pool_decision(&state, "10.246.0.0/16"), [(vec![], Decision::Reject)]);
+    assert!(problems(&state).is_empty());
+}
+
+#[test]
+fn of_an_ipip_pool_that_is_ours_what_needs_a_tunnel_is_left_out_and_a_problem() {
+    let mut world = World::new();
+    world.config("default", |config| config.program_cluster_routes = ProgramClusterRoutes::Enabled);
+    let mut ipip = pool("pool-x", "10.246.0.0/16");
+    ipip.ipip = EncapMode::CrossSubnet;
+    world.pool(ipip);
+    let state = world.state();
+    let near = vec![Match::Source(SourceClass::Bgp), Match::NextHopWithin("10.0.0.0/24".parse().unwrap())];
+    let expected = [
+        (vec![Match::Source(SourceClass::Static)], Decision::Accept),
+        (near, Decision::Accept),
+        (vec![], Decision::Reject),
+    ];
+    assert_eq!(pool_decision(&state, "10.246.0.0/16"), expected);
+    assert_eq!(state.problems[0].resource, "IPPool/pool-x");
+    // Whose the pool is decides the tunnel rule of the export too.
+    let export = &peer(&state, "Mesh_10_0_0_2").treatment.export.rules;
+    assert!(!export.iter().any(|rule| rule.when == [Match::Interface("tunl0".into())]));
+}
+
+#[test]
+fn routes_to_wireguard_peers_are_left_to_felix_from_3_33_on() {
+    let mut world = World::new();
+    world.change_node("node-1", |node| node.wireguard_v4 = Some("192.168.0.1".parse().unwrap()));
+    world.change_node("node-2", |node| node.wireguard_v4 = Some("192.168.0.2".parse().unwrap()));
+    let rules = |world: &World| {
+        let state = world.state();
+        let next_hops = |rule: &crate::policy::program::Rule| match rule.when.as_slice() {
+            [Match::Source(SourceClass::Bgp), Match::NextHopWithin(host)] => Some(host.to_string()),
+            _ => None,
+        };
+        state.v4.kernel.rules.iter().filter_map(next_hops).collect::<Vec<_>>()
+    };
+    assert_eq!(rules(&world), ["10.0.0.2/32"]);
+    world.release("v3.32");
+    assert!(rules(&world).is_empty());
+}
+
+#[test]
+fn of_pools_with_one_cidr_the_lowest_name_counts() {
+    let mut world = World::new();
+    let mut other = pool("pool-zz", "10.244.0.0/16");
+    other.disable_bgp_export = true;
+    world.pool(other);
+    let state = world.state();
+    let export = &peer(&state, "Mesh_10_0_0_2").treatment.export.rules;
+    let decisions: Vec<_> = export.iter().filter(|rule| rule.when == [within("10.244.0.0/16")]).collect();
+    assert_eq!(decisions.len(), 1);
+    assert_eq!(decisions[0].decision, Some(Decision::Accept));
+}
+
+#[test]
+fn ignored_interfaces_come_before_those_of_calico() {
+    let mut world = World::new();
+    world.config("default", |config| config.ignored_interfaces = vec!["docker*".into(), "a?".into()]);
+    assert_eq!(world.state().v4.ignored_interfaces, ["docker*", "a?", "cali*", "kube-ipvs*"]);
+}
+
+#[test]
+fn restart_time_of_the_mesh_is_offered_and_one_that_does_not_fit_is_a_problem() {
+    let mut world = World::new();
+    world.config("default", |config| config.mesh_restart_time = Some(0));
+    assert_eq!(peer(&world.state(), "Mesh_10_0_0_2").spec.next.restart_time, Some(0));
+    world.config("default", |config| config.mesh_restart_time = Some(7200));
+    let state = world.state();
+    assert_eq!(peer(&state, "Mesh_10_0_0_2").spec.next.restart_time, Some(4095));
+    assert_eq!(problems(&state).len(), 1);
+}
+
+#[test]
+fn what_is_not_built_yet_is_one_problem_for_each_resource() {
+    let mut world = World::new();
+    world.config("default", |config| {
+        config.service_cluster_ips = vec!["10.96.0.0/12".parse().unwrap()];
+        config.mesh_password = Some(SecretKeyRef { name: "bgp".into(), key: "mesh".into() });
+    });
+    world.config("node.node-1", |config| config.asn = Some(Asn(65000)));
+    world.config("other", |_| ());
+    let state = world.state();
+    let found: Vec<(&str, &str)> =
+        state.problems.iter().map(|problem| (problem.resource.as_str(), problem.field.as_str())).collect();
+    let expected = [
+        ("BGPConfiguration/default", "spec.serviceClusterIPs, spec.nodeMeshPassword"),
+        ("BGPConfiguration/node.node-1", "spec.asNumber"),
+        ("BGPConfiguration/other", ""),
+    ];
+    assert_eq!(found, expected);
+    assert!(matches!(peer(&state, "Mesh_10_0_0_2").auth, Auth::Missing(_)));
+}
+
+#[test]
+fn an_impossible_priority_is_a_problem_and_the_default_is_used() {
+    let mut world = World::new();
+    world.config("default", |config| config.ipv6_priority = Some(2_147_483_647));
+    let state = world.state();
+    assert_eq!(state.v6.priority, Some(1024));
+    assert_eq!(state.problems[0].field, "spec.ipv6NormalRoutePriority");
+}
+
+#[test]
+fn problems_of_reading_are_carried_on() {
+    let mut world = World::new();
+    let problem = Problem {
+        resource: "IPPool/bad".into(),
+        field: "spec.cidr".into(),
+        why: "not an IP address".into(),
+        severity: Severity::Error,
+    };
+    world.snapshot.problems.push(problem.clone());
+    assert_eq!(world.state().problems, [problem]);
+}
