@@ -10,19 +10,27 @@
 //! | `origin` | routes that this node originates (FILT-2, FILT-41) |
 //! | `programs` | import and export (FILT-10, FILT-20 to FILT-40) |
 //! | `kernel` | what is written to the kernel (KERN-1 to KERN-20) |
+//! | `diff` | what a change of the state means for what runs (BGP-37) |
+//! | `view`, `render` | the state as JSON and as text |
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod compile;
+mod diff;
 mod identity;
 mod kernel;
 mod origin;
 mod peers;
 mod programs;
+mod render;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 pub use compile::{Unready, compile};
+pub use diff::{PeerChange, Plan, diff};
 pub use identity::{ReleaseTextError, router_id_hash};
+pub use render::render_text;
+pub use view::{Check, IntentView, check, view};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

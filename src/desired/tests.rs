@@ -555,3 +555,180 @@ fn problems_of_reading_are_carried_on() {
     world.snapshot.problems.push(problem.clone());
     assert_eq!(world.state().problems, [problem]);
 }
+
+/// States that differ in one thing each, the first being the plain one.
+fn variations() -> Vec<(&'static str, DesiredState)> {
+    let changed = |change: &dyn Fn(&mut World)| {
+        let mut world = World::new();
+        change(&mut world);
+        world.state()
+    };
+    vec![
+        ("plain", World::new().state()),
+        ("port", changed(&|w| w.config("node.node-2", |c| c.listen_port = Some(1790)))),
+        ("peer AS", changed(&|w| w.change_node("node-2", |n| n.asn = Some(Asn(65002))))),
+        ("own AS", changed(&|w| w.change_node("node-1", |n| n.asn = Some(Asn(65001))))),
+        ("restart time", changed(&|w| w.config("default", |c| c.mesh_restart_time = Some(60)))),
+        ("priority", changed(&|w| w.config("default", |c| c.ipv4_priority = Some(512)))),
+        ("own port", changed(&|w| w.config("node.node-1", |c| c.listen_port = Some(180)))),
+        ("bind mode", changed(&|w| w.config("default", |c| c.bind_mode = BindMode::NodeIp))),
+        ("no mesh", changed(&|w| w.config("default", |c| c.mesh_enabled = Some(false)))),
+        ("another node", changed(&|w| w.node(node("node-4", "10.0.0.4/24", "")))),
+        ("another block", changed(&|w| w.block("10.244.9.0/26", AffinityState::Confirmed))),
+        ("no IPv6", changed(&|w| w.node(node("node-1", "10.0.0.1/24", "")))),
+        ("a problem", changed(&|w| w.config("other", |_| ()))),
+    ]
+}
+
+#[test]
+fn equal_states_have_an_empty_plan() {
+    for (name, state) in variations() {
+        assert_eq!(diff(Some(&state), &state), Plan::default(), "{name}");
+    }
+}
+
+#[test]
+fn a_plan_applied_to_the_old_state_gives_the_new_one() {
+    for (from, old) in variations() {
+        for (to, new) in variations() {
+            let plan = diff(Some(&old), &new);
+            let (mut peers, mut listen) = (old.peers.clone(), old.listen.clone());
+            for (name, change) in &plan.peers {
+                match change {
+                    PeerChange::Removed => drop(peers.remove(name).unwrap()),
+                    PeerChange::Added => {
+                        assert!(peers.insert(name.clone(), new.peers[name].clone()).is_none())
+                    }
+                    PeerChange::Replaced => {
+                        drop(peers.insert(name.clone(), new.peers[name].clone()).unwrap())
+                    }
+                    PeerChange::Updated { next, key, treatment } => {
+                        let (peer, after) = (peers.get_mut(name).unwrap(), &new.peers[name]);
+                        if *next {
+                            peer.spec.next = after.spec.next.clone();
+                        }
+                        if *key {
+                            peer.auth = after.auth.clone();
+                        }
+                        if *treatment {
+                            peer.treatment = after.treatment.clone();
+                        }
+                    }
+                }
+            }
+            for (afi, socket) in &plan.listen {
+                match socket {
+                    Some(socket) => drop(listen.insert(*afi, *socket)),
+                    None => drop(listen.remove(afi)),
+                }
+            }
+            assert_eq!(peers, new.peers, "{from} to {to}");
+            assert_eq!(listen, new.listen, "{from} to {to}");
+            let unseen = (&old.node, &old.v4, &old.v6) == (&new.node, &new.v4, &new.v6);
+            assert_eq!(plan.tables, !unseen, "{from} to {to}");
+        }
+    }
+}
+
+#[test]
+fn what_a_change_means_for_a_session_is_decided_by_the_class_of_the_field() {
+    let states: BTreeMap<&str, DesiredState> = variations().into_iter().collect();
+    let change = |to: &str, name: &str| diff(Some(&states["plain"]), &states[to]).peers.get(name).copied();
+    let updated = |next, treatment| Some(PeerChange::Updated { next, key: false, treatment });
+    assert_eq!(change("port", "Mesh_10_0_0_2"), Some(PeerChange::Replaced));
+    assert_eq!(change("port", "Mesh_10_0_0_3"), None);
+    assert_eq!(change("peer AS", "Mesh_10_0_0_2"), Some(PeerChange::Replaced));
+    assert_eq!(change("restart time", "Mesh_10_0_0_2"), updated(true, false));
+    assert_eq!(change("priority", "Mesh_10_0_0_2"), updated(false, true));
+    assert_eq!(change("priority", "Mesh_fd00__2"), None);
+    assert_eq!(change("no mesh", "Mesh_10_0_0_2"), Some(PeerChange::Removed));
+    assert_eq!(change("another node", "Mesh_10_0_0_4"), Some(PeerChange::Added));
+    assert_eq!(change("a problem", "Mesh_10_0_0_2"), None);
+}
+
+#[test]
+fn at_the_start_everything_is_added() {
+    let state = World::new().state();
+    let plan = diff(None, &state);
+    assert_eq!(plan.peers.len(), 4);
+    assert!(plan.peers.values().all(|change| *change == PeerChange::Added));
+    assert_eq!((plan.listen.len(), plan.tables), (2, true));
+}
+
+#[test]
+fn a_session_that_becomes_signed_is_a_new_one_and_another_key_is_not() {
+    let state = |key: Option<&[u8]>| {
+        let mut state = World::new().state();
+        let peer = state.peers.get_mut("Mesh_10_0_0_2").unwrap();
+        let from = SecretKeyRef { name: "bgp".into(), key: "mesh".into() };
+        peer.auth = key.map_or(Auth::None, |key| Auth::Key { from, key: Secret::new(key.to_vec()) });
+        state
+    };
+    let change = |old, new| diff(Some(&state(old)), &state(new)).peers.get("Mesh_10_0_0_2").copied();
+    assert_eq!(change(None, Some(b"a")), Some(PeerChange::Replaced));
+    assert_eq!(change(Some(b"a"), None), Some(PeerChange::Replaced));
+    let rekeyed = PeerChange::Updated { next: false, key: true, treatment: false };
+    assert_eq!(change(Some(b"a"), Some(b"b")), Some(rekeyed));
+}
+
+#[test]
+fn the_json_of_the_intent_has_the_keys_that_programs_rely_on() {
+    let mut world = World::new();
+    world.config("default", |config| config.bind_mode = BindMode::NodeIp);
+    world.change_node("node-3", |node| node.asn = Some(Asn(65003)));
+    let json = serde_json::to_value(view(&world.state())).unwrap();
+    let peer = serde_json::json!({
+        "name": "Mesh_10_0_0_3", "class": "mesh", "resource": "Node/node-3", "family": "ipv4",
+        "address": "10.0.0.3", "port": 179, "asNumber": 65003, "localAsNumber": 64512, "internal": false,
+        "passive": true, "sourceAddress": "10.0.0.1", "ttl": 64, "password": "none", "holdTime": 240,
+        "restartTime": 120, "nextHopMode": "Auto", "numAllowedLocalAsNumbers": 0,
+        "import": "ipv4-import-1", "export": "ipv4-export-2",
+    });
+    assert_eq!(json["peers"][1], peer);
+    assert_eq!(json["listen"][0], serde_json::json!({"family": "ipv4", "address": "10.0.0.1", "port": 179}));
+    assert_eq!(json["node"]["routerId"], "10.0.0.1");
+    assert_eq!(json["ipv4"]["originated"], serde_json::json!([{"prefix": "10.244.1.0/26"}]));
+    assert_eq!(json["ipv4"]["normalRoutePriority"], 1024);
+    assert_eq!(json["release"]["release"], "v3.33");
+    assert_eq!(json["clusterRoutes"]["ipip"], "felix");
+    for program in ["ipv4-import-1", "ipv4-export-1", "ipv4-export-2", "ipv4-kernel-1", "ipv6-kernel-1"] {
+        assert!(json["programs"][program]["default"].is_string(), "{program}");
+    }
+    assert_eq!(json["programs"]["ipv4-import-1"]["rules"][0]["then"][0], "preference 200");
+}
+
+#[test]
+fn the_text_of_the_intent_names_sessions_routes_rules_and_problems() {
+    let mut world = World::new();
+    world.config("default", |config| config.service_cluster_ips = vec!["10.96.0.0/12".parse().unwrap()]);
+    let text = render_text(&world.state());
+    for line in [
+        "Node node-1, AS 64512, router id 10.0.0.1",
+        "  IPv6 fd00::1 in fd00::/64",
+        "Calico release v3.33 (ClusterInformation)",
+        "Listening: IPv4 on all addresses, port 179",
+        "Sessions: 4",
+        "  10.244.1.0/26 blackhole",
+        "Program ipv4-export-1",
+        "       otherwise reject",
+        "  error: BGPConfiguration/default: spec.serviceClusterIPs: has no effect yet: calico-bgpd does not do this so far",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn check_fails_for_errors_and_not_for_warnings() {
+    let mut world = World::new();
+    assert_eq!(check(Ok(&world.state())).to_string(), "0 errors, 0 warnings\n");
+    world.config("other", |_| ());
+    let warned = check(Ok(&world.state()));
+    assert_eq!((warned.ok, warned.exit_code(), warned.problems.len()), (true, 0, 1));
+    world.node(node("node-3", "10.0.0.2/24", ""));
+    let failed = check(Ok(&world.state()));
+    assert_eq!((failed.ok, failed.exit_code()), (false, 1));
+    assert!(failed.to_string().ends_with("1 error, 1 warning\n"), "{failed}");
+    assert!(failed.to_string().contains("error: Node/node-3: spec.bgp.ipv4Address: 10.0.0.2 is"), "{failed}");
+    world.facts.node_name = "node-9".into();
+    assert_eq!(check(compile(&world.snapshot, &world.facts).as_ref()).exit_code(), 1);
+}

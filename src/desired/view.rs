@@ -1,0 +1,483 @@
+//! The desired state as people and programs read it: `calico-bgpd intent --json`, `calico-bgpd check`.
+//!
+//! Owns: names and shape of the JSON, which are an interface: keys are added, never renamed. Absent means "not set".
+//! Never: prints. The same view is the source of the readable text ([`render_text`](super::render_text)).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bgp_proto::session::TtlRule;
+use bgp_proto::{Afi, Family};
+use serde::Serialize;
+
+use super::{
+    Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, PeerClass, ReleaseSource,
+    StaticRoute, Unready,
+};
+use crate::datastore::model::{Problem, Severity};
+use crate::policy::program::{Action, Match, Program, SourceClass};
+
+/// Everything that this node shall do.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IntentView {
+    /// The local node.
+    pub node: NodeView,
+    /// The release in force.
+    pub release: ReleaseView,
+    /// Who writes which pool's routes into the kernel.
+    pub cluster_routes: ClusterRoutesView,
+    /// Listening sockets, IPv4 first.
+    pub listen: Vec<ListenView>,
+    /// Sessions by name.
+    pub peers: Vec<PeerView>,
+    /// The IPv4 table.
+    pub ipv4: FamilyView,
+    /// The IPv6 table.
+    pub ipv6: FamilyView,
+    /// Programs by the names that `peers` and the tables use; equal programs have one name.
+    pub programs: BTreeMap<String, ProgramView>,
+    /// What is wrong, or not done.
+    pub problems: Vec<ProblemView>,
+}
+
+/// The local node.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Its AS.
+    pub as_number: u32,
+    /// Its BGP identifier.
+    pub router_id: String,
+    /// IPv4 address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4_address: Option<String>,
+    /// IPv4 subnet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4_subnet: Option<String>,
+    /// IPv6 address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_address: Option<String>,
+    /// IPv6 subnet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_subnet: Option<String>,
+    /// Its cluster id, where it is a route reflector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route_reflector_cluster_id: Option<String>,
+}
+
+/// The release in force and what it switches (REL-1 to REL-3).
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseView {
+    /// As `v3.33`.
+    pub release: String,
+    /// `setting` (CALICO_BGPD_CLUSTER_RELEASE), `clusterInformation` or `assumed`.
+    pub source: &'static str,
+    /// Routes carry priorities (REL-3).
+    pub route_priorities: bool,
+    /// Route reflectors are in the IPv4 mesh (REL-8).
+    pub reflectors_in_mesh: bool,
+    /// Routes to WireGuard peers are Felix's (REL-12).
+    pub wireguard_routes_of_felix: bool,
+}
+
+/// Who writes routes of pools (KERN-10): `calico-bgpd` or `felix`.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterRoutesView {
+    /// Pools without encapsulation.
+    pub unencapsulated: &'static str,
+    /// IPIP pools.
+    pub ipip: &'static str,
+    /// VXLAN pools; always `felix`.
+    pub vxlan: &'static str,
+    /// `configured` (programClusterRoutes) or `release`.
+    pub source: &'static str,
+}
+
+/// A listening socket.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenView {
+    /// `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// Absent: all addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A session.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerView {
+    /// As `Mesh_10_0_0_2`.
+    pub name: String,
+    /// `mesh`, `global`, `node` or `localWorkload`.
+    pub class: &'static str,
+    /// `Kind/name` of the resource that asks for it.
+    pub resource: String,
+    /// `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// The peer's address.
+    pub address: String,
+    /// The port that is dialled.
+    pub port: u16,
+    /// The peer's AS.
+    pub as_number: u32,
+    /// Our AS in this session.
+    pub local_as_number: u32,
+    /// iBGP.
+    pub internal: bool,
+    /// The peer dials, we only accept.
+    pub passive: bool,
+    /// Address that we dial from; absent: the kernel chooses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<String>,
+    /// TTL that is sent.
+    pub ttl: u8,
+    /// TTL that is demanded of the peer (GTSM); absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_ttl: Option<u8>,
+    /// `none`, `key` or `missing` (asked for, and cannot be had).
+    pub password: &'static str,
+    /// Hold time offered, seconds.
+    pub hold_time: u16,
+    /// Keepalive interval, seconds; absent: a third of the hold time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keepalive_time: Option<u16>,
+    /// Graceful restart time offered, seconds; absent: not offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_time: Option<u16>,
+    /// Cluster id towards this route reflector client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reflector_client_of: Option<String>,
+    /// `Auto`, `Self` or `Keep`.
+    pub next_hop_mode: &'static str,
+    /// How often our AS may stand in a received path.
+    pub num_allowed_local_as_numbers: u8,
+    /// Name of the import program.
+    pub import: String,
+    /// Name of the export program.
+    pub export: String,
+}
+
+/// One family's table.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FamilyView {
+    /// Routes that this node originates.
+    pub originated: Vec<OriginatedView>,
+    /// Normal route priority; absent where the release has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normal_route_priority: Option<u32>,
+    /// Interfaces whose addresses are no direct routes.
+    pub ignored_interfaces: Vec<String>,
+    /// Name of the program that decides what is written to the kernel.
+    pub kernel: String,
+}
+
+/// An originated route.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OriginatedView {
+    /// The prefix.
+    pub prefix: String,
+    /// The gateway; absent: a blackhole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+}
+
+/// A program: the first rule that decides ends it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramView {
+    /// Rules in order.
+    pub rules: Vec<RuleView>,
+    /// `accept` or `reject`, where no rule decided.
+    pub default: String,
+}
+
+/// A rule of a program.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleView {
+    /// Conditions, all of which must hold; none: always.
+    pub when: Vec<String>,
+    /// Changes made to the route.
+    pub then: Vec<String>,
+    /// `accept` or `reject`; absent: the next rule goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
+    /// What it comes from.
+    pub origin: String,
+}
+
+/// A problem.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProblemView {
+    /// `warning` or `error`.
+    pub severity: &'static str,
+    /// Which resource.
+    pub resource: String,
+    /// Which field; empty where the whole resource is meant.
+    pub field: String,
+    /// Why.
+    pub why: String,
+}
+
+impl From<&Problem> for ProblemView {
+    fn from(problem: &Problem) -> Self {
+        ProblemView {
+            severity: severity_name(problem.severity),
+            resource: problem.resource.clone(),
+            field: problem.field.clone(),
+            why: problem.why.clone(),
+        }
+    }
+}
+
+const fn severity_name(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+/// Makes the view of a state.
+pub fn view(state: &DesiredState) -> IntentView {
+    let mut programs = Names::default();
+    let node = &state.node;
+    let release = state.release.release;
+    let owner = |ours| if ours { "calico-bgpd" } else { "felix" };
+    let peers = state.peers.values().map(|peer| peer_view(peer, &mut programs)).collect();
+    let ipv4 = family_view(&state.v4, &mut programs);
+    let ipv6 = family_view(&state.v6, &mut programs);
+    IntentView {
+        node: NodeView {
+            name: node.name.clone(),
+            as_number: node.asn.0,
+            router_id: node.router_id.to_string(),
+            ipv4_address: node.ipv4.map(|address| address.addr.to_string()),
+            ipv4_subnet: node.ipv4.map(|address| address.subnet.to_string()),
+            ipv6_address: node.ipv6.map(|address| address.addr.to_string()),
+            ipv6_subnet: node.ipv6.map(|address| address.subnet.to_string()),
+            route_reflector_cluster_id: node.cluster_id.map(|id| id.to_string()),
+        },
+        release: ReleaseView {
+            release: release.to_string(),
+            source: match state.release.source {
+                ReleaseSource::Setting => "setting",
+                ReleaseSource::ClusterInformation => "clusterInformation",
+                ReleaseSource::Assumed => "assumed",
+            },
+            route_priorities: release.has_priorities(),
+            reflectors_in_mesh: release.meshes_reflectors(),
+            wireguard_routes_of_felix: release.leaves_wireguard_to_felix(),
+        },
+        cluster_routes: ClusterRoutesView {
+            unencapsulated: owner(state.cluster_routes.unencapsulated),
+            ipip: owner(state.cluster_routes.ipip),
+            vxlan: owner(false),
+            source: match state.cluster_routes.source {
+                ClusterRoutesSource::Configured => "configured",
+                ClusterRoutesSource::Release => "release",
+            },
+        },
+        listen: state.listen.iter().map(|(afi, listen)| listen_view(*afi, listen)).collect(),
+        peers,
+        ipv4,
+        ipv6,
+        programs: programs.views,
+        problems: state.problems.iter().map(ProblemView::from).collect(),
+    }
+}
+
+fn listen_view(afi: Afi, listen: &super::Listen) -> ListenView {
+    ListenView { family: afi.name(), address: listen.addr.map(|addr| addr.to_string()), port: listen.port }
+}
+
+fn peer_view(peer: &Peer, programs: &mut Names) -> PeerView {
+    let (transport, open, next) = (&peer.spec.transport, &peer.spec.open, &peer.spec.next);
+    let treatment = &peer.treatment;
+    let (ttl, min_ttl) = match transport.ttl {
+        TtlRule::Multihop(ttl) => (ttl, None),
+        TtlRule::Security { hops } => (255, Some(u8::MAX.wrapping_sub(hops).wrapping_add(1))),
+    };
+    PeerView {
+        name: peer.name.clone(),
+        class: match peer.class {
+            PeerClass::Mesh => "mesh",
+            PeerClass::Global => "global",
+            PeerClass::Node => "node",
+            PeerClass::LocalWorkload => "localWorkload",
+        },
+        resource: peer.resource.clone(),
+        family: peer.afi.name(),
+        address: transport.peer.to_string(),
+        port: transport.port,
+        as_number: open.peer_asn.0,
+        local_as_number: open.local_asn.0,
+        internal: treatment.internal,
+        passive: next.passive,
+        source_address: next.source.map(|addr| addr.to_string()),
+        ttl,
+        min_ttl,
+        password: match peer.auth {
+            Auth::None => "none",
+            Auth::Key { .. } => "key",
+            Auth::Missing(_) => "missing",
+        },
+        hold_time: next.hold_time,
+        keepalive_time: next.keepalive,
+        restart_time: next.restart_time,
+        reflector_client_of: treatment.rr_client.map(|id| id.to_string()),
+        next_hop_mode: match treatment.next_hop {
+            NextHopRule::Auto => "Auto",
+            NextHopRule::SelfAddress => "Self",
+            NextHopRule::Keep => "Keep",
+        },
+        num_allowed_local_as_numbers: treatment.allow_own_as,
+        import: programs.name(peer.afi, "import", &treatment.import),
+        export: programs.name(peer.afi, "export", &treatment.export),
+    }
+}
+
+fn family_view<F: Family>(intent: &FamilyIntent<F>, programs: &mut Names) -> FamilyView {
+    let originated = intent.statics.iter().map(|(prefix, route)| OriginatedView {
+        prefix: prefix.to_string(),
+        via: match route {
+            StaticRoute::Blackhole => None,
+            StaticRoute::Via(gateway) => Some(gateway.to_string()),
+        },
+    });
+    FamilyView {
+        originated: originated.collect(),
+        normal_route_priority: intent.priority,
+        ignored_interfaces: intent.ignored_interfaces.clone(),
+        kernel: programs.name(F::AFI, "kernel", &intent.kernel),
+    }
+}
+
+/// Names for programs: family, use and a number in order of first use.
+#[derive(Default)]
+struct Names {
+    known: Vec<(String, Arc<Program>)>,
+    views: BTreeMap<String, ProgramView>,
+}
+
+impl Names {
+    fn name(&mut self, afi: Afi, role: &str, program: &Arc<Program>) -> String {
+        let group = format!("{}-{role}-", afi.name());
+        let mut alike = self.known.iter().filter(|(name, _)| name.starts_with(&group));
+        // Sessions share programs by pointer in the usual case; content decides.
+        if let Some((name, _)) =
+            alike.clone().find(|(_, known)| Arc::ptr_eq(known, program) || known == program)
+        {
+            return name.clone();
+        }
+        let name = format!("{group}{}", alike.by_ref().count() + 1);
+        self.known.push((name.clone(), program.clone()));
+        self.views.insert(name.clone(), program_view(program));
+        name
+    }
+}
+
+fn program_view(program: &Program) -> ProgramView {
+    let rules = program.rules.iter().map(|rule| RuleView {
+        when: rule.when.iter().map(condition).collect(),
+        then: rule.then.iter().map(action).collect(),
+        decision: rule.decision.map(|decision| decision.to_string()),
+        origin: rule.origin.clone(),
+    });
+    ProgramView { rules: rules.collect(), default: program.default.to_string() }
+}
+
+/// A condition in words.
+fn condition(condition: &Match) -> String {
+    match condition {
+        Match::Within(prefix) => format!("within {prefix}"),
+        Match::Equals(prefix) => format!("equal to {prefix}"),
+        Match::Source(class) => format!("source {}", class_name(*class)),
+        Match::NotSource(class) => format!("source not {}", class_name(*class)),
+        Match::Interface(glob) => format!("interface {glob}"),
+        Match::MetricBelow(metric) => format!("metric below {metric}"),
+        Match::LocalPrefAbove(value) => format!("LOCAL_PREF above {value}"),
+        Match::NextHopWithin(prefix) => format!("next hop within {prefix}"),
+    }
+}
+
+const fn class_name(class: SourceClass) -> &'static str {
+    match class {
+        SourceClass::Direct => "direct",
+        SourceClass::Static => "static",
+        SourceClass::Bgp => "BGP",
+        SourceClass::Kernel => "kernel",
+    }
+}
+
+/// A change in words.
+fn action(action: &Action) -> String {
+    match action {
+        Action::Normalise { priority, zero_is_none: false } => {
+            format!("metric {priority} where there is none, LOCAL_PREF from metric")
+        }
+        Action::Normalise { priority, zero_is_none: true } => {
+            format!("metric {priority} where there is none or 0, LOCAL_PREF from metric")
+        }
+        Action::SetPreference(preference) => format!("preference {preference}"),
+        Action::MetricFromLocalPref => "metric from LOCAL_PREF".to_owned(),
+    }
+}
+
+/// The verdict of `calico-bgpd check`; its text has one line for each problem and one that sums up.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// Nothing that the resources ask for is left undone.
+    pub ok: bool,
+    /// What was found.
+    pub problems: Vec<ProblemView>,
+}
+
+impl Check {
+    /// 0 where everything is done, 1 where there is an error. Warnings alone do not fail.
+    pub const fn exit_code(&self) -> u8 {
+        if self.ok { 0 } else { 1 }
+    }
+}
+
+/// Judges what [`compile`](super::compile) returned.
+pub fn check(compiled: Result<&DesiredState, &Unready>) -> Check {
+    let problems = match compiled {
+        Ok(state) => &state.problems,
+        Err(unready) => &unready.problems,
+    };
+    let ok = compiled.is_ok() && problems.iter().all(|problem| problem.severity != Severity::Error);
+    Check { ok, problems: problems.iter().map(ProblemView::from).collect() }
+}
+
+impl fmt::Display for ProblemView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = if self.field.is_empty() { String::new() } else { format!("{}: ", self.field) };
+        write!(f, "{}: {}: {field}{}", self.severity, self.resource, self.why)
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.problems {
+            writeln!(f, "{problem}")?;
+        }
+        let errors =
+            self.problems.iter().filter(|problem| problem.severity == severity_name(Severity::Error)).count();
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        writeln!(f, "{}, {}", count(errors, "error"), count(self.problems.len() - errors, "warning"))
+    }
+}
