@@ -3,9 +3,14 @@
 //! Owns: the types between the speaker and the kernel. `plan` and `mirror` are pure; `linux` is the only place that
 //! speaks netlink. The kernel is twice in the picture: as a source ([`KernelEvent`]) and as a sink ([`FibRoute`]).
 
+pub mod fake;
+pub mod mirror;
+pub mod plan;
+
+use std::fmt;
 use std::net::IpAddr;
 
-use bgp_proto::IpPrefix;
+use bgp_proto::{Afi, IpPrefix};
 use smallvec::SmallVec;
 
 /// RTPROT_BIRD: the mark of our routes (KRT-12, FELIX rules).
@@ -22,6 +27,23 @@ pub struct FibRoute {
     pub metric: u32,
 }
 
+impl FibRoute {
+    /// The route as the kernel will show it: legs sorted and without duplicates, no weight on a single leg.
+    #[must_use]
+    pub fn normalized(mut self) -> Self {
+        self.target.normalize();
+        self
+    }
+}
+
+/// The metric that the kernel stores for a route written with `metric` (KRT-18): IPv6 has no metric 0.
+pub const fn stored_metric(afi: Afi, metric: u32) -> u32 {
+    match (afi, metric) {
+        (Afi::Ipv6, 0) => 1024,
+        _ => metric,
+    }
+}
+
 /// Where a route leads.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Target {
@@ -33,6 +55,40 @@ pub enum Target {
     Prohibit,
     /// Sent on. Sorted by address, without duplicates, 1 to 16 legs (KRT-28).
     Unicast(SmallVec<[Leg; 1]>),
+}
+
+impl Target {
+    /// Brings the legs into the one order in which equal targets are equal values.
+    pub fn normalize(&mut self) {
+        let Target::Unicast(legs) = self else { return };
+        for leg in legs.iter_mut() {
+            leg.weight = leg.weight.max(1);
+        }
+        legs.sort_unstable();
+        legs.dedup_by_key(|leg| (leg.via, leg.ifindex));
+        if let [only] = legs.as_mut_slice() {
+            // The kernel has no place for the weight of a single next hop.
+            only.weight = 1;
+        }
+    }
+
+    /// The legs; none but for [`Target::Unicast`].
+    pub fn legs(&self) -> &[Leg] {
+        match self {
+            Target::Unicast(legs) => legs,
+            Target::Blackhole | Target::Unreachable | Target::Prohibit => &[],
+        }
+    }
+
+    /// The kernel's word for the kind of route.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Target::Blackhole => "blackhole",
+            Target::Unreachable => "unreachable",
+            Target::Prohibit => "prohibit",
+            Target::Unicast(_) => "unicast",
+        }
+    }
 }
 
 /// One next hop.
@@ -117,4 +173,75 @@ pub enum KernelEvent {
     Alien(IpPrefix, Option<AlienRoute>),
     /// Everything known at start was told.
     Synced,
+}
+
+/// One operation on table main. What it writes and what it deletes is always marked with [`PROTOCOL`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RouteOp {
+    /// Writes a route where there is none with this prefix and metric (`NLM_F_CREATE|NLM_F_EXCL`).
+    Add(IpPrefix, FibRoute),
+    /// Writes a route in the place of the one with this prefix and metric (`NLM_F_REPLACE`, which does not look at
+    /// the protocol: only for keys on which the mirror holds a route of ours).
+    Replace(IpPrefix, FibRoute),
+    /// Takes a route of ours away.
+    Delete {
+        /// The prefix.
+        prefix: IpPrefix,
+        /// The metric as the kernel stores it.
+        metric: u32,
+        /// Only if it leads there; needed where prefix, metric and protocol do not tell two routes apart.
+        only: Option<Target>,
+    },
+}
+
+impl RouteOp {
+    /// The prefix it is about.
+    pub const fn prefix(&self) -> IpPrefix {
+        match self {
+            RouteOp::Add(prefix, _) | RouteOp::Replace(prefix, _) | RouteOp::Delete { prefix, .. } => *prefix,
+        }
+    }
+
+    /// The metric of its key, as the kernel stores it.
+    pub fn metric(&self) -> u32 {
+        match self {
+            RouteOp::Add(prefix, route) | RouteOp::Replace(prefix, route) => {
+                stored_metric(prefix.afi(), route.metric)
+            }
+            RouteOp::Delete { metric, .. } => *metric,
+        }
+    }
+}
+
+/// The kernel's answer to an operation that it refused: a number of errno(3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// Operation not permitted.
+    pub const EPERM: Errno = Errno(1);
+    /// No such route to replace.
+    pub const ENOENT: Errno = Errno(2);
+    /// No such route to delete.
+    pub const ESRCH: Errno = Errno(3);
+    /// Out of memory.
+    pub const ENOMEM: Errno = Errno(12);
+    /// A route with this prefix and metric is there already.
+    pub const EEXIST: Errno = Errno(17);
+    /// No such interface.
+    pub const ENODEV: Errno = Errno(19);
+    /// The message makes no sense to this kernel.
+    pub const EINVAL: Errno = Errno(22);
+    /// The interface is down.
+    pub const ENETDOWN: Errno = Errno(100);
+    /// The gateway is not on the interface.
+    pub const ENETUNREACH: Errno = Errno(101);
+    /// The gateway cannot be reached.
+    pub const EHOSTUNREACH: Errno = Errno(113);
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::io::Error::from_raw_os_error(self.0).fmt(f)
+    }
 }

@@ -1,0 +1,460 @@
+//! What to write: desired routes, the mirror and the phase in, operations in a safe order out.
+//!
+//! Owns: the rules of ownership. A route is ours if it has protocol 12; nothing else is ever replaced or deleted.
+//! Never: writes, waits, or remembers what failed. Inputs: the prefixes to look at, what is wanted, the [`Mirror`], the
+//! [`Phase`]. Outputs: a [`Planned`].
+//!
+//! Rules: design of the reconciler; KRT-18, KRT-25, KRT-36 (mended), KRT-38, KRT-51; K1, K7, K12. Core.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use bgp_proto::IpPrefix;
+
+use super::mirror::{Mirror, RouteSeen};
+use super::{FibRoute, PROTOCOL, Phase, RouteOp, Target, stored_metric};
+
+/// A route to put into the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// The key is free.
+    Add(IpPrefix, FibRoute),
+    /// The key holds another route of ours.
+    Replace(IpPrefix, FibRoute),
+}
+
+/// A route of ours to take out of the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delete {
+    /// The prefix.
+    pub prefix: IpPrefix,
+    /// The metric as stored.
+    pub metric: u32,
+    /// See [`RouteOp::Delete`].
+    pub only: Option<Target>,
+}
+
+/// What to do. While recovering there is no place in it for a delete.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FibPlan {
+    /// Routes found at start stay.
+    Recovering {
+        /// More specific prefixes first.
+        writes: Vec<Write>,
+    },
+    /// In sync.
+    Normal {
+        /// More specific prefixes first.
+        writes: Vec<Write>,
+        /// After the writes; covering prefixes first.
+        deletes: Vec<Delete>,
+    },
+}
+
+/// A prefix that we cannot have, because somebody else's route holds its key (KRT-38, K1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// The prefix.
+    pub prefix: IpPrefix,
+    /// The metric at which the other route stands.
+    pub metric: u32,
+    /// The protocol number of its owner.
+    pub owner: u8,
+}
+
+/// The result of planning.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Planned {
+    /// What to do.
+    pub plan: FibPlan,
+    /// Wanted, but taken by others. They are left alone.
+    pub conflicts: Vec<Conflict>,
+    /// Wanted, and in the kernel exactly so.
+    pub installed: Vec<IpPrefix>,
+}
+
+impl FibPlan {
+    /// The writes, in order.
+    pub fn writes(&self) -> impl Iterator<Item = RouteOp> {
+        let (FibPlan::Recovering { writes } | FibPlan::Normal { writes, .. }) = self;
+        writes.iter().cloned().map(RouteOp::from)
+    }
+
+    /// The deletes, in order; they come after the writes.
+    pub fn deletes(&self) -> impl Iterator<Item = RouteOp> {
+        let deletes = match self {
+            FibPlan::Recovering { .. } => &[][..],
+            FibPlan::Normal { deletes, .. } => deletes,
+        };
+        deletes.iter().cloned().map(RouteOp::from)
+    }
+
+    /// All operations, in order.
+    pub fn operations(&self) -> Vec<RouteOp> {
+        self.writes().chain(self.deletes()).collect()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            FibPlan::Recovering { writes } => writes.is_empty(),
+            FibPlan::Normal { writes, deletes } => writes.is_empty() && deletes.is_empty(),
+        }
+    }
+}
+
+impl From<Write> for RouteOp {
+    fn from(write: Write) -> Self {
+        match write {
+            Write::Add(prefix, route) => RouteOp::Add(prefix, route),
+            Write::Replace(prefix, route) => RouteOp::Replace(prefix, route),
+        }
+    }
+}
+
+impl From<Delete> for RouteOp {
+    fn from(Delete { prefix, metric, only }: Delete) -> Self {
+        RouteOp::Delete { prefix, metric, only }
+    }
+}
+
+/// Plans for some prefixes: those that changed, or after a snapshot [`all_prefixes`]. `desired` holds normalized routes.
+pub fn plan(
+    prefixes: impl IntoIterator<Item = IpPrefix>,
+    desired: &BTreeMap<IpPrefix, FibRoute>,
+    mirror: &Mirror,
+    phase: Phase,
+) -> Planned {
+    let mut writes = Vec::new();
+    let mut deletes = Vec::new();
+    let mut conflicts = Vec::new();
+    let mut installed = Vec::new();
+    for prefix in prefixes {
+        let seen = mirror.routes_at(prefix);
+        let mut surplus: Vec<&RouteSeen> = seen.iter().filter(|s| s.protocol == PROTOCOL).collect();
+        if let Some(route) = desired.get(&prefix) {
+            let metric = stored_metric(prefix.afi(), route.metric);
+            let foreign = seen.iter().find(|s| s.protocol != PROTOCOL && s.metric == metric);
+            if let Some(at) = surplus.iter().position(|s| is_same(s, metric, route)) {
+                installed.push(prefix);
+                surplus.remove(at);
+            } else if let Some(foreign) = foreign {
+                // A replace would hit the first route of the key, and that may be the other's.
+                conflicts.push(Conflict { prefix, metric, owner: foreign.protocol });
+            } else if let Some(at) = surplus.iter().position(|s| s.metric == metric) {
+                writes.push(Write::Replace(prefix, route.clone()));
+                surplus.remove(at);
+            } else {
+                writes.push(Write::Add(prefix, route.clone()));
+            }
+        }
+        if phase == Phase::Normal {
+            deletes.extend(surplus.into_iter().map(|s| delete(prefix, s, seen)));
+        }
+    }
+    // A packet must never fall from a specific route to its covering one because the one was late or the other early.
+    writes.sort_by_key(|w| match w {
+        Write::Add(prefix, _) | Write::Replace(prefix, _) => (Reverse(prefix.len()), *prefix),
+    });
+    deletes.sort_by_key(|d| (d.prefix.len(), d.prefix, d.metric));
+    let plan = match phase {
+        Phase::Recovering => FibPlan::Recovering { writes },
+        Phase::Normal => FibPlan::Normal { writes, deletes },
+    };
+    Planned { plan, conflicts, installed }
+}
+
+/// Every prefix that is wanted or holds a route of ours, each once.
+pub fn all_prefixes(desired: &BTreeMap<IpPrefix, FibRoute>, mirror: &Mirror) -> Vec<IpPrefix> {
+    let mut all: Vec<IpPrefix> = desired.keys().copied().chain(mirror.owned()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn is_same(seen: &RouteSeen, metric: u32, route: &FibRoute) -> bool {
+    seen.plain && seen.metric == metric && seen.target.as_ref() == Some(&route.target)
+}
+
+fn delete(prefix: IpPrefix, seen: &RouteSeen, all: &[RouteSeen]) -> Delete {
+    let shared = all.iter().filter(|s| s.protocol == PROTOCOL && s.metric == seen.metric).count() > 1;
+    // In a delete, metric 0 means any metric: say more, lest a race costs a route of another metric.
+    let vague = seen.metric == 0 || shared;
+    Delete { prefix, metric: seen.metric, only: seen.target.clone().filter(|_| vague) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fib::fake::FakeKernel;
+    use crate::fib::{Errno, Leg};
+    use proptest::prelude::*;
+    use smallvec::SmallVec;
+    use std::collections::BTreeSet;
+
+    const FELIX: u8 = 80;
+
+    fn p(text: &str) -> IpPrefix {
+        text.parse().unwrap()
+    }
+
+    /// A kernel with eth0 (index 2) and eth1 (index 3), dual stack.
+    fn kernel() -> FakeKernel {
+        let mut kernel = FakeKernel::new();
+        for (index, name) in [(2, "eth0"), (3, "eth1")] {
+            assert_eq!(kernel.add_link(name), index);
+            kernel.add_address(index, &format!("10.99.{index}.1/24"));
+            kernel.add_address(index, &format!("fd99:{index}::1/64"));
+        }
+        kernel
+    }
+
+    fn leg(prefix: IpPrefix, ifindex: u32, host: u8) -> Leg {
+        let via = match prefix {
+            IpPrefix::V4(_) => format!("10.99.{ifindex}.{host}"),
+            IpPrefix::V6(_) => format!("fd99:{ifindex}::{host:x}"),
+        };
+        Leg { via: Some(via.parse().unwrap()), ifindex, onlink: false, weight: 1 }
+    }
+
+    fn unicast(prefix: IpPrefix, metric: u32, legs: &[(u32, u8)]) -> FibRoute {
+        let legs: SmallVec<[Leg; 1]> = legs.iter().map(|(i, h)| leg(prefix, *i, *h)).collect();
+        FibRoute { target: Target::Unicast(legs), metric }.normalized()
+    }
+
+    fn mirror_of(kernel: &mut FakeKernel) -> Mirror {
+        let mut mirror = Mirror::new();
+        mirror.load(kernel.snapshot());
+        mirror
+    }
+
+    fn plan_all(kernel: &mut FakeKernel, desired: &BTreeMap<IpPrefix, FibRoute>, phase: Phase) -> Planned {
+        let mirror = mirror_of(kernel);
+        plan(all_prefixes(desired, &mirror), desired, &mirror, phase)
+    }
+
+    fn write_as_ours(kernel: &mut FakeKernel, prefix: IpPrefix, route: FibRoute) {
+        kernel.apply(&RouteOp::Add(prefix, route)).unwrap();
+    }
+
+    #[test]
+    fn a_route_that_is_right_is_not_written() {
+        let mut kernel = kernel();
+        let block = p("10.244.1.0/26");
+        let route = unicast(block, 1024, &[(2, 2)]);
+        write_as_ours(&mut kernel, block, route.clone());
+        let planned = plan_all(&mut kernel, &BTreeMap::from([(block, route)]), Phase::Normal);
+        assert!(planned.plan.is_empty());
+        assert_eq!(planned.installed, [block]);
+    }
+
+    #[test]
+    fn a_route_that_differs_is_replaced_in_one_operation() {
+        let mut kernel = kernel();
+        for block in [p("10.244.1.0/26"), p("fd00:10:244::/122")] {
+            write_as_ours(&mut kernel, block, unicast(block, 1024, &[(2, 2)]));
+            let want = unicast(block, 1024, &[(2, 3), (3, 2)]);
+            let planned = plan_all(&mut kernel, &BTreeMap::from([(block, want.clone())]), Phase::Recovering);
+            assert_eq!(planned.plan.operations(), [RouteOp::Replace(block, want)]);
+            kernel.remove_route(block, PROTOCOL);
+        }
+    }
+
+    #[test]
+    fn the_onlink_flag_and_the_gateway_are_compared() {
+        let mut kernel = kernel();
+        let block = p("10.244.1.0/26");
+        write_as_ours(&mut kernel, block, unicast(block, 1024, &[(2, 2)]));
+        let mut want = unicast(block, 1024, &[(2, 2)]);
+        if let Target::Unicast(legs) = &mut want.target {
+            legs[0].onlink = true;
+        }
+        let planned = plan_all(&mut kernel, &BTreeMap::from([(block, want.clone())]), Phase::Normal);
+        assert_eq!(planned.plan.operations(), [RouteOp::Replace(block, want)]);
+    }
+
+    #[test]
+    fn a_new_metric_is_added_before_the_old_one_is_deleted() {
+        let mut kernel = kernel();
+        let block = p("10.244.1.0/26");
+        write_as_ours(&mut kernel, block, unicast(block, 1024, &[(2, 2)]));
+        let want = unicast(block, 512, &[(2, 2)]);
+        let planned = plan_all(&mut kernel, &BTreeMap::from([(block, want.clone())]), Phase::Normal);
+        let delete = RouteOp::Delete { prefix: block, metric: 1024, only: None };
+        assert_eq!(planned.plan.operations(), [RouteOp::Add(block, want), delete]);
+    }
+
+    #[test]
+    fn the_delete_of_a_route_without_metric_says_what_it_leads_to() {
+        let mut kernel = kernel();
+        let block = p("10.244.1.0/26");
+        write_as_ours(&mut kernel, block, FibRoute { target: Target::Blackhole, metric: 0 });
+        let want = unicast(block, 1024, &[(2, 2)]);
+        let planned = plan_all(&mut kernel, &BTreeMap::from([(block, want)]), Phase::Normal);
+        let delete = RouteOp::Delete { prefix: block, metric: 0, only: Some(Target::Blackhole) };
+        assert_eq!(planned.plan.deletes().collect::<Vec<_>>(), [delete]);
+    }
+
+    #[test]
+    fn ipv6_metric_none_is_1024() {
+        let mut kernel = kernel();
+        let block = p("fd00:10:244::/122");
+        let want = FibRoute { target: Target::Blackhole, metric: 0 };
+        write_as_ours(&mut kernel, block, want.clone());
+        assert_eq!(kernel.routes_at(block)[0].metric, 1024);
+        let desired = BTreeMap::from([(block, want)]);
+        assert!(plan_all(&mut kernel, &desired, Phase::Normal).plan.is_empty());
+        // And an alien at 1024 is in its way (KRT-38).
+        kernel.add_route(block, FELIX, 1024, Target::Blackhole);
+        let planned = plan_all(&mut kernel, &desired, Phase::Normal);
+        assert_eq!(planned.conflicts, [Conflict { prefix: block, metric: 1024, owner: FELIX }]);
+    }
+
+    #[test]
+    fn a_key_that_another_holds_is_a_conflict_and_not_written() {
+        let mut kernel = kernel();
+        let block = p("10.244.1.0/26");
+        let felix = kernel.via(None, "eth1", false).unwrap();
+        kernel.add_route(block, FELIX, 1024, felix);
+        let desired = BTreeMap::from([(block, unicast(block, 1024, &[(2, 2)]))]);
+        let planned = plan_all(&mut kernel, &desired, Phase::Normal);
+        assert!(planned.plan.is_empty());
+        assert_eq!(planned.conflicts, [Conflict { prefix: block, metric: 1024, owner: FELIX }]);
+        // At another metric the two live side by side.
+        kernel.remove_route(block, FELIX);
+        kernel.add_route(block, FELIX, 100, Target::Blackhole);
+        let planned = plan_all(&mut kernel, &desired, Phase::Normal);
+        assert_eq!(planned.plan.writes().count(), 1);
+        assert!(planned.conflicts.is_empty());
+    }
+
+    #[test]
+    fn specifics_come_first_on_the_way_in_and_last_on_the_way_out() {
+        let mut kernel = kernel();
+        let order = ["10.244.0.0/16", "10.244.1.0/26", "10.244.1.1/32"].map(p);
+        let desired: BTreeMap<_, _> =
+            order.iter().map(|x| (*x, FibRoute { target: Target::Blackhole, metric: 0 })).collect();
+        let planned = plan_all(&mut kernel, &desired, Phase::Normal);
+        let writes: Vec<_> = planned.plan.writes().map(|op| op.prefix()).collect();
+        assert_eq!(writes, [order[2], order[1], order[0]]);
+        assert!(kernel.reconcile(&desired, Phase::Normal).is_empty());
+        let planned = plan_all(&mut kernel, &BTreeMap::new(), Phase::Normal);
+        let deletes: Vec<_> = planned.plan.deletes().map(|op| op.prefix()).collect();
+        assert_eq!(deletes, order);
+    }
+
+    #[test]
+    fn a_route_found_at_start_goes_only_once_in_sync() {
+        let mut kernel = kernel();
+        let old = p("10.244.9.0/26");
+        write_as_ours(&mut kernel, old, unicast(old, 1024, &[(2, 9)]));
+        let desired = BTreeMap::new();
+        assert!(plan_all(&mut kernel, &desired, Phase::Recovering).plan.is_empty());
+        let planned = plan_all(&mut kernel, &desired, Phase::Normal);
+        assert_eq!(planned.plan.operations(), [RouteOp::Delete { prefix: old, metric: 1024, only: None }]);
+    }
+
+    #[test]
+    fn a_route_of_ours_that_somebody_embellished_is_replaced() {
+        let block = p("10.244.1.0/26");
+        let want = unicast(block, 1024, &[(2, 2)]);
+        let mut mirror = Mirror::new();
+        let seen =
+            RouteSeen { metric: 1024, protocol: PROTOCOL, target: Some(want.target.clone()), plain: false };
+        mirror.load(super::super::mirror::Snapshot { routes: vec![(block, seen)], ..Default::default() });
+        let desired = BTreeMap::from([(block, want.clone())]);
+        let planned = plan([block], &desired, &mirror, Phase::Normal);
+        assert_eq!(planned.plan.operations(), [RouteOp::Replace(block, want)]);
+    }
+
+    /// Few prefixes and metrics, so that keys collide.
+    fn any_prefix() -> impl Strategy<Value = IpPrefix> {
+        (0u8..4, prop_oneof![Just(24u8), Just(26), Just(32)], any::<bool>()).prop_map(|(n, len, v6)| {
+            let text =
+                if v6 { format!("fd00:10:244:{n}::/{}", 96 + len) } else { format!("10.244.{n}.0/{len}") };
+            p(&text)
+        })
+    }
+
+    fn any_route(prefix: IpPrefix) -> impl Strategy<Value = (IpPrefix, FibRoute)> {
+        let metric = prop_oneof![Just(0u32), Just(512), Just(1024)];
+        let target = prop_oneof![
+            Just(Target::Blackhole),
+            Just(Target::Unreachable),
+            proptest::collection::vec((2u32..4, 2u8..5), 1..4)
+                .prop_map(move |legs| unicast(prefix, 0, &legs).target),
+        ];
+        (metric, target).prop_map(move |(metric, target)| (prefix, FibRoute { target, metric }.normalized()))
+    }
+
+    fn any_entry() -> impl Strategy<Value = (IpPrefix, FibRoute)> {
+        any_prefix().prop_flat_map(any_route)
+    }
+
+    fn stored(kernel: &mut FakeKernel, ours: bool) -> BTreeSet<(IpPrefix, String)> {
+        let routes = kernel.snapshot().routes.into_iter();
+        routes.filter(|(_, r)| (r.protocol == PROTOCOL) == ours).map(|(p, r)| (p, format!("{r:?}"))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_applied_gives_what_is_wanted_and_touches_nobody_else(
+            found in proptest::collection::vec((any_entry(), any::<bool>()), 0..12),
+            wanted in proptest::collection::vec(any_entry(), 0..12),
+            recovering in any::<bool>(),
+        ) {
+            let mut kernel = kernel();
+            for ((prefix, route), ours) in found {
+                if ours {
+                    let _ = kernel.apply(&RouteOp::Add(prefix, route));
+                } else {
+                    kernel.add_route(prefix, FELIX, route.metric, route.target);
+                }
+            }
+            let desired: BTreeMap<_, _> = wanted.into_iter().collect();
+            let phase = if recovering { Phase::Recovering } else { Phase::Normal };
+            let (ours_before, others) = (stored(&mut kernel, true), stored(&mut kernel, false));
+            let mut mirror = mirror_of(&mut kernel);
+            let planned = plan(all_prefixes(&desired, &mirror), &desired, &mirror, phase);
+            for op in planned.plan.operations() {
+                prop_assert_eq!(kernel.apply(&op), Ok::<(), Errno>(()), "{:?}", op);
+            }
+            // The notifications alone bring the mirror to where a new dump would.
+            for notice in kernel.take_notices() {
+                mirror.apply(notice);
+            }
+            prop_assert!(!mirror.is_doubtful());
+            let fresh = mirror_of(&mut kernel);
+            for prefix in desired.keys() {
+                let sorted = |m: &Mirror| {
+                    let mut all: Vec<String> = m.routes_at(*prefix).iter().map(|r| format!("{r:?}")).collect();
+                    all.sort();
+                    all
+                };
+                prop_assert_eq!(sorted(&mirror), sorted(&fresh));
+            }
+            prop_assert_eq!(&others, &stored(&mut kernel, false));
+            let again = plan(all_prefixes(&desired, &fresh), &desired, &fresh, phase);
+            prop_assert!(again.plan.is_empty(), "not idempotent: {:?}", again.plan);
+            prop_assert_eq!(again.conflicts.len() + again.installed.len(), desired.len());
+            let keys: BTreeSet<_> = kernel.owned_routes().into_iter().map(|r| (r.prefix, r.metric)).collect();
+            match phase {
+                Phase::Normal => {
+                    let conflicts: BTreeSet<_> = again.conflicts.iter().map(|c| c.prefix).collect();
+                    let expected: BTreeSet<_> = desired
+                        .iter()
+                        .filter(|(p, _)| !conflicts.contains(*p))
+                        .map(|(p, r)| (*p, stored_metric(p.afi(), r.metric)))
+                        .collect();
+                    prop_assert_eq!(keys, expected);
+                }
+                Phase::Recovering => {
+                    for (prefix, _) in &ours_before {
+                        prop_assert!(keys.iter().any(|(p, _)| p == prefix), "{} was deleted", prefix);
+                    }
+                }
+            }
+        }
+    }
+}
