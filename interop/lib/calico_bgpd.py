@@ -1,0 +1,65 @@
+"""Driver of our own daemon. Its sessions follow from the datastore; it is asked through its own command line."""
+
+import json
+import os
+import subprocess
+
+from . import net, programs
+from .daemon import Daemon, Route
+
+
+class CalicoBgpd(Daemon):
+    """calico-bgpd as a node of the cluster: NODENAME is the host's name."""
+
+    kind = "calico-bgpd"
+    writes_kernel = True
+
+    def __init__(self, host, datastore, asn=64512, environment=None):
+        super().__init__(host, asn)
+        self.datastore, self.environment = datastore, environment or {}
+        self.run_folder = self.folder / "run"
+
+    @classmethod
+    def missing(cls):
+        return None if programs.calico_bgpd() else "calico-bgpd is not built (make build), or CALICO_BGPD does not name it"
+
+    def env(self):
+        own = {"NODENAME": self.host.name, "CALICO_BGPD_RUN_DIR": str(self.run_folder), "RUST_BACKTRACE": "1"}
+        # nothing of the machine's environment that might configure it
+        return {"PATH": os.environ["PATH"], **own, **self.datastore.environment(), **self.environment}
+
+    def launch(self, restarting):
+        self.run_folder.mkdir(exist_ok=True)
+        self.processes.append(self.host.spawn(programs.calico_bgpd(), "run", log="calico-bgpd.log", env=self.env()))
+
+    def log(self):
+        return (self.folder / "calico-bgpd.log").read_text(errors="replace")
+
+    def once(self, *words):
+        """Runs the program to its end (for commands that are to fail): exit status and all that it printed."""
+        done = subprocess.run(["ip", "netns", "exec", self.host.ns, programs.calico_bgpd(), *words], env=self.env(), capture_output=True, text=True,
+                              timeout=60)
+        return done.returncode, done.stdout + done.stderr
+
+    def show(self, what, *words):
+        return json.loads(self.host.run(programs.calico_bgpd(), "show", what, "--json", *words, env=self.env()))
+
+    def peers(self):
+        """address → peer as `show peers --json` tells it."""
+        return {p["address"]: p for p in self.show("peers")["peers"]}
+
+    def state(self, address):
+        return self.peers()[address]["state"]
+
+    def established(self, address):
+        state = self.state(address)
+        return True if state == "Established" else f"!{self.kind} on {self.host.name} has {address} in {state}: {self.peers()[address].get('reason')}"
+
+    def received(self, address):
+        return {net.canonical(r["prefix"]): Route(r["nextHop"], tuple(r["asPath"]), r.get("localPref"))
+                for r in self.show("routes")["routes"] if r.get("from") == address}
+
+    def announce(self, prefix):
+        raise NotImplementedError("give the node a block in the datastore")
+
+    withdraw = announce

@@ -1,0 +1,140 @@
+"""What every driver of a BGP daemon offers to the scenarios, whatever the daemon."""
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+
+from . import net, wait
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One session as the daemon in question should configure it. The family is that of the address."""
+
+    address: str
+    asn: int
+    passive: bool = False         # wait to be dialled
+    password: str | None = None   # TCP MD5
+    gtsm: bool = False            # send TTL 255 and accept nothing from farther than one hop
+    hold: int = 240               # hold time offered, seconds
+    restart: int = 120            # graceful restart time offered, seconds; 0 offers none
+
+    @property
+    def family(self):
+        return net.version(self.address)
+
+    @property
+    def name(self):
+        """A word that every daemon takes as a name."""
+        return "n_" + self.address.replace(".", "_").replace(":", "_")
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route as a daemon received it."""
+
+    next_hop: str
+    as_path: tuple[int, ...]
+    local_pref: int | None = None
+
+
+class Daemon:
+    """A BGP daemon on a host: AS number, neighbours, and the prefixes that it originates.
+
+    A driver implements launch, state, received, and what else its daemon can do; NotImplementedError says that a daemon cannot.
+    """
+
+    # the kind's name on command lines; whether received routes reach the host's kernel
+    kind = ""
+    writes_kernel = False
+
+    def __init__(self, host, asn, neighbours=(), prefixes=()):
+        self.host, self.asn = host, asn
+        self.neighbours = list(neighbours)
+        self.prefixes = [net.canonical(p) for p in prefixes]
+        self.processes = []
+        self.folder = host.folder
+
+    # --- life
+
+    @classmethod
+    def missing(cls):
+        """What is not installed, in words, or None."""
+        raise NotImplementedError
+
+    def launch(self, restarting):
+        """Writes the configuration and starts the processes into self.processes."""
+        raise NotImplementedError
+
+    def start(self, restarting=False):
+        """Starts the daemon; restarting: as one that says in its OPEN that it kept forwarding (RFC 4724's R and F bits), where it can."""
+        self.launch(restarting)
+        return self
+
+    def stop(self, seconds=15):
+        """Ends the daemon as its service manager would: SIGTERM."""
+        self.end(signal.SIGTERM, seconds)
+
+    def kill(self):
+        """Ends the daemon as a crash would: it says nothing to anybody."""
+        self.end(signal.SIGKILL, 10)
+
+    def end(self, how, seconds):
+        # the last started first: a daemon goes before what it speaks through
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                os.kill(process.pid, how)
+        for process in self.processes:
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                raise wait.Failed(f"{self.kind} on {self.host.name} did not end within {seconds} s of {how.name}") from None
+        self.processes = []
+
+    def alive(self):
+        return bool(self.processes) and all(p.poll() is None for p in self.processes)
+
+    # --- routes
+
+    def announce(self, prefix):
+        """Originates a prefix beside those it has."""
+        raise NotImplementedError
+
+    def withdraw(self, prefix):
+        raise NotImplementedError
+
+    def received(self, address):
+        """prefix → Route: what the neighbour has sent and not withdrawn."""
+        raise NotImplementedError
+
+    def refresh(self, address):
+        """Asks the neighbour to send its routes again (RFC 2918)."""
+        raise NotImplementedError
+
+    # --- sessions
+
+    def state(self, address):
+        """The session's state in RFC 4271's words; 'Established' when it is up."""
+        raise NotImplementedError
+
+    def established(self, address):
+        state = self.state(address)
+        return True if state == "Established" else f"!{self.kind} on {self.host.name} has {address} in {state}"
+
+    def established_all(self):
+        for neighbour in self.neighbours:
+            value = self.established(neighbour.address)
+            if value is not True:
+                return value
+        return True
+
+    def shut(self, address):
+        """Ends the session administratively: Cease/2."""
+        raise NotImplementedError
+
+    def unshut(self, address):
+        raise NotImplementedError
+
+    def neighbour(self, address):
+        return next(n for n in self.neighbours if n.address == address)

@@ -1,0 +1,21 @@
+"""All drivers by the names that scenarios and command lines use."""
+
+from . import etcd, programs
+from .bird import Bird1, Bird2
+from .calico_bgpd import CalicoBgpd
+from .exabgp import Exabgp
+from .frr import Frr
+from .gobgp import Gobgp3, Gobgp4
+from .openbgpd import Openbgpd
+
+FOREIGN = {d.kind: d for d in (Bird1, Bird2, Gobgp3, Gobgp4, Frr, Openbgpd, Exabgp)}
+ALL = {CalicoBgpd.kind: CalicoBgpd, **FOREIGN}
+
+
+def missing(need):
+    """Why something that a scenario needs cannot be had here, or None: a daemon's kind, 'etcd', or a program's name."""
+    if need in ALL:
+        return ALL[need].missing()
+    if need == "etcd":
+        return etcd.missing()
+    return programs.absent(need)
