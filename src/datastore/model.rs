@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bgp_proto::{Asn, ClusterId, Family, IpPrefix, Prefix, V4, V6};
+use bgp_proto::{Afi, Asn, ClusterId, Family, IpPrefix, Prefix, V4, V6};
 
 /// How bad a problem is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -259,4 +259,343 @@ pub enum AffinityState {
     Pending,
     /// `pendingDeletion`.
     PendingDeletion,
+}
+
+/// A block affinity, of any node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockAffinity {
+    /// The node that owns the block.
+    pub node: String,
+    /// The block, masked.
+    pub cidr: IpPrefix,
+    /// `type`: only `host` matters to BGP (DS-36).
+    pub is_host: bool,
+    /// `state`.
+    pub state: AffinityState,
+    /// `deleted`: the block is being given back (DS-37).
+    pub deleted: bool,
+}
+
+/// `peerIP` (PEER-22).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerAddress {
+    /// Address.
+    pub addr: IpAddr,
+    /// Port, where one is written; never 0.
+    pub port: Option<u16>,
+}
+
+/// `sourceAddress` (PEER-60).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SourceAddress {
+    /// The node IP of the family.
+    #[default]
+    UseNodeIp,
+    /// The kernel's choice.
+    None,
+}
+
+/// `nextHopMode` (PEER-64).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NextHopMode {
+    /// Protocol default.
+    Auto,
+    /// Always the own address.
+    SelfAddress,
+    /// Never changed.
+    Keep,
+}
+
+/// BGPPeer (PEER-20 to PEER-68). Selectors are kept as text.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BgpPeer {
+    /// `metadata.name`.
+    pub name: String,
+    /// `node`; empty is unset.
+    pub node: Option<String>,
+    /// `nodeSelector`; empty is unset.
+    pub node_selector: Option<String>,
+    /// `peerIP`.
+    pub peer_ip: Option<PeerAddress>,
+    /// `peerSelector`; empty is unset.
+    pub peer_selector: Option<String>,
+    /// `localWorkloadSelector`; empty is unset.
+    pub local_workload_selector: Option<String>,
+    /// `asNumber`.
+    pub asn: Option<Asn>,
+    /// `localASNumber`.
+    pub local_asn: Option<Asn>,
+    /// `password.secretKeyRef`.
+    pub password: Option<SecretKeyRef>,
+    /// `sourceAddress`.
+    pub source_address: SourceAddress,
+    /// `maxRestartTime` in whole seconds (PEER-61).
+    pub restart_time: Option<u32>,
+    /// `keepaliveTime` in whole seconds (PEER-61).
+    pub keepalive_time: Option<u32>,
+    /// `numAllowedLocalASNumbers`.
+    pub allowed_own_as: u8,
+    /// `ttlSecurity`: hops; 0 is off.
+    pub ttl_security: u8,
+    /// `reachableBy`.
+    pub reachable_by: Option<IpAddr>,
+    /// `nextHopMode`.
+    pub next_hop_mode: Option<NextHopMode>,
+    /// `keepOriginalNextHop`.
+    pub keep_original_next_hop: bool,
+    /// `filters`, in order.
+    pub filters: Vec<String>,
+    /// `reversePeering: Manual`: no reverse peering is generated (PEER-42).
+    pub reverse_peering_manual: bool,
+}
+
+/// A community as BGPFilter and `prefixAdvertisements` write it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum CommunityValue {
+    /// `aa:nn` (RFC 1997).
+    Standard(u16, u16),
+    /// `aa:nn:mm` (RFC 8092).
+    Large(u32, u32, u32),
+}
+
+impl std::str::FromStr for CommunityValue {
+    type Err = CommunityTextError;
+
+    fn from_str(text: &str) -> Result<Self, CommunityTextError> {
+        fn part<T: std::str::FromStr>(text: &str) -> Result<T, CommunityTextError> {
+            // `from_str` of a number would take "+1".
+            if !text.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(CommunityTextError);
+            }
+            text.parse().map_err(|_| CommunityTextError)
+        }
+        let mut parts = text.split(':');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(a), Some(b), None, None) => Ok(CommunityValue::Standard(part(a)?, part(b)?)),
+            (Some(a), Some(b), Some(c), None) => Ok(CommunityValue::Large(part(a)?, part(b)?, part(c)?)),
+            _ => Err(CommunityTextError),
+        }
+    }
+}
+
+/// A text that is no community.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommunityTextError;
+
+impl fmt::Display for CommunityTextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a community (aa:nn with numbers up to 65535, or aa:nn:mm)")
+    }
+}
+
+impl std::error::Error for CommunityTextError {}
+
+/// `matchOperator` with its `cidr` (FILT-53).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MatchOperator {
+    /// Equal or more specific.
+    In,
+    /// Not [`MatchOperator::In`].
+    NotIn,
+    /// The same prefix.
+    Equal,
+    /// Another prefix.
+    NotEqual,
+}
+
+/// The prefix condition of a filter rule (FILT-53).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrefixMatch {
+    /// `cidr`, masked (FILT-54).
+    pub cidr: IpPrefix,
+    /// `matchOperator`.
+    pub operator: MatchOperator,
+    /// `prefixLength`: `min` and `max`, where the object is there.
+    pub length: Option<(Option<u8>, Option<u8>)>,
+}
+
+/// An entry of `operations` (FILT-61).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FilterOperation {
+    /// `addCommunity`.
+    AddCommunity(CommunityValue),
+    /// `prependASPath`.
+    PrependAsPath(Vec<Asn>),
+    /// `setPriority`.
+    SetPriority(u32),
+}
+
+/// A rule of a BGPFilter; conditions that are `None` match everything (FILT-50).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FilterRule {
+    /// Its place in the resource's list, which a rule that was left out does not change.
+    pub index: usize,
+    /// `cidr`, `matchOperator`, `prefixLength`.
+    pub prefix: Option<PrefixMatch>,
+    /// `source: RemotePeers`.
+    pub remote_peers: bool,
+    /// `interface`, a glob.
+    pub interface: Option<String>,
+    /// `peerType`: `Some(true)` is iBGP, `Some(false)` is eBGP.
+    pub internal: Option<bool>,
+    /// `communities.values`, one.
+    pub community: Option<CommunityValue>,
+    /// `asPathPrefix`; empty matches every path.
+    pub as_path_prefix: Vec<Asn>,
+    /// `priority`.
+    pub priority: Option<u32>,
+    /// `action: Accept`; else `Reject`.
+    pub accept: bool,
+    /// `operations`, in order.
+    pub operations: Vec<FilterOperation>,
+}
+
+/// BGPFilter (FILT-50 to FILT-61).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BgpFilter {
+    /// `metadata.name`.
+    pub name: String,
+    /// `exportV4`.
+    pub export_v4: Vec<FilterRule>,
+    /// `exportV6`.
+    pub export_v6: Vec<FilterRule>,
+    /// `importV4`.
+    pub import_v4: Vec<FilterRule>,
+    /// `importV6`.
+    pub import_v6: Vec<FilterRule>,
+}
+
+/// Name of a resource in a namespace.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NamespacedName {
+    /// `metadata.namespace`; `default` where it is missing.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Bytes of a Secret: never printed, wiped on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    /// Takes the bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        SecretBytes(bytes)
+    }
+
+    /// The bytes.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretBytes(…)")
+    }
+}
+
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // Keeps the wipe from being optimised away as a dead store.
+        std::hint::black_box(&self.0);
+    }
+}
+
+/// Secret (core/v1): `data`, with `stringData` over it (PEER-80).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Secret {
+    /// Namespace and name.
+    pub name: NamespacedName,
+    /// Values by key, decoded.
+    pub data: BTreeMap<String, SecretBytes>,
+}
+
+/// `spec.type` of a Service (SVC-20).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ServiceType {
+    /// `ClusterIP`, or absent.
+    #[default]
+    ClusterIp,
+    /// `NodePort`.
+    NodePort,
+    /// `LoadBalancer`.
+    LoadBalancer,
+    /// Any other: never advertised.
+    Other,
+}
+
+/// `externalTrafficPolicy` (SVC-20).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TrafficPolicy {
+    /// `Cluster`; also where it is absent on a Service that is reachable from outside.
+    Cluster,
+    /// `Local`.
+    Local,
+}
+
+/// Service (core/v1), what SVC-20 to SVC-25 read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: NamespacedName,
+    /// `spec.type`.
+    pub service_type: ServiceType,
+    /// `spec.clusterIP`; `None` for empty and for the text `None` (headless).
+    pub cluster_ip: Option<IpAddr>,
+    /// `spec.clusterIPs`; where absent, `clusterIP`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerIP`.
+    pub load_balancer_ip: Option<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip`.
+    pub ingress_ips: Vec<IpAddr>,
+    /// `spec.externalTrafficPolicy`; `None` only for a ClusterIP Service without external IPs.
+    pub traffic_policy: Option<TrafficPolicy>,
+    /// `spec.ipFamilies`; where absent, those of `clusterIPs`.
+    pub ip_families: Vec<Afi>,
+}
+
+/// An endpoint of an EndpointSlice (SVC-21).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Endpoint {
+    /// `nodeName`.
+    pub node: Option<String>,
+    /// `conditions.ready` is true or absent.
+    pub ready: bool,
+}
+
+/// EndpointSlice (discovery.k8s.io/v1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub name: NamespacedName,
+    /// Label `kubernetes.io/service-name`.
+    pub service: Option<String>,
+    /// `addressType`; `None` for `FQDN` and what is unknown.
+    pub family: Option<Afi>,
+    /// `endpoints`.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// FelixConfiguration, what bears on who programs which route (FELIX-9).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FelixConfiguration {
+    /// `default` or `node.<nodename>`.
+    pub name: String,
+    /// `programClusterRoutes` as written.
+    pub program_cluster_routes: Option<String>,
+    /// `ipv4NormalRoutePriority`.
+    pub ipv4_priority: Option<u32>,
+    /// `ipv6NormalRoutePriority`.
+    pub ipv6_priority: Option<u32>,
 }

@@ -1,0 +1,166 @@
+//! BGPConfiguration, ClusterInformation, FelixConfiguration, IPPool and BlockAffinity (DS-15, DS-36, DS-39, NODE-41).
+
+use bgp_proto::IpPrefix;
+
+use super::fields::{Fields, or_last};
+use crate::datastore::model::{
+    AffinityState, BgpConfiguration, BindMode, BlockAffinity, ClusterInformation, EncapMode,
+    FelixConfiguration, IpPool, NamedCommunity, PrefixAdvertisement, ProgramClusterRoutes,
+};
+
+/// Route priorities that leave room above and below (NODE-40).
+const PRIORITY: std::ops::RangeInclusive<u32> = 1..=2_147_483_646;
+
+/// A BGPConfiguration; a refused field keeps its last good value, so that a slip of the pen in one field does not
+/// switch the mesh on.
+pub fn bgp_configuration(name: &str, root: &Fields<'_>, last: Option<&BgpConfiguration>) -> BgpConfiguration {
+    let spec = root.object("spec");
+    let before = last.cloned().unwrap_or_default();
+    BgpConfiguration {
+        name: name.to_owned(),
+        mesh_enabled: or_last(spec.bool("nodeToNodeMeshEnabled"), before.mesh_enabled),
+        asn: or_last(spec.asn("asNumber"), before.asn),
+        listen_port: or_last(
+            spec.number("listenPort", 0..=u16::MAX).map(|port| port.filter(|port| *port != 0)),
+            before.listen_port,
+        ),
+        bind_mode: spec
+            .choice("bindMode", &[("None", BindMode::None), ("NodeIP", BindMode::NodeIp)])
+            .unwrap_or_default(),
+        log_severity: or_last(spec.text("logSeverityScreen"), before.log_severity),
+        ignored_interfaces: or_last(spec.texts("ignoredInterfaces"), Some(before.ignored_interfaces))
+            .unwrap_or_default(),
+        ipv4_priority: or_last(spec.number("ipv4NormalRoutePriority", PRIORITY), before.ipv4_priority),
+        ipv6_priority: or_last(spec.number("ipv6NormalRoutePriority", PRIORITY), before.ipv6_priority),
+        program_cluster_routes: spec
+            .choice(
+                "programClusterRoutes",
+                &[
+                    ("Enabled", ProgramClusterRoutes::Enabled),
+                    ("EnabledIPIPOnly", ProgramClusterRoutes::EnabledIpipOnly),
+                    ("EnabledNoEncapOnly", ProgramClusterRoutes::EnabledNoEncapOnly),
+                    ("Disabled", ProgramClusterRoutes::Disabled),
+                ],
+            )
+            .unwrap_or_default(),
+        mesh_password: spec.secret_key_ref("nodeMeshPassword"),
+        mesh_restart_time: or_last(spec.seconds("nodeMeshMaxRestartTime"), before.mesh_restart_time),
+        service_cluster_ips: cidrs(&spec, "serviceClusterIPs", before.service_cluster_ips),
+        service_external_ips: cidrs(&spec, "serviceExternalIPs", before.service_external_ips),
+        service_load_balancer_ips: cidrs(&spec, "serviceLoadBalancerIPs", before.service_load_balancer_ips),
+        load_balancer_aggregation: spec
+            .choice("serviceLoadBalancerAggregation", &[("Enabled", true), ("Disabled", false)]),
+        communities: communities(&spec),
+        prefix_advertisements: advertisements(&spec, before.prefix_advertisements),
+    }
+}
+
+fn cidrs(spec: &Fields<'_>, name: &str, before: Vec<IpPrefix>) -> Vec<IpPrefix> {
+    or_last(spec.cidr_objects(name), Some(before)).unwrap_or_default()
+}
+
+fn communities(spec: &Fields<'_>) -> Vec<NamedCommunity> {
+    let entries = spec.objects("communities").ok().flatten().unwrap_or_default();
+    let named = |entry: &Fields<'_>| {
+        Some(NamedCommunity { name: entry.text("name").ok()??, value: entry.text("value").ok()?? })
+    };
+    entries.iter().filter_map(|(_, entry)| named(entry)).collect()
+}
+
+fn advertisements(
+    spec: &Fields<'_>,
+    before: Option<Vec<PrefixAdvertisement>>,
+) -> Option<Vec<PrefixAdvertisement>> {
+    let Ok(entries) = spec.objects("prefixAdvertisements") else { return before };
+    let advertisement = |entry: &Fields<'_>| PrefixAdvertisement {
+        cidr: entry.parsed("cidr").ok().flatten(),
+        communities: entry.texts("communities").ok().flatten().unwrap_or_default(),
+    };
+    entries.map(|entries| entries.iter().map(|(_, entry)| advertisement(entry)).collect())
+}
+
+/// ClusterInformation.
+pub fn cluster_information(root: &Fields<'_>, last: Option<&ClusterInformation>) -> ClusterInformation {
+    let spec = root.object("spec");
+    ClusterInformation {
+        calico_version: or_last(
+            spec.text("calicoVersion"),
+            last.and_then(|last| last.calico_version.clone()),
+        ),
+        datastore_ready: or_last(spec.bool("datastoreReady"), last.and_then(|last| last.datastore_ready)),
+    }
+}
+
+/// FelixConfiguration. Of Felix's own settings nothing is refused here: they are his to judge.
+pub fn felix_configuration(
+    name: &str,
+    root: &Fields<'_>,
+    last: Option<&FelixConfiguration>,
+) -> FelixConfiguration {
+    let spec = root.object("spec");
+    let before = last.cloned().unwrap_or_default();
+    FelixConfiguration {
+        name: name.to_owned(),
+        program_cluster_routes: or_last(spec.text("programClusterRoutes"), before.program_cluster_routes),
+        ipv4_priority: or_last(spec.number("ipv4NormalRoutePriority", 0..=u32::MAX), before.ipv4_priority),
+        ipv6_priority: or_last(spec.number("ipv6NormalRoutePriority", 0..=u32::MAX), before.ipv6_priority),
+    }
+}
+
+/// IPPool; refused without a CIDR (DS-39).
+pub fn ip_pool(name: &str, root: &Fields<'_>) -> Option<IpPool> {
+    let spec = root.object("spec");
+    let mode = |name: &str| {
+        let modes = [
+            ("Never", EncapMode::Never),
+            ("CrossSubnet", EncapMode::CrossSubnet),
+            ("Always", EncapMode::Always),
+        ];
+        spec.choice(name, &modes).unwrap_or_default()
+    };
+    let (ipip, vxlan) = (mode("ipipMode"), mode("vxlanMode"));
+    Some(IpPool {
+        name: name.to_owned(),
+        cidr: required_cidr(&spec)?,
+        ipip,
+        vxlan,
+        disable_bgp_export: spec.bool("disableBGPExport").ok().flatten().unwrap_or(false),
+    })
+}
+
+/// BlockAffinity as a resource (DS-36); refused without a block or a node.
+pub fn block_affinity(root: &Fields<'_>) -> Option<BlockAffinity> {
+    let spec = root.object("spec");
+    let node = spec.text("node").ok()?;
+    if node.is_none() {
+        spec.refuse("node", "is missing");
+    }
+    let cidr = required_cidr(&spec);
+    let (state, deleted) = affinity_value(&spec);
+    Some(BlockAffinity {
+        node: node?,
+        cidr: cidr?,
+        is_host: spec.text("type").ok().flatten().is_none_or(|text| text == "host"),
+        state,
+        deleted,
+    })
+}
+
+/// `state` and `deleted`, which the IPAM key's value has as well (DS-16).
+pub fn affinity_value(fields: &Fields<'_>) -> (AffinityState, bool) {
+    let states = [
+        ("confirmed", AffinityState::Confirmed),
+        ("pending", AffinityState::Pending),
+        ("pendingDeletion", AffinityState::PendingDeletion),
+    ];
+    let state = fields.choice("state", &states).unwrap_or(AffinityState::Confirmed);
+    (state, fields.bool("deleted").ok().flatten().unwrap_or(false))
+}
+
+fn required_cidr(spec: &Fields<'_>) -> Option<IpPrefix> {
+    let cidr = spec.parsed("cidr").ok()?;
+    if cidr.is_none() {
+        spec.refuse("cidr", "is missing");
+    }
+    cidr
+}

@@ -1,0 +1,308 @@
+//! Documents to resources: what `calicoctl get`, `kubectl get` and people write, and what etcd holds.
+//!
+//! Owns: [`ResourceKey`], [`Resource`] and [`decode`], which takes one parsed document (a List gives many resources)
+//! and is total: whatever cannot be used becomes a [`Problem`] that names resource and field. A refused field keeps the
+//! value it had in the resource's last good form; a resource that makes no sense without it is refused as a whole (D1,
+//! D2, D10). Unknown fields are ignored, unknown kinds skipped. Never: reads files, speaks to a datastore, or decides
+//! what follows from a resource.
+
+mod cluster;
+mod core;
+pub mod documents;
+pub mod fields;
+mod node;
+mod peer;
+pub mod text;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use self::fields::{Fields, Log, scalar_text, shown};
+use super::model::{
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, EndpointSlice,
+    FelixConfiguration, IpPool, Kind, NamespacedName, Node, Problem, Secret, Service, Severity,
+};
+
+/// What identifies a resource.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ResourceKey {
+    /// Kind.
+    pub kind: Kind,
+    /// Namespace; empty for kinds that have none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ResourceKey {
+    /// The key of a resource without a namespace.
+    pub fn global(kind: Kind, name: impl Into<String>) -> Self {
+        ResourceKey { kind, namespace: String::new(), name: name.into() }
+    }
+
+    fn namespaced(&self) -> NamespacedName {
+        NamespacedName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Names come from outside: control characters must not reach a terminal.
+        let (namespace, name) = (self.namespace.escape_debug(), self.name.escape_debug());
+        if self.namespace.is_empty() {
+            write!(f, "{}/{name}", self.kind.name())
+        } else {
+            write!(f, "{}/{namespace}/{name}", self.kind.name())
+        }
+    }
+}
+
+/// A resource that was read.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "each variant is the model type of its name")]
+pub enum Resource {
+    Node(Arc<Node>),
+    BgpConfiguration(Arc<BgpConfiguration>),
+    ClusterInformation(Arc<ClusterInformation>),
+    IpPool(Arc<IpPool>),
+    BlockAffinity(Arc<BlockAffinity>),
+    BgpPeer(Arc<BgpPeer>),
+    BgpFilter(Arc<BgpFilter>),
+    Secret(Arc<Secret>),
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    FelixConfiguration(Arc<FelixConfiguration>),
+}
+
+/// Settings that change how documents are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reading {
+    /// `USE_POD_CIDR` (DS-38).
+    pub use_pod_cidr: bool,
+}
+
+/// What became of one resource of a document.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Decoded {
+    /// Which resource.
+    pub key: ResourceKey,
+    /// The resource; `None` where it was refused and no last good form is known.
+    pub resource: Option<Resource>,
+    /// What could not be used.
+    pub problems: Vec<Problem>,
+    /// A Calico Node made of a Kubernetes Node; a Calico Node of that name takes its place.
+    pub from_kubernetes_node: bool,
+}
+
+/// Reads one document. `place` names it in problems until the resource's own name is known; `last` finds the last good
+/// form of a resource. Problems that belong to no resource are the second part of the result.
+pub fn decode<'r>(
+    document: &Value,
+    place: &str,
+    reading: Reading,
+    last: &dyn Fn(&ResourceKey) -> Option<&'r Resource>,
+) -> (Vec<Decoded>, Vec<Problem>) {
+    let mut walk = Walk { reading, last, found: Vec::new(), problems: Vec::new() };
+    walk.document(document, place, None);
+    (walk.found, walk.problems)
+}
+
+/// Decodes the value of a resource whose kind and name are known from elsewhere, as from its etcd key.
+pub fn decode_as(key: ResourceKey, document: &Value, reading: Reading, last: Option<&Resource>) -> Decoded {
+    decode_resource(key, false, document, reading, last)
+}
+
+/// The kind of the items of a list that do not say their own.
+#[derive(Clone, Copy)]
+struct ItemType<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+}
+
+struct Walk<'w, 'r> {
+    reading: Reading,
+    last: &'w dyn Fn(&ResourceKey) -> Option<&'r Resource>,
+    found: Vec<Decoded>,
+    problems: Vec<Problem>,
+}
+
+impl Walk<'_, '_> {
+    fn problem(&mut self, place: &str, field: &str, why: impl Into<String>, severity: Severity) {
+        self.problems.push(Problem {
+            resource: place.to_owned(),
+            field: field.to_owned(),
+            why: why.into(),
+            severity,
+        });
+    }
+
+    fn document(&mut self, document: &Value, place: &str, item: Option<ItemType<'_>>) {
+        let map = match document {
+            Value::Null => return,
+            // calicoctl takes a list of resources without a List around it.
+            Value::Array(list) if item.is_none() => {
+                for (index, value) in list.iter().enumerate() {
+                    let unknown = ItemType { api_version: "", kind: "" };
+                    self.document(value, &format!("{place} item {}", index + 1), Some(unknown));
+                }
+                return;
+            }
+            Value::Object(map) => map,
+            other => {
+                let why = format!("a resource is wanted here, not {}", shown(other));
+                return self.problem(place, "", why, Severity::Error);
+            }
+        };
+        let Some(kind) = word(map, "kind", item.map(|item| item.kind)) else {
+            return self.problem(place, "kind", "is missing", Severity::Error);
+        };
+        let Some(api_version) = word(map, "apiVersion", item.map(|item| item.api_version)) else {
+            return self.problem(place, "apiVersion", "is missing", Severity::Error);
+        };
+        if let Some(item_kind) = kind.strip_suffix("List")
+            && (map.contains_key("items") || map.get("metadata").is_none_or(|m| m.get("name").is_none()))
+        {
+            return self.list(map, place, ItemType { api_version, kind: item_kind });
+        }
+        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        let Some((kind, from_kubernetes_node)) = known_kind(group, kind) else { return };
+        if !matches!(
+            (group, version),
+            ("projectcalico.org", "v3") | ("crd.projectcalico.org", "v1") | ("" | "discovery.k8s.io", "v1")
+        ) {
+            let why = format!("{} is no version of {} that is read", text::quoted(api_version), kind.name());
+            return self.problem(place, "apiVersion", why, Severity::Error);
+        }
+        let metadata = map.get("metadata");
+        let named = |name: &str| {
+            metadata
+                .and_then(|metadata| metadata.get(name))
+                .and_then(scalar_text)
+                .filter(|text| !text.is_empty())
+        };
+        let Some(name) = named("name") else {
+            return self.problem(
+                &format!("{place} ({})", kind.name()),
+                "metadata.name",
+                "is missing",
+                Severity::Error,
+            );
+        };
+        let namespace = if matches!(kind, Kind::Secret | Kind::Service | Kind::EndpointSlice) {
+            named("namespace").unwrap_or_else(|| "default".to_owned())
+        } else {
+            String::new()
+        };
+        let key = ResourceKey { kind, namespace, name };
+        let last = (self.last)(&key);
+        self.found.push(decode_resource(key, from_kubernetes_node, document, self.reading, last));
+    }
+
+    fn list(&mut self, map: &Map<String, Value>, place: &str, item: ItemType<'_>) {
+        match map.get("items") {
+            None | Some(Value::Null) => {}
+            Some(Value::Array(items)) => {
+                for (index, value) in items.iter().enumerate() {
+                    self.document(value, &format!("{place} item {}", index + 1), Some(item));
+                }
+            }
+            Some(other) => {
+                let why = format!("a list is wanted here, not {}", shown(other));
+                self.problem(place, "items", why, Severity::Error);
+            }
+        }
+    }
+}
+
+/// A text field of a document's head, or what the list around it says.
+fn word<'a>(map: &'a Map<String, Value>, name: &str, default: Option<&'a str>) -> Option<&'a str> {
+    map.get(name).and_then(Value::as_str).or(default.filter(|text| !text.is_empty()))
+}
+
+/// Our kind for an API group and kind; the flag is set for Kubernetes' own Node.
+fn known_kind(group: &str, kind: &str) -> Option<(Kind, bool)> {
+    let kind = match (group, kind) {
+        ("", "Node") => return Some((Kind::Node, true)),
+        ("", "Secret") => Kind::Secret,
+        ("", "Service") => Kind::Service,
+        ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
+        ("projectcalico.org", "Node") => Kind::Node,
+        ("projectcalico.org" | "crd.projectcalico.org", kind) => match kind {
+            "BGPConfiguration" => Kind::BgpConfiguration,
+            "ClusterInformation" => Kind::ClusterInformation,
+            "IPPool" => Kind::IpPool,
+            "BlockAffinity" => Kind::BlockAffinity,
+            "BGPPeer" => Kind::BgpPeer,
+            "BGPFilter" => Kind::BgpFilter,
+            "FelixConfiguration" => Kind::FelixConfiguration,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some((kind, false))
+}
+
+fn decode_resource(
+    key: ResourceKey,
+    from_kubernetes_node: bool,
+    document: &Value,
+    reading: Reading,
+    last: Option<&Resource>,
+) -> Decoded {
+    let log = Log::new(key.to_string());
+    let resource = if document.is_object() {
+        let root = Fields::root(document, &log);
+        match key.kind {
+            Kind::Node if from_kubernetes_node => {
+                node::kubernetes(&key.name, &root, reading).map(wrap(Resource::Node))
+            }
+            Kind::Node => {
+                let last = if let Some(Resource::Node(last)) = last { Some(&**last) } else { None };
+                node::calico(&key.name, &root, last).map(wrap(Resource::Node))
+            }
+            Kind::BgpConfiguration => {
+                let last =
+                    if let Some(Resource::BgpConfiguration(last)) = last { Some(&**last) } else { None };
+                Some(Resource::BgpConfiguration(Arc::new(cluster::bgp_configuration(&key.name, &root, last))))
+            }
+            Kind::ClusterInformation => {
+                let last =
+                    if let Some(Resource::ClusterInformation(last)) = last { Some(&**last) } else { None };
+                Some(Resource::ClusterInformation(Arc::new(cluster::cluster_information(&root, last))))
+            }
+            Kind::IpPool => cluster::ip_pool(&key.name, &root).map(wrap(Resource::IpPool)),
+            Kind::BlockAffinity => cluster::block_affinity(&root).map(wrap(Resource::BlockAffinity)),
+            Kind::FelixConfiguration => {
+                let last =
+                    if let Some(Resource::FelixConfiguration(last)) = last { Some(&**last) } else { None };
+                Some(Resource::FelixConfiguration(Arc::new(cluster::felix_configuration(
+                    &key.name, &root, last,
+                ))))
+            }
+            Kind::BgpPeer => {
+                let last = if let Some(Resource::BgpPeer(last)) = last { Some(&**last) } else { None };
+                peer::bgp_peer(&key.name, &root, last).map(wrap(Resource::BgpPeer))
+            }
+            Kind::BgpFilter => {
+                let last = if let Some(Resource::BgpFilter(last)) = last { Some(&**last) } else { None };
+                Some(Resource::BgpFilter(Arc::new(peer::bgp_filter(&key.name, &root, last))))
+            }
+            Kind::Secret => Some(Resource::Secret(Arc::new(core::secret(key.namespaced(), &root)))),
+            Kind::Service => Some(Resource::Service(Arc::new(core::service(key.namespaced(), &root)))),
+            Kind::EndpointSlice => {
+                Some(Resource::EndpointSlice(Arc::new(core::endpoint_slice(key.namespaced(), &root))))
+            }
+        }
+    } else {
+        log.refuse("", format!("a resource is wanted here, not {}", shown(document)));
+        None
+    };
+    let resource = resource.or_else(|| last.cloned());
+    Decoded { key, resource, problems: log.into_problems(), from_kubernetes_node }
+}
+
+fn wrap<T>(variant: impl Fn(Arc<T>) -> Resource) -> impl Fn(T) -> Resource {
+    move |value| variant(Arc::new(value))
+}

@@ -1,0 +1,205 @@
+//! BGPPeer (PEER-20 to PEER-68, PEER-90) and BGPFilter (FILT-50 to FILT-61).
+
+use std::net::{IpAddr, SocketAddrV6};
+
+use bgp_proto::{Afi, IpPrefix};
+
+use super::fields::{Fields, Refused, or_last};
+use crate::datastore::model::{
+    BgpFilter, BgpPeer, CommunityValue, FilterOperation, FilterRule, MatchOperator, NextHopMode, PeerAddress,
+    PrefixMatch, SourceAddress,
+};
+
+/// A BGPPeer. Without a usable address or AS number it is refused as a whole (D1, D2); what merely contradicts itself
+/// is kept: the rules of precedence decide (PEER-20, PEER-90).
+pub fn bgp_peer(name: &str, root: &Fields<'_>, last: Option<&BgpPeer>) -> Option<BgpPeer> {
+    let spec = root.object("spec");
+    let before = last.cloned().unwrap_or_default();
+    let (peer_ip, asn, local_asn) =
+        (spec.text_as("peerIP", peer_address), spec.asn("asNumber"), spec.asn("localASNumber"));
+    let source_address = spec
+        .choice("sourceAddress", &[("UseNodeIP", SourceAddress::UseNodeIp), ("None", SourceAddress::None)]);
+    let next_hop_mode = spec.choice(
+        "nextHopMode",
+        &[("Auto", NextHopMode::Auto), ("Self", NextHopMode::SelfAddress), ("Keep", NextHopMode::Keep)],
+    );
+    let peer = BgpPeer {
+        name: name.to_owned(),
+        node: spec.text("node").ok()?,
+        node_selector: spec.text("nodeSelector").ok()?,
+        peer_ip: peer_ip.ok()?,
+        peer_selector: spec.text("peerSelector").ok()?,
+        local_workload_selector: spec.text("localWorkloadSelector").ok()?,
+        asn: asn.ok()?,
+        local_asn: local_asn.ok()?,
+        password: spec.object("password").exists().then(|| spec.secret_key_ref("password")).flatten(),
+        source_address: source_address.unwrap_or_default(),
+        restart_time: or_last(spec.seconds("maxRestartTime"), before.restart_time),
+        keepalive_time: or_last(spec.seconds("keepaliveTime"), before.keepalive_time),
+        allowed_own_as: or_last(
+            spec.number("numAllowedLocalASNumbers", 0..=u8::MAX),
+            Some(before.allowed_own_as),
+        )
+        .unwrap_or(0),
+        ttl_security: or_last(spec.number("ttlSecurity", 0..=u8::MAX), Some(before.ttl_security))
+            .unwrap_or(0),
+        reachable_by: spec.ip("reachableBy").ok()?,
+        next_hop_mode,
+        keep_original_next_hop: spec.bool("keepOriginalNextHop").ok().flatten().unwrap_or(false),
+        filters: or_last(spec.texts("filters"), Some(before.filters)).unwrap_or_default(),
+        reverse_peering_manual: spec
+            .choice("reversePeering", &[("Auto", false), ("Manual", true)])
+            .unwrap_or(false),
+    };
+    Some(peer)
+}
+
+/// `<ip>`, `<ipv4>:<port>` or `[<ipv6>]:<port>` (PEER-22); no zone, no port 0 (D1).
+fn peer_address(text: &str) -> Result<PeerAddress, String> {
+    let bad = || "not an IP address, with or without a port (10.0.0.1:179, [fd00::1]:179)".to_owned();
+    if let Ok(addr) = text.parse::<IpAddr>() {
+        return Ok(PeerAddress { addr, port: None });
+    }
+    if text.contains('%') && text.trim_start_matches('[').parse::<SocketAddrV6>().is_err() {
+        return Err("an address with a zone, which is not supported".to_owned());
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+    let addr = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => IpAddr::V6(host.parse().map_err(|_| bad())?),
+        None => IpAddr::V4(host.parse().map_err(|_| bad())?),
+    };
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    match port.parse::<u16>() {
+        Ok(port) if digits && port != 0 => Ok(PeerAddress { addr, port: Some(port) }),
+        _ => Err("an address with a port that is none (1 to 65535)".to_owned()),
+    }
+}
+
+/// A BGPFilter. A rule that cannot be understood is left out and reported (FILT-54).
+pub fn bgp_filter(name: &str, root: &Fields<'_>, last: Option<&BgpFilter>) -> BgpFilter {
+    let spec = root.object("spec");
+    let before = last.cloned().unwrap_or_default();
+    let rules = |list: &str, afi: Afi, before: Vec<FilterRule>| match spec.objects(list) {
+        Err(Refused) => before,
+        Ok(rules) => rules
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|(index, rule)| filter_rule(*index, rule, afi).ok())
+            .collect(),
+    };
+    BgpFilter {
+        name: name.to_owned(),
+        export_v4: rules("exportV4", Afi::Ipv4, before.export_v4),
+        export_v6: rules("exportV6", Afi::Ipv6, before.export_v6),
+        import_v4: rules("importV4", Afi::Ipv4, before.import_v4),
+        import_v6: rules("importV6", Afi::Ipv6, before.import_v6),
+    }
+}
+
+fn filter_rule(index: usize, rule: &Fields<'_>, afi: Afi) -> Result<FilterRule, Refused> {
+    let prefix = prefix_match(rule, afi)?;
+    let remote_peers = known(rule, "source", &[("RemotePeers", true)])?.unwrap_or(false);
+    let interface = rule.text_as("interface", |text| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.*-".contains(&b);
+        if text.len() <= 15 && text.bytes().all(allowed) {
+            Ok(text.to_owned())
+        } else {
+            Err("not an interface pattern (letters, digits, _ . * -, at most 15)".to_owned())
+        }
+    })?;
+    let internal = known(rule, "peerType", &[("iBGP", true), ("eBGP", false)])?;
+    let communities = rule.object("communities");
+    let community = match communities.list("values")? {
+        None | Some([]) => None,
+        Some([_]) => communities
+            .parsed_list("values", "a community (aa:nn or aa:nn:mm)")?
+            .and_then(|list| list.first().copied()),
+        Some(_) => return Err(communities.refuse("values", "has more than the one value that is allowed")),
+    };
+    if communities.exists() && community.is_none() {
+        return Err(communities.refuse("values", "has no community"));
+    }
+    let Some(accept) = known(rule, "action", &[("Accept", true), ("Reject", false)])? else {
+        return Err(rule.refuse("action", "is missing"));
+    };
+    Ok(FilterRule {
+        index,
+        prefix,
+        remote_peers,
+        interface,
+        internal,
+        community,
+        as_path_prefix: rule.asns("asPathPrefix")?.unwrap_or_default(),
+        priority: rule.number("priority", PRIORITY)?,
+        accept,
+        operations: operations(rule)?,
+    })
+}
+
+/// Priorities that LOCAL_PREF can carry (FILT-60).
+const PRIORITY: std::ops::RangeInclusive<u32> = 1..=2_147_483_646;
+
+/// As [`Fields::choice`], but an unknown word refuses the rule: guessing would let routes through.
+fn known<T: Copy>(rule: &Fields<'_>, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, Refused> {
+    rule.text_as(name, |text| {
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        found.ok_or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            format!("not known (known are {}); the rule is left out", words.join(", "))
+        })
+    })
+}
+
+fn prefix_match(rule: &Fields<'_>, afi: Afi) -> Result<Option<PrefixMatch>, Refused> {
+    let Some(cidr) = rule.parsed::<IpPrefix>("cidr")? else { return Ok(None) };
+    if cidr.afi() != afi {
+        return Err(rule.refuse("cidr", "is of the other address family"));
+    }
+    let operators = [
+        ("In", MatchOperator::In),
+        ("NotIn", MatchOperator::NotIn),
+        ("Equal", MatchOperator::Equal),
+        ("NotEqual", MatchOperator::NotEqual),
+    ];
+    let Some(operator) = known(rule, "matchOperator", &operators)? else {
+        return Err(rule.refuse("matchOperator", "is missing beside cidr"));
+    };
+    let length = rule.object("prefixLength");
+    let longest = if afi == Afi::Ipv4 { 32u8 } else { 128 };
+    let bounds = (length.number("min", 0..=longest)?, length.number("max", 0..=longest)?);
+    Ok(Some(PrefixMatch { cidr, operator, length: length.exists().then_some(bounds) }))
+}
+
+fn operations(rule: &Fields<'_>) -> Result<Vec<FilterOperation>, Refused> {
+    let wanted = rule.list("operations")?.map_or(0, <[_]>::len);
+    let entries = rule.objects("operations")?.unwrap_or_default();
+    if entries.len() != wanted {
+        return Err(Refused);
+    }
+    entries.iter().map(|(_, entry)| operation(entry)).collect()
+}
+
+fn operation(entry: &Fields<'_>) -> Result<FilterOperation, Refused> {
+    let (community, prepend, priority) =
+        (entry.object("addCommunity"), entry.object("prependASPath"), entry.object("setPriority"));
+    let missing = |of: &Fields<'_>, name: &str| of.refuse(name, "is missing");
+    match (community.exists(), prepend.exists(), priority.exists()) {
+        (true, false, false) => community
+            .parsed::<CommunityValue>("value")?
+            .map(FilterOperation::AddCommunity)
+            .ok_or_else(|| missing(&community, "value")),
+        (false, true, false) => prepend
+            .asns("prefix")?
+            .filter(|asns| !asns.is_empty())
+            .map(FilterOperation::PrependAsPath)
+            .ok_or_else(|| missing(&prepend, "prefix")),
+        (false, false, true) => priority
+            .number("value", PRIORITY)?
+            .map(FilterOperation::SetPriority)
+            .ok_or_else(|| missing(&priority, "value")),
+        _ => Err(entry.log().refuse(
+            entry.path("addCommunity"),
+            "exactly one of addCommunity, prependASPath and setPriority is wanted",
+        )),
+    }
+}

@@ -1,0 +1,425 @@
+//! The file datastore: a file, or a folder of `*.yaml`, `*.yml` and `*.json` (not hidden, not recursive).
+//!
+//! Owns: [`FileSet`], the content of the files with the rules that keep what is in force: a document that cannot be
+//! read removes nothing that its file said before; a file that loses resources in place, or vanishes, is believed when
+//! that has lasted [`LOSS_DELAY`] (an editor or a copy may be under way; a file that is renamed into place is believed
+//! at once); a folder that cannot be read is an outage and changes nothing; where two files have one resource, the first
+//! file name wins. [`run`] watches and polls. Never: knows what resources mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::Watcher as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::SourceSender;
+use super::decode::documents::documents;
+use super::decode::{Reading, ResourceKey, decode};
+use super::model::{Problem, Severity};
+use super::snapshot::Snapshot;
+use super::store::{Held, SnapshotBuilder};
+
+/// How long a loss of resources must last before it is believed.
+pub const LOSS_DELAY: Duration = Duration::from_secs(1);
+/// How long the files must not change before they are read.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long that is waited for.
+const QUIET_AT_MOST: Duration = Duration::from_secs(1);
+/// The safety net beneath the file system's notifications.
+const POLL: Duration = Duration::from_secs(5);
+/// How often a datastore that is out of reach is tried.
+const RETRY: Duration = Duration::from_secs(1);
+/// Larger files are refused.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// What tells one content of a file from another without reading it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fingerprint {
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Files by name, as the folder has them now.
+type Listing = BTreeMap<String, (PathBuf, Fingerprint)>;
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    print: Option<Fingerprint>,
+    held: Held,
+    /// What the file said before and may still mean.
+    carried: Held,
+    problems: Vec<Problem>,
+    broken: bool,
+    changed_at: Option<Instant>,
+}
+
+/// The content of all files.
+#[derive(Clone, Debug)]
+pub struct FileSet {
+    reading: Reading,
+    node: String,
+    files: BTreeMap<String, File>,
+}
+
+impl FileSet {
+    /// No file yet.
+    pub fn new(node: &str, reading: Reading) -> Self {
+        FileSet { reading, node: node.to_owned(), files: BTreeMap::new() }
+    }
+
+    /// Takes the content that file `name` has from `now` on; `print` as the file system has it.
+    pub fn put(&mut self, name: &str, bytes: &[u8], print: Option<Fingerprint>, now: Instant) {
+        let before = self.files.remove(name).unwrap_or_default();
+        let mut file = File { print, changed_at: Some(now), ..File::default() };
+        let last = |key: &ResourceKey| before.said(key).and_then(|decoded| decoded.resource.as_ref());
+        for document in documents(bytes) {
+            let place = format!("{name} document {}", document.number);
+            let value = match document.value {
+                Ok(value) => value,
+                Err(why) => {
+                    file.problems.push(problem(place, why));
+                    file.broken = true;
+                    continue;
+                }
+            };
+            let (resources, problems) = decode(&value, &place, self.reading, &last);
+            file.broken |= !problems.is_empty();
+            file.problems.extend(problems);
+            for decoded in resources {
+                match file.held.get(&decoded.key) {
+                    Some(first) if first.from_kubernetes_node == decoded.from_kubernetes_node => {
+                        let why = format!("is in {name} more than once; the first one is used");
+                        file.problems.push(problem(decoded.key.to_string(), why));
+                    }
+                    // A Calico Node says more than the Kubernetes Node of its name.
+                    Some(_) if decoded.from_kubernetes_node => {}
+                    _ => {
+                        file.held.insert(decoded.key.clone(), decoded);
+                    }
+                }
+            }
+        }
+        let replaced = print.map(|print| print.inode) != before.print.map(|print| print.inode);
+        if file.broken || !replaced {
+            file.carry(before);
+        }
+        self.files.insert(name.to_owned(), file);
+    }
+
+    /// File `name` is there and cannot be read: what it said stays.
+    pub fn unreadable(&mut self, name: &str, why: &str, now: Instant) {
+        let mut file = File { broken: true, changed_at: Some(now), ..File::default() };
+        file.carry(self.files.remove(name).unwrap_or_default());
+        file.problems.push(problem(name.to_owned(), why.to_owned()));
+        self.files.insert(name.to_owned(), file);
+    }
+
+    /// File `name` is gone.
+    pub fn vanished(&mut self, name: &str, now: Instant) {
+        if let Some(before) = self.files.get_mut(name)
+            && (before.print.is_some() || before.broken)
+        {
+            let mut file = File { changed_at: Some(now), ..File::default() };
+            file.carry(std::mem::take(before));
+            *before = file;
+        }
+    }
+
+    /// Believes losses that have lasted; whether anything changed by that.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        for file in self.files.values_mut() {
+            if file.loss_is_believed_at().is_some_and(|at| at <= now) {
+                file.carried.clear();
+                changed = true;
+            }
+        }
+        self.files.retain(|_, file| file.print.is_some() || file.broken || !file.carried.is_empty());
+        changed
+    }
+
+    /// When [`FileSet::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.files.values().filter_map(File::loss_is_believed_at).min()
+    }
+
+    /// Everything that the files say.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut builder = SnapshotBuilder::new(&self.node, self.reading.use_pod_cidr);
+        let mut taken: BTreeMap<&ResourceKey, (&str, &super::decode::Decoded)> = BTreeMap::new();
+        let mut problems = Vec::new();
+        for (name, file) in &self.files {
+            for (key, decoded) in &file.held {
+                match taken.get(key) {
+                    None => {
+                        taken.insert(key, (name, decoded));
+                    }
+                    Some((_, first)) if first.from_kubernetes_node && !decoded.from_kubernetes_node => {
+                        taken.insert(key, (name, decoded));
+                    }
+                    Some((_, first)) if !first.from_kubernetes_node && decoded.from_kubernetes_node => {}
+                    Some((first, _)) => {
+                        let why = format!("is in {first} and in {name}; the one in {first} is used");
+                        problems.push(problem(key.to_string(), why));
+                    }
+                }
+            }
+        }
+        for (name, file) in &self.files {
+            problems.extend(file.problems.iter().cloned());
+            for (key, decoded) in &file.carried {
+                taken.entry(key).or_insert((name, decoded));
+            }
+        }
+        for (_, decoded) in taken.values() {
+            builder.add(decoded);
+        }
+        builder.add_problems(problems);
+        builder.finish()
+    }
+}
+
+impl File {
+    fn said(&self, key: &ResourceKey) -> Option<&super::decode::Decoded> {
+        self.held.get(key).or_else(|| self.carried.get(key))
+    }
+
+    fn carry(&mut self, before: File) {
+        let said = before.carried.into_iter().chain(before.held);
+        self.carried = said.filter(|(key, _)| !self.held.contains_key(key)).collect();
+    }
+
+    fn loss_is_believed_at(&self) -> Option<Instant> {
+        let waits = !self.broken && !self.carried.is_empty();
+        self.changed_at.filter(|_| waits).map(|at| at + LOSS_DELAY)
+    }
+}
+
+fn problem(resource: String, why: String) -> Problem {
+    Problem { resource, field: String::new(), why, severity: Severity::Error }
+}
+
+/// The snapshot of texts that are already at hand, each with the name of its file.
+pub fn snapshot_of_texts(node: &str, reading: Reading, texts: &[(&str, &str)]) -> Snapshot {
+    let mut set = FileSet::new(node, reading);
+    let now = Instant::now();
+    for (name, text) in texts {
+        set.put(name, text.as_bytes(), None, now);
+    }
+    set.snapshot()
+}
+
+/// Reads the file or folder once.
+///
+/// # Errors
+///
+/// Where the file or folder itself cannot be read. A file of the folder that cannot be read is a problem in the
+/// snapshot.
+pub fn read_once(path: &Path, node: &str, reading: Reading) -> io::Result<Snapshot> {
+    let mut set = FileSet::new(node, reading);
+    apply(&mut set, &list(path)?, Instant::now());
+    Ok(set.snapshot())
+}
+
+/// The files that count, with their fingerprints.
+fn list(path: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::new();
+    if !std::fs::metadata(path)?.is_dir() {
+        let name =
+            path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+        listing.insert(name, (path.to_owned(), fingerprint(path)?));
+        return Ok(listing);
+    }
+    for entry in std::fs::read_dir(path)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+        let known = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
+        if !known || name.starts_with('.') {
+            continue;
+        }
+        // Links are followed, as in a mounted ConfigMap. A pipe would never end, a folder is not descended into.
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                listing.insert(name, (path, print_of(&metadata)));
+            }
+            Ok(_) => {}
+            // It went away while we looked, or is a link to nowhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listing)
+}
+
+fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
+    std::fs::metadata(path).map(|metadata| print_of(&metadata))
+}
+
+fn print_of(metadata: &std::fs::Metadata) -> Fingerprint {
+    Fingerprint {
+        inode: metadata.ino(),
+        len: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    }
+}
+
+/// Brings the set to what the listing has; whether anything was read or lost.
+fn apply(set: &mut FileSet, listing: &Listing, now: Instant) -> bool {
+    let mut changed = false;
+    for (name, (path, print)) in listing {
+        if set.files.get(name).is_some_and(|file| file.print == Some(*print)) {
+            continue;
+        }
+        changed = true;
+        if print.len > MAX_BYTES {
+            set.unreadable(name, "is larger than 256 MiB", now);
+            continue;
+        }
+        match std::fs::read(path) {
+            Ok(bytes) => set.put(name, &bytes, Some(*print), now),
+            Err(error) => set.unreadable(name, &format!("cannot be read: {error}"), now),
+        }
+    }
+    let gone: BTreeSet<String> =
+        set.files.keys().filter(|name| !listing.contains_key(*name)).cloned().collect();
+    for name in gone {
+        let before = set.files.get(&name).is_some_and(|file| file.print.is_some() || file.broken);
+        set.vanished(&name, now);
+        changed |= before;
+    }
+    changed
+}
+
+/// Watches the file or folder until `stop`.
+pub async fn run(path: PathBuf, node: &str, reading: Reading, out: SourceSender, stop: CancellationToken) {
+    let mut set = FileSet::new(node, reading);
+    let (wake, mut woken) = mpsc::channel::<()>(1);
+    let mut watch = FolderWatch::new(path.clone(), wake);
+    let mut in_sync = false;
+    loop {
+        watch.renew();
+        let mut next = POLL;
+        match settled(&path, &set).await {
+            Err(error) => {
+                out.retrying(format!("{} cannot be read: {error}", path.display()));
+                next = RETRY;
+            }
+            Ok(listing) => {
+                let before = set.clone();
+                let work = tokio::task::spawn_blocking(move || {
+                    let changed = apply(&mut set, &listing, Instant::now());
+                    (set, changed)
+                });
+                let changed;
+                (set, changed) = match work.await {
+                    Ok(done) => done,
+                    Err(error) => {
+                        out.retrying(format!("reading {} failed: {error}", path.display()));
+                        (before, false)
+                    }
+                };
+                let expired = set.expire(Instant::now());
+                out.connected(None);
+                if changed || expired || !in_sync {
+                    in_sync = true;
+                    out.publish(set.snapshot());
+                }
+                if let Some(at) = set.deadline() {
+                    next = next.min(at.saturating_duration_since(Instant::now()));
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = woken.recv() => {}
+            () = tokio::time::sleep(next) => {}
+        }
+    }
+}
+
+/// The listing, once it has not changed for [`QUIET`] or is as before.
+async fn settled(path: &Path, set: &FileSet) -> io::Result<Listing> {
+    let look = || {
+        let path = path.to_owned();
+        async move { tokio::task::spawn_blocking(move || list(&path)).await.map_err(io::Error::other)? }
+    };
+    let started = Instant::now();
+    let mut listing = look().await?;
+    let known: BTreeMap<&String, Option<Fingerprint>> = set
+        .files
+        .iter()
+        .map(|(name, file)| (name, file.print))
+        .filter(|(_, print)| print.is_some())
+        .collect();
+    let same = |listing: &Listing| {
+        listing.len() == known.len()
+            && listing.iter().all(|(name, (_, print))| known.get(name) == Some(&Some(*print)))
+    };
+    while !same(&listing) && started.elapsed() < QUIET_AT_MOST {
+        tokio::time::sleep(QUIET).await;
+        let again = look().await?;
+        if again == listing {
+            break;
+        }
+        listing = again;
+    }
+    Ok(listing)
+}
+
+/// The file system's notifications, renewed where the folder was replaced by another one.
+struct FolderWatch {
+    folder: PathBuf,
+    wake: mpsc::Sender<()>,
+    watching: Option<(notify::RecommendedWatcher, u64)>,
+    complained: bool,
+}
+
+impl FolderWatch {
+    fn new(path: PathBuf, wake: mpsc::Sender<()>) -> Self {
+        // A file is watched by its folder, since it may be replaced by renaming.
+        let folder = if path.is_dir() {
+            path
+        } else {
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+        };
+        FolderWatch { folder, wake, watching: None, complained: false }
+    }
+
+    fn renew(&mut self) {
+        let Ok(metadata) = std::fs::metadata(&self.folder) else {
+            self.watching = None;
+            return;
+        };
+        if self.watching.as_ref().is_some_and(|(_, inode)| *inode == metadata.ino()) {
+            return;
+        }
+        let wake = self.wake.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Our own reading is no change. A full channel means that a look is due anyway.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = wake.try_send(());
+            }
+        });
+        let watching = watcher.and_then(|mut watcher| {
+            watcher.watch(&self.folder, notify::RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        match watching {
+            Ok(watcher) => self.watching = Some((watcher, metadata.ino())),
+            Err(error) => {
+                self.watching = None;
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!(folder = %self.folder.display(), %error, "no notifications of changed files; looking every 5 s");
+                }
+            }
+        }
+    }
+}
