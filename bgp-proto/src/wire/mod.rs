@@ -6,17 +6,31 @@
 
 pub mod attr;
 pub mod capability;
+pub mod fault;
+pub mod frame;
+mod input;
+pub mod nlri;
 pub mod notification;
 pub mod open;
+pub mod receive;
 pub mod refresh;
+pub mod send;
 pub mod update;
 
 pub use attr::{AsPath, Attributes, NextHop, Origin, Segment, UnknownAttribute};
 pub use capability::Capability;
+pub use fault::{Action, Fatal, Fault, FaultKind};
+pub use frame::{Frame, Kind, Next, next_frame};
 pub use notification::Notification;
 pub use open::Open;
 pub use refresh::RouteRefresh;
+pub use send::{
+    encode_end_of_rib, encode_keepalive, encode_notification, encode_open, encode_reach, encode_refresh,
+    encode_unreach,
+};
 pub use update::{Nlri, NlriList, Reach, Update};
+
+use smallvec::SmallVec;
 
 use crate::prefix::AfiSet;
 
@@ -52,7 +66,34 @@ pub struct Context {
     pub strip: attr::AttributeCodes,
 }
 
+impl Context {
+    /// What two speakers of our time agree on with a peer of this type: four-octet AS numbers, both families, no path
+    /// ids, messages of 4096 octets; and what we do unless configured otherwise.
+    pub fn new(peer_type: PeerType) -> Context {
+        Context {
+            peer_type,
+            as4: true,
+            families: AfiSet::BOTH,
+            add_path_rx: AfiSet::EMPTY,
+            add_path_tx: AfiSet::EMPTY,
+            extended_next_hop: false,
+            extended_message: false,
+            accept_as_set: false,
+            strip: match peer_type {
+                PeerType::Ebgp => attr::AttributeCodes::stripped_from_external(),
+                PeerType::Ibgp => attr::AttributeCodes::NONE,
+            },
+        }
+    }
+
+    /// Largest message but for OPEN and KEEPALIVE.
+    pub fn max_len(&self) -> usize {
+        if self.extended_message { frame::MAX_EXTENDED_LEN } else { frame::MAX_LEN }
+    }
+}
+
 /// One BGP message.
+#[allow(clippy::large_enum_variant, reason = "nearly every message is an UPDATE")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
     /// Type 1.
@@ -65,4 +106,59 @@ pub enum Message {
     Keepalive,
     /// Type 5 (RFC 2918, RFC 7313).
     RouteRefresh(RouteRefresh),
+}
+
+/// A message and what was wrong with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decoded {
+    /// The message. An UPDATE is as it is to be applied: what its faults lead to is done.
+    pub message: Message,
+    /// Faults of an UPDATE that do not end the connection.
+    pub faults: Vec<Fault>,
+    /// Families of an UPDATE whose prefixes were not looked at (W28).
+    pub not_negotiated: SmallVec<[capability::WireFamily; 1]>,
+}
+
+impl From<Message> for Decoded {
+    fn from(message: Message) -> Self {
+        Decoded { message, faults: Vec::new(), not_negotiated: SmallVec::new() }
+    }
+}
+
+/// Decodes one whole message, header included. An error is what the peer is told before the connection closes.
+pub fn decode(message: &[u8], ctx: &Context) -> Result<Decoded, Fatal> {
+    let frame = one_frame(message, ctx.max_len())?;
+    let message = match frame.kind {
+        Kind::Open => Message::Open(open::decode(frame.body())?),
+        Kind::Update => {
+            let judged = receive::read(frame.bytes, ctx).judge(frame.bytes, ctx)?;
+            return Ok(Decoded {
+                message: Message::Update(judged.update),
+                faults: judged.faults,
+                not_negotiated: judged.not_negotiated,
+            });
+        }
+        Kind::Notification => Message::Notification(Notification::decode(frame.body())),
+        Kind::Keepalive => Message::Keepalive,
+        Kind::RouteRefresh => Message::RouteRefresh(refresh::decode(frame)?),
+    };
+    Ok(message.into())
+}
+
+/// Decodes an OPEN, header included, before anything is negotiated. Any other message is an error (5/0).
+pub fn decode_open(message: &[u8]) -> Result<Open, Fatal> {
+    let frame = one_frame(message, frame::MAX_LEN)?;
+    match frame.kind {
+        Kind::Open => open::decode(frame.body()),
+        _ => Err(Fatal::plain(5, 0, 18, FaultKind::NotOpen)),
+    }
+}
+
+/// The frame that is exactly `message`.
+fn one_frame(message: &[u8], max_len: usize) -> Result<Frame<'_>, Fatal> {
+    match frame::take(message, max_len)? {
+        frame::Head::Frame(frame) if frame.bytes.len() == message.len() => Ok(frame),
+        // The caller's framing differs from the header's: what follows cannot be trusted.
+        _ => Err(Fatal::plain(1, 2, 16, FaultKind::MessageLength)),
+    }
 }

@@ -1,4 +1,10 @@
 //! Path attributes (RFC 4271 §4.3, §5 and later ones).
+//!
+//! Owns: the attributes of a route as values, the RFC 7606 table ([`rules`]) and the code of those attributes that have
+//! an inner structure. Never: decides on routes.
+
+pub mod as_path;
+pub mod rules;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -129,12 +135,20 @@ impl AttributeCodes {
     /// The set of these codes.
     pub fn of(codes: &[u8]) -> Self {
         let mut set = AttributeCodes::NONE;
-        for code in codes {
-            if let Some(word) = set.0.get_mut(usize::from(code >> 6)) {
-                *word |= 1 << (code & 63);
-            }
-        }
+        codes.iter().for_each(|code| set.insert(*code));
         set
+    }
+
+    /// What is taken from routes of external peers unless configured otherwise (W49).
+    pub fn stripped_from_external() -> Self {
+        AttributeCodes::of(&rules::STRIPPED_FROM_EXTERNAL)
+    }
+
+    /// Adds a code.
+    pub fn insert(&mut self, code: u8) {
+        if let Some(word) = self.0.get_mut(usize::from(code >> 6)) {
+            *word |= 1 << (code & 63);
+        }
     }
 
     /// Whether `code` is in the set.
