@@ -125,23 +125,50 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
 fn family<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> FamilyIntent<F> {
     FamilyIntent {
         statics: origin::statics::<F>(inputs),
-        priority: identity::priority::<F>(inputs, problems),
+        priority: identity::priority::<F>(inputs),
         ignored_interfaces: identity::ignored_interfaces(inputs.global),
         kernel: kernel::program::<F>(inputs, problems).into(),
     }
 }
 
-/// One problem for each BGPConfiguration that asks for what is not done: fields whose effect does not exist here yet,
-/// fields that count in `default` only, and names that Calico does not look at (NODE-41).
+/// Why something is a problem that is understood but not done.
+const NOT_YET: &str = "has no effect yet: calico-bgpd does not do this so far";
+
+/// One problem for each resource that asks for what is not done.
 fn not_built_yet(inputs: &Inputs<'_>, problems: &mut Problems) {
+    configurations(inputs, problems);
+    for (name, peer) in &inputs.snapshot.peers {
+        let remote = [
+            ("spec.localWorkloadSelector", peer.local_workload_selector.is_some()),
+            ("spec.peerSelector", peer.peer_selector.is_some()),
+            ("spec.peerIP", true),
+        ];
+        let field = set(remote).first().copied().unwrap_or_default();
+        problems.add(Severity::Error, format!("BGPPeer/{name}"), field, NOT_YET);
+    }
+    for (name, filter) in &inputs.snapshot.filters {
+        let fields = set([
+            ("spec.importV4", !filter.import_v4.is_empty()),
+            ("spec.exportV4", !filter.export_v4.is_empty()),
+            ("spec.importV6", !filter.import_v6.is_empty()),
+            ("spec.exportV6", !filter.export_v6.is_empty()),
+        ]);
+        if !fields.is_empty() {
+            problems.add(Severity::Error, format!("BGPFilter/{name}"), &fields.join(", "), NOT_YET);
+        }
+    }
+}
+
+/// BGPConfigurations: fields whose effect does not exist here yet, fields that count in `default` only, and names that
+/// Calico does not look at (NODE-41).
+fn configurations(inputs: &Inputs<'_>, problems: &mut Problems) {
     let own = format!("node.{}", inputs.local.name);
     for (name, config) in &inputs.snapshot.bgp_configurations {
         let resource = format!("BGPConfiguration/{name}");
         if name == "default" {
-            let fields = [service_fields(config), community_fields(config), mesh_password(config)].concat();
+            let fields = [service_fields(config), community_fields(config)].concat();
             if !fields.is_empty() {
-                let why = "has no effect yet: calico-bgpd does not do this so far";
-                problems.add(Severity::Error, resource, &fields.join(", "), why);
+                problems.add(Severity::Error, resource, &fields.join(", "), NOT_YET);
             }
             continue;
         }
@@ -152,10 +179,9 @@ fn not_built_yet(inputs: &Inputs<'_>, problems: &mut Problems) {
         }
         let fields = if *name == own { community_fields(config) } else { Vec::new() };
         if !fields.is_empty() {
-            let why = "has no effect yet: calico-bgpd does not do this so far";
-            problems.add(Severity::Error, resource.clone(), &fields.join(", "), why);
+            problems.add(Severity::Error, resource.clone(), &fields.join(", "), NOT_YET);
         }
-        let ignored = [global_only(config), service_fields(config), mesh_password(config)].concat();
+        let ignored = [global_only(config), service_fields(config)].concat();
         if !ignored.is_empty() {
             let why = "is ignored here: it counts in BGPConfiguration default only";
             problems.add(Severity::Warning, resource, &ignored.join(", "), why);
@@ -181,10 +207,6 @@ fn community_fields(config: &BgpConfiguration) -> Vec<&'static str> {
     set([("spec.prefixAdvertisements", advertised)])
 }
 
-fn mesh_password(config: &BgpConfiguration) -> Vec<&'static str> {
-    set([("spec.nodeMeshPassword", config.mesh_password.is_some())])
-}
-
 fn global_only(config: &BgpConfiguration) -> Vec<&'static str> {
     set([
         ("spec.nodeToNodeMeshEnabled", config.mesh_enabled.is_some()),
@@ -194,6 +216,7 @@ fn global_only(config: &BgpConfiguration) -> Vec<&'static str> {
         ("spec.ipv4NormalRoutePriority", config.ipv4_priority.is_some()),
         ("spec.ipv6NormalRoutePriority", config.ipv6_priority.is_some()),
         ("spec.programClusterRoutes", config.program_cluster_routes != ProgramClusterRoutes::Unset),
+        ("spec.nodeMeshPassword", config.mesh_password.is_some()),
         ("spec.nodeMeshMaxRestartTime", config.mesh_restart_time.is_some()),
     ])
 }

@@ -24,8 +24,6 @@ pub const DEFAULT_ASN: Asn = Asn(64512);
 pub const DEFAULT_PORT: u16 = 179;
 /// Normal route priority where no configuration has one (NODE-40).
 pub const DEFAULT_PRIORITY: u32 = 1024;
-/// Largest normal route priority (NODE-40).
-const MAX_PRIORITY: u32 = 2_147_483_646;
 
 impl Release {
     /// The newest release whose rules we know; later ones are taken as this one (REL-1).
@@ -236,8 +234,8 @@ pub(super) trait Fields: Family {
     fn address(node: &Node) -> Option<NodeAddress<Self>>;
     /// The node's WireGuard interface address.
     fn wireguard(node: &Node) -> Option<Self::Addr>;
-    /// The configured normal route priority, with its field.
-    fn priority(global: &BgpConfiguration) -> (Option<u32>, &'static str);
+    /// The configured normal route priority.
+    fn priority(global: &BgpConfiguration) -> Option<u32>;
     /// Field of the address, for problems.
     const ADDRESS_FIELD: &'static str;
 }
@@ -249,8 +247,8 @@ impl Fields for V4 {
     fn wireguard(node: &Node) -> Option<Ipv4Addr> {
         node.wireguard_v4
     }
-    fn priority(global: &BgpConfiguration) -> (Option<u32>, &'static str) {
-        (global.ipv4_priority, "spec.ipv4NormalRoutePriority")
+    fn priority(global: &BgpConfiguration) -> Option<u32> {
+        global.ipv4_priority
     }
     const ADDRESS_FIELD: &'static str = "spec.bgp.ipv4Address";
 }
@@ -262,27 +260,16 @@ impl Fields for V6 {
     fn wireguard(node: &Node) -> Option<std::net::Ipv6Addr> {
         node.wireguard_v6
     }
-    fn priority(global: &BgpConfiguration) -> (Option<u32>, &'static str) {
-        (global.ipv6_priority, "spec.ipv6NormalRoutePriority")
+    fn priority(global: &BgpConfiguration) -> Option<u32> {
+        global.ipv6_priority
     }
     const ADDRESS_FIELD: &'static str = "spec.bgp.ipv6Address";
 }
 
 /// Normal route priority `P` of a family (NODE-40); `None` where the release has no such thing (REL-3).
-pub(super) fn priority<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> Option<u32> {
-    if !inputs.release.release.has_priorities() {
-        return None;
-    }
-    let (configured, field) = F::priority(inputs.global);
-    match configured {
-        None => Some(DEFAULT_PRIORITY),
-        Some(priority) if (1..=MAX_PRIORITY).contains(&priority) => Some(priority),
-        Some(priority) => {
-            let why = format!("{priority} is not in 1 to {MAX_PRIORITY}: {DEFAULT_PRIORITY} is used");
-            problems.add(Severity::Error, "BGPConfiguration/default", field, why);
-            Some(DEFAULT_PRIORITY)
-        }
-    }
+pub(super) fn priority<F: Fields>(inputs: &Inputs<'_>) -> Option<u32> {
+    let configured = F::priority(inputs.global).unwrap_or(DEFAULT_PRIORITY);
+    inputs.release.release.has_priorities().then_some(configured)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! | module | rules |
 //! |---|---|
 //! | `identity` | own AS, router id, listening, the cluster's release (NODE-4 to NODE-42, REL-1 to REL-3) |
-//! | `peers` | sessions (PEER-*) |
+//! | `peers`, `auth` | sessions (PEER-*) and their passwords |
 //! | `origin` | routes that this node originates (FILT-2, FILT-41) |
 //! | `programs` | import and export (FILT-10, FILT-20 to FILT-40) |
 //! | `kernel` | what is written to the kernel (KERN-1 to KERN-20) |
@@ -14,6 +14,7 @@
 //! | `view`, `render` | the state as JSON and as text |
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod auth;
 mod compile;
 mod diff;
 mod identity;

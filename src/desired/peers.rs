@@ -1,6 +1,7 @@
 //! Which sessions this node has.
 //!
-//! Owns: the full mesh (PEER-10 to PEER-17), session names (PEER-3), what a session machine is given (PEER-69).
+//! Owns: the full mesh (PEER-10 to PEER-17), session names (PEER-3), what a session machine is given (PEER-61,
+//! PEER-69).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 use bgp_proto::{Afi, AfiSet};
 
+use super::auth::password;
 use super::compile::{Inputs, Problems};
 use super::identity::{Fields, asn_of, listen_port};
 use super::{Auth, LocalNode, NextHopRule, Peer, PeerClass, Treatment, programs};
@@ -71,6 +73,9 @@ pub(super) fn mesh<F: Fields>(
         return;
     }
     let restart_time = restart_time(inputs, problems);
+    let auth = inputs.global.mesh_password.as_ref().map_or(Auth::None, |reference| {
+        password(inputs, reference, "BGPConfiguration/default", "spec.nodeMeshPassword", problems)
+    });
     let mut shared = Programs { inputs, priority, import: None, internal: None, external: None };
     for node in inputs.snapshot.nodes.values().filter(|node| in_mesh(node)) {
         let Some(address) = F::address(node) else { continue };
@@ -108,7 +113,7 @@ pub(super) fn mesh<F: Fields>(
                     ..NextOpen::default()
                 },
             },
-            auth: inputs.global.mesh_password.clone().map_or(Auth::None, Auth::Missing),
+            auth: auth.clone(),
             treatment: Treatment {
                 internal,
                 rr_client: None,

@@ -6,8 +6,8 @@ use bgp_proto::{Asn, IpPrefix, Prefix, Prefix4};
 
 use super::*;
 use crate::datastore::model::{
-    AffinityState, BgpConfiguration, BindMode, ClusterInformation, EncapMode, IpPool, Node,
-    ProgramClusterRoutes, Severity,
+    AffinityState, BgpConfiguration, BgpPeer, BindMode, ClusterInformation, EncapMode, IpPool,
+    NamespacedName, Node, PrefixAdvertisement, ProgramClusterRoutes, SecretBytes, Severity,
 };
 use crate::datastore::snapshot::Snapshot;
 use crate::policy::program::{Action, Decision, MAX_METRIC, Match, SourceClass};
@@ -518,29 +518,60 @@ fn what_is_not_built_yet_is_one_problem_for_each_resource() {
     let mut world = World::new();
     world.config("default", |config| {
         config.service_cluster_ips = vec!["10.96.0.0/12".parse().unwrap()];
-        config.mesh_password = Some(SecretKeyRef { name: "bgp".into(), key: "mesh".into() });
+        config.prefix_advertisements = Some(vec![PrefixAdvertisement { cidr: None, communities: vec![] }]);
     });
+    world.snapshot.peers.insert("tor".into(), Arc::new(BgpPeer { name: "tor".into(), ..Default::default() }));
     world.config("node.node-1", |config| config.asn = Some(Asn(65000)));
     world.config("other", |_| ());
     let state = world.state();
     let found: Vec<(&str, &str)> =
         state.problems.iter().map(|problem| (problem.resource.as_str(), problem.field.as_str())).collect();
     let expected = [
-        ("BGPConfiguration/default", "spec.serviceClusterIPs, spec.nodeMeshPassword"),
+        ("BGPConfiguration/default", "spec.serviceClusterIPs, spec.prefixAdvertisements"),
         ("BGPConfiguration/node.node-1", "spec.asNumber"),
         ("BGPConfiguration/other", ""),
+        ("BGPPeer/tor", "spec.peerIP"),
     ];
     assert_eq!(found, expected);
-    assert!(matches!(peer(&state, "Mesh_10_0_0_2").auth, Auth::Missing(_)));
 }
 
 #[test]
-fn an_impossible_priority_is_a_problem_and_the_default_is_used() {
+fn the_mesh_password_is_the_bytes_of_its_secret() {
     let mut world = World::new();
-    world.config("default", |config| config.ipv6_priority = Some(2_147_483_647));
-    let state = world.state();
-    assert_eq!(state.v6.priority, Some(1024));
-    assert_eq!(state.problems[0].field, "spec.ipv6NormalRoutePriority");
+    let name = NamespacedName { namespace: "kube-system".into(), name: "bgp".into() };
+    let data =
+        [("mesh", b" p\0w\n".to_vec()), ("empty", vec![]), ("long", vec![7; 81]), ("limit", vec![7; 80])];
+    let data = data.into_iter().map(|(key, value)| (key.to_owned(), SecretBytes::new(value))).collect();
+    let secret = crate::datastore::model::Secret { name: name.clone(), data };
+    world.snapshot.secrets.insert(name, Arc::new(secret));
+    let auth = |world: &mut World, secret: &str, key: &str| {
+        let reference = SecretKeyRef { name: secret.into(), key: key.into() };
+        world.config("default", |config| config.mesh_password = Some(reference));
+        let state = world.state();
+        (peer(&state, "Mesh_10_0_0_2").auth.clone(), problems(&state))
+    };
+    let (found, none) = auth(&mut world, "bgp", "mesh");
+    assert!(matches!(&found, Auth::Key { key, .. } if key.expose() == b" p\0w\n"), "{found:?}");
+    assert!(none.is_empty(), "{none:?}");
+    assert!(matches!(auth(&mut world, "bgp", "limit").0, Auth::Key { .. }));
+    for (secret, key, why) in [
+        ("bgp", "empty", "empty of Secret/kube-system/bgp is empty: the sessions are not signed"),
+        (
+            "bgp",
+            "long",
+            "long of Secret/kube-system/bgp has 81 bytes, and TCP MD5 takes 80: the sessions are not signed",
+        ),
+        ("bgp", "none", "Secret/kube-system/bgp has no key none: the sessions are not signed"),
+        ("none", "mesh", "there is no Secret/kube-system/none: the sessions are not signed"),
+    ] {
+        let (found, said) = auth(&mut world, secret, key);
+        assert!(matches!(found, Auth::Missing(_)), "{key}");
+        assert_eq!(said, [format!("Error BGPConfiguration/default: spec.nodeMeshPassword: {why}")]);
+    }
+    world.facts.secret_namespace = "calico-system".into();
+    world.facts.strict = true;
+    let (_, said) = auth(&mut world, "bgp", "mesh");
+    assert!(said[0].ends_with("there is no Secret/calico-system/bgp: the sessions stay down"), "{said:?}");
 }
 
 #[test]
