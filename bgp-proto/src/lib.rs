@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod gr;
 pub mod ids;
 pub mod prefix;
 pub mod rib;

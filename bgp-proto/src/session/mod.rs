@@ -1,4 +1,40 @@
 //! One BGP peer as a pure machine (RFC 4271 §8 and its extensions).
+//!
+//! Owns: the session with a peer, from the first dial to the last NOTIFICATION: two connections at most, their
+//! collision, timers, what OPENs agree on, refresh, limits, graceful restart of the peer, reasons. Never: knows what a
+//! route is for, reads a clock, touches a socket, sends an UPDATE (the shell writes what the table gives it).
+//!
+//! # How a shell drives it
+//!
+//! Give every event as an [`Input`] to [`Session::handle`] and do what the outputs say, in order. After each call ask
+//! [`Session::deadline`] and give [`Input::Tick`] when it has come; before that tick, give every frame that can be read
+//! at once, or [`Input::Unread`] where it cannot be taken (T17). What concerns sockets:
+//!
+//! - The answer to [`Output::Dial`] is one [`Input::Connected`] or one [`Input::DialFailed`], or none after
+//!   [`Output::AbortDial`] (an answer that crosses it does no harm unless another `Dial` has been given since: drop it).
+//! - Every [`Input::Connected`] is answered by [`Output::Accept`] or [`Output::Refuse`] in the same call. `Accept` names
+//!   the slot that the new socket takes: what it is called from then on. A [`Output::Close`] of the same slot that
+//!   comes before it means the socket that was there.
+//! - After [`Output::Close`] nothing more of that socket is told. Bytes handed to [`Output::Send`] before are written
+//!   if the socket takes them; a blocked one is not waited for (RFC 9687 §3.2).
+//! - UPDATEs are written between [`Output::Up`] and the [`Output::Close`] or [`Input::Closed`] of that connection.
+
+mod codec;
+mod collision;
+mod established;
+mod fsm;
+mod history;
+mod limits;
+mod machine;
+mod negotiate;
+mod reason;
+mod record;
+mod timers;
+
+pub use history::History;
+pub use machine::Session;
+pub use record::{Counters, Messages, StateName, Status};
+pub use timers::Timer;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -124,6 +160,9 @@ pub struct PeerSpec {
 }
 
 /// One of the two connections that a session may have.
+///
+/// These are names of slots. Where the peer comes back while its old connection still stands in `Passive`, the new one
+/// takes the free slot `Active` ([`Output::Accept`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Conn {
     /// The one that we dialled.
@@ -177,9 +216,15 @@ pub enum Input<'a> {
     Start,
     /// The peer is no longer wanted, or an operator acts.
     Stop(StopReason),
+    /// As `Stop`, with a text for the peer's operator where a Cease of subcode 2 or 4 is sent (RFC 9003).
+    Shutdown(StopReason, &'a str),
     /// Parameters changed; only [`NextOpen`] may differ (a change of the rest is a new session).
     Reconfigure(NextOpen),
-    /// A TCP connection is up.
+    /// Families for which OPENs say from now on that we restart and kept our forwarding state; empty: recovery is over
+    /// (RFC 4724 §4.1, BGP-16).
+    Restarting(AfiSet),
+    /// A TCP connection is up: the one that was dialled ([`Conn::Active`]), or one that the peer dialled
+    /// ([`Conn::Passive`]).
     Connected(Conn, Endpoints),
     /// A dial failed.
     DialFailed(DialError),
@@ -189,9 +234,11 @@ pub enum Input<'a> {
     BadFrame(Conn, Notification),
     /// The connection ended without our doing.
     Closed(Conn, CloseCause),
-    /// The kernel took bytes of this connection (send hold timer, RFC 9687).
+    /// Input of this connection waits to be read, and cannot be taken now: the hold timer must not run out over it (T17).
+    Unread(Conn),
+    /// The kernel took bytes of this connection: the send hold timer ends (RFC 9687).
     Wrote(Conn),
-    /// Bytes wait that the kernel does not take.
+    /// Bytes wait that the kernel does not take: the send hold timer starts, if it does not run.
     Blocked(Conn),
     /// The core asks for the peer's routes again (import policy changed).
     RequestRefresh(Afi),
@@ -251,6 +298,10 @@ pub enum Output {
     Dial,
     /// Give up the dial under way.
     AbortDial,
+    /// The connection that was just announced takes this slot.
+    Accept(Conn),
+    /// The connection that was just announced is not taken: write these bytes, which may be none, and close it.
+    Refuse(Bytes),
     /// Close this connection, after what was handed to `Send` before.
     Close(Conn),
     /// Write these bytes.
@@ -280,8 +331,21 @@ pub enum Output {
 pub enum Event {
     /// The session came up.
     Established,
-    /// The session went down, or an attempt failed.
+    /// The session went down, or an attempt failed; not told again while the reason stays the same.
     Down(DownReason),
+    /// The session is gone and the peer's routes of these families are kept (RFC 4724).
+    PeerRestarting(AfiSet),
+    /// The peer did not come back within its restart time; its routes are gone.
+    RestartTimedOut,
+    /// The peer has announced more prefixes than its limit (T18).
+    PrefixLimit {
+        /// The family.
+        afi: Afi,
+        /// The limit.
+        limit: u32,
+        /// The session is closed for it.
+        closed: bool,
+    },
 }
 
 /// Why a peer is not established.
@@ -304,6 +368,8 @@ pub enum DownReason {
         /// As in the OPEN.
         got: Asn,
     },
+    /// The peer opened a new connection while the old one stood: it has restarted (BGP-30).
+    Restarted,
     /// Nothing came for the hold time.
     HoldExpired,
     /// Nothing could be sent for the send hold time (RFC 9687).

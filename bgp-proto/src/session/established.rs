@@ -1,0 +1,421 @@
+//! The Established state: what keeps it up, what comes in, and how it ends.
+//!
+//! Owns: hold, keepalive and send hold timers (RFC 4271 §4.4, RFC 9687, T1, T17), UPDATE and End-of-RIB, route refresh
+//! and its markers both ways (RFC 2918, RFC 7313, W55), the prefix limit (T18), a second connection beside the session
+//! (BGP-13, BGP-30, T4), and what a loss means for the peer's routes (BGP-29 to BGP-33, RFC 8538). Never: sends an
+//! UPDATE; the shell writes those that the table gives it.
+
+use crate::gr::Loss;
+use crate::prefix::Afi;
+use crate::session::collision::{Other, Side, Verdict, dominant, on_open};
+use crate::session::fsm::{Challenger, Refreshes, State, Up, Wait};
+use crate::session::limits::PrefixLimit;
+use crate::session::machine::{Failure, SETTLED, Session};
+use crate::session::negotiate::{Agreed, afi_of, negotiate, wire_family};
+use crate::session::timers::Timer;
+use crate::session::{Conn, DownReason, Endpoints, Event, MaxPrefix, Output, StopReason, codec};
+use crate::time::Millis;
+use crate::wire::frame::Kind;
+use crate::wire::refresh::RefreshKind;
+use crate::wire::{Decoded, Message, Notification, Open, RouteRefresh, Update};
+
+/// A tick that comes this much after the hold timer's end means that we were asleep, not the peer (T17).
+const ASLEEP: Millis = Millis(500);
+/// How long routes stay stale after a BoRR without EoRR, in seconds (RFC 7313 §4).
+const REFRESH_LIMIT: u16 = 360;
+
+impl Up {
+    pub(super) fn new(
+        conn: Conn,
+        now: Millis,
+        agreed: Box<Agreed>,
+        hold: Option<Timer>,
+        keepalive: Option<Timer>,
+        limit: Option<PrefixLimit>,
+    ) -> Self {
+        Up {
+            conn,
+            since: now,
+            agreed,
+            hold,
+            late: false,
+            keepalive,
+            send_hold: None,
+            limit,
+            v4: Refreshes::new(now),
+            v6: Refreshes::new(now),
+            challenger: None,
+        }
+    }
+}
+
+/// Cease/9 around another NOTIFICATION: what is meant to end the session for good where the plain form would be taken
+/// for a graceful one (RFC 8538 §3, §5).
+fn hard_reset(inner: &Notification) -> Notification {
+    let mut data = vec![inner.code, inner.subcode];
+    data.extend_from_slice(&inner.data);
+    Notification { code: 6, subcode: 9, data: data.into() }
+}
+
+impl Session {
+    // ---- messages
+
+    pub(super) fn established_frame(&mut self, now: Millis, frame: &[u8], out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        if let Some(hold) = &mut up.hold {
+            *hold = Timer::jittered(now, hold.nominal, &mut self.jitter);
+            up.late = false;
+        }
+        let conn = up.conn;
+        match codec::read(frame, &up.agreed.public.context) {
+            Ok(Decoded { message: Message::Update(update), faults, .. }) => {
+                self.record.counters.faulty_updates += u64::from(!faults.is_empty());
+                self.update(now, update, out);
+            }
+            Ok(Decoded { message: Message::RouteRefresh(refresh), .. }) => self.refresh(now, refresh, out),
+            Ok(Decoded {
+                message: Message::Keepalive | Message::Open(_) | Message::Notification(_), ..
+            }) => {}
+            Err(notification) => self.fail(now, conn, Failure::sent(notification), out),
+        }
+    }
+
+    fn update(&mut self, now: Millis, update: Update, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        let passed = up.limit.as_mut().and_then(|limit| Some((limit.count(&update)?, limit.rule())));
+        if let Some((afi, rule)) = passed {
+            self.note(now, Event::PrefixLimit { afi, limit: rule.limit, closed: rule.close }, out);
+            if rule.close {
+                return self.over_limit(now, afi, rule, out);
+            }
+        }
+        let end_of_rib = update.end_of_rib;
+        if !update.withdrawn.is_empty() || !update.reach.is_empty() {
+            out.push(Output::Update(update));
+        }
+        if let Some(afi) = end_of_rib {
+            self.end_of_rib(afi, out);
+        }
+    }
+
+    fn end_of_rib(&mut self, afi: Afi, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        if !up.agreed.public.context.families.contains(afi) {
+            return;
+        }
+        up.refreshes(afi).complete = true;
+        if self.helper.end_of_rib(afi) {
+            out.push(Output::SweepStale(afi));
+        }
+        out.push(Output::EndOfRib(afi));
+    }
+
+    /// Cease/1 with the family and the limit (RFC 4486 §4).
+    fn over_limit(&mut self, now: Millis, afi: Afi, rule: MaxPrefix, out: &mut Vec<Output>) {
+        let mut data = afi.code().to_be_bytes().to_vec();
+        data.push(1);
+        data.extend_from_slice(&rule.limit.to_be_bytes());
+        let cease = Notification { code: 6, subcode: 1, data: data.into() };
+        let sent = self.hardened(cease.clone());
+        if let State::Up(up) = &mut self.state
+            && up.challenger.take().is_some()
+        {
+            out.push(Output::Close(up.free()));
+        }
+        self.lose(now, Failure::Sent(sent, DownReason::Sent(cease)), out);
+        // Nothing is tried before the time that was set for this.
+        let timer = rule.restart.map(|secs| Timer::jittered(now, secs, &mut self.jitter));
+        self.state = State::Waiting(Wait::Limit(timer));
+    }
+
+    fn refresh(&mut self, now: Millis, refresh: RouteRefresh, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        let negotiated = &up.agreed.public;
+        let afi = afi_of(refresh.family).filter(|afi| negotiated.context.families.contains(*afi));
+        let (Some(afi), true) = (afi, negotiated.refresh) else {
+            self.record.counters.ignored_refreshes += 1;
+            return;
+        };
+        let (marks, waits_for_eor) = (negotiated.enhanced_refresh, negotiated.graceful.contains(afi));
+        let state = up.refreshes(afi);
+        match refresh.kind {
+            RefreshKind::Request => {
+                if state.asked.take(now) {
+                    out.push(Output::RefreshRequested(afi));
+                } else {
+                    // Only the last of a flood matters: it is answered when there is a token again.
+                    state.owed = Some(state.asked.next());
+                }
+            }
+            // Before End-of-RIB the routes are already on trial (RFC 7313 §4).
+            RefreshKind::Begin if marks && (state.complete || !waits_for_eor) && state.begun.take(now) => {
+                state.stale = Some(Timer::exact(now, REFRESH_LIMIT));
+                if let Some(limit) = &mut up.limit {
+                    limit.refresh_begins(afi);
+                }
+                out.push(Output::MarkStale(afi));
+            }
+            RefreshKind::End if state.stale.take().is_some() => {
+                if let Some(limit) = &mut up.limit {
+                    limit.refresh_ends(afi);
+                }
+                out.push(Output::SweepStale(afi));
+            }
+            RefreshKind::Begin | RefreshKind::End | RefreshKind::Unknown(_) => {
+                self.record.counters.ignored_refreshes += 1;
+            }
+        }
+    }
+
+    pub(super) fn request_refresh(&mut self, now: Millis, afi: Afi, out: &mut Vec<Output>) {
+        let State::Up(up) = &self.state else { return };
+        let negotiated = &up.agreed.public;
+        if !negotiated.context.families.contains(afi) {
+            return;
+        }
+        let conn = up.conn;
+        if negotiated.refresh {
+            let request = RouteRefresh { family: wire_family(afi), kind: RefreshKind::Request };
+            return self.send(conn, Kind::RouteRefresh, codec::refresh(request), out);
+        }
+        // The peer cannot send its routes again: only a new session brings them (BGP-35), gracefully where that holds.
+        if negotiated.graceful.is_empty() {
+            self.lose(now, Failure::sent(Notification::new(6, 6)), out);
+        } else {
+            out.push(Output::Close(conn));
+            self.lose_as(now, true, false, DownReason::Stopped(StopReason::Reconfigured), out);
+        }
+    }
+
+    // ---- the second connection
+
+    /// A new connection of the peer beside the established session.
+    pub(super) fn challenge(&mut self, now: Millis, ends: Endpoints, out: &mut Vec<Output>) {
+        let hold = Timer::jittered(now, self.spec.next.open_hold, &mut self.jitter);
+        let State::Up(up) = &mut self.state else { return };
+        let slot = up.free();
+        if up.challenger.replace(Challenger { ends, hold }).is_some() {
+            out.push(Output::Close(slot));
+        }
+        out.push(Output::Accept(slot));
+    }
+
+    pub(super) fn drop_challenger(&mut self, now: Millis, failure: Failure, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        if up.challenger.take().is_some() {
+            let slot = up.free();
+            self.finish(now, slot, failure, out);
+        }
+    }
+
+    /// The new connection speaks BGP and its OPEN has come.
+    pub(super) fn challenger_opened(&mut self, now: Millis, conn: Conn, open: Open, out: &mut Vec<Output>) {
+        let ours = self.our_open();
+        let State::Up(up) = &mut self.state else { return };
+        let Some(challenger) = &up.challenger else { return };
+        let agreed = match negotiate(&self.spec.open, &ours, open, conn, challenger.ends) {
+            Ok(agreed) => agreed,
+            Err(refused) => {
+                let failure = Failure::Sent(refused.notification, refused.reason);
+                return self.drop_challenger(now, failure, out);
+            }
+        };
+        let us = (self.spec.open.router_id, self.spec.open.local_asn);
+        let strong = dominant(us, (agreed.public.peer_id, agreed.public.peer_asn));
+        let standing = Other::Established {
+            graceful: !up.agreed.public.graceful.is_empty(),
+            settled: now - up.since >= SETTLED,
+        };
+        if on_open(Side::Peer, standing, strong) != Verdict::TakeOver {
+            return self.drop_challenger(now, Failure::sent(Notification::new(6, 7)), out);
+        }
+        let (ends, old) = (challenger.ends, up.conn);
+        up.challenger = None;
+        out.push(Output::Close(old));
+        self.lose_as(now, true, false, DownReason::Restarted, out);
+        self.replace_by(now, conn, ends, agreed, out);
+    }
+
+    // ---- ends
+
+    /// The established connection is over.
+    pub(super) fn lose(&mut self, now: Millis, failure: Failure, out: &mut Vec<Output>) {
+        let State::Up(up) = &self.state else { return };
+        let graceful = match &failure {
+            Failure::Closed(_) => true,
+            Failure::Sent(n, _) | Failure::Received(n) => {
+                up.agreed.notification_gr && (n.code, n.subcode) != (6, 9)
+            }
+        };
+        let conn = up.conn;
+        let error = failure.is_protocol_error();
+        let reason = self.finish(now, conn, failure, out);
+        self.lose_as(now, graceful, error, reason, out);
+    }
+
+    /// What follows from the end of an established session; its connection has been dealt with.
+    fn lose_as(
+        &mut self,
+        now: Millis,
+        graceful: bool,
+        error: bool,
+        reason: DownReason,
+        out: &mut Vec<Output>,
+    ) {
+        let State::Up(up) = &mut self.state else { return };
+        let negotiated = up.agreed.public.graceful;
+        let (slot, challenger, time) = (up.free(), up.challenger.take(), up.agreed.peer_restart_time);
+        let loss = if graceful {
+            self.helper.lost(now, negotiated, time)
+        } else {
+            self.helper.clear();
+            Loss::Drop
+        };
+        match loss {
+            Loss::Drop => out.push(Output::Down),
+            Loss::Keep { sweep, keep } => {
+                for afi in sweep.iter() {
+                    out.push(Output::SweepStale(afi));
+                }
+                out.push(Output::Stale(keep));
+            }
+        }
+        self.note_down(now, reason, out);
+        if let Loss::Keep { keep, .. } = loss {
+            self.note(now, Event::PeerRestarting(keep), out);
+        }
+        if error {
+            if challenger.is_some() {
+                out.push(Output::Close(slot));
+            }
+            self.error_wait(now);
+        } else {
+            self.reopen(now, challenger.map(|c| (slot, c.ends)), out);
+        }
+    }
+
+    /// Ends the established session because the peer is not wanted any more, or not in this form.
+    pub(super) fn stop_up(
+        &mut self,
+        now: Millis,
+        mut up: Up,
+        reason: StopReason,
+        cease: Option<u8>,
+        text: &str,
+        out: &mut Vec<Output>,
+    ) {
+        let slot = up.free();
+        if up.challenger.take().is_some() {
+            out.push(Output::Close(slot));
+        }
+        let negotiated = &up.agreed.public;
+        let cease = match (cease, reason) {
+            (Some(subcode), _) => Some(subcode),
+            // The peer keeps our routes if it is told nothing (BGP-33, BGP-37).
+            (None, _) if !negotiated.graceful.is_empty() => None,
+            (None, StopReason::Exit) => Some(2),
+            (None, _) => Some(6),
+        };
+        if let Some(subcode) = cease {
+            let plain = codec::cease(subcode, text);
+            let for_good = matches!(reason, StopReason::Deconfigured | StopReason::AdminDown);
+            let sent = if for_good && up.agreed.notification_gr { hard_reset(&plain) } else { plain };
+            self.notify(now, up.conn, sent, out);
+        }
+        out.push(Output::Close(up.conn));
+        self.helper.clear();
+        // The end of the process withdraws nothing: what is in the kernel stays.
+        out.push(match reason {
+            StopReason::Exit => Output::Stale(negotiated.context.families),
+            _ => Output::Down,
+        });
+    }
+
+    /// A NOTIFICATION that is to end the session for good, in the form that the peer takes for that.
+    fn hardened(&self, notification: Notification) -> Notification {
+        match &self.state {
+            State::Up(up) if up.agreed.notification_gr => hard_reset(&notification),
+            _ => notification,
+        }
+    }
+
+    // ---- time and the socket
+
+    pub(super) fn tick_up(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let State::Up(up) = &mut self.state else { return };
+        let conn = up.conn;
+        if let Some(hold) = &mut up.hold
+            && hold.is_due(now)
+        {
+            if up.late || now - hold.until < ASLEEP {
+                return self.hold_expired(now, conn, out);
+            }
+            up.late = true;
+            hold.until = now + Millis::secs(1);
+        }
+        if up.send_hold.is_some_and(|timer| timer.is_due(now)) {
+            let failure = Failure::Sent(Notification::new(8, 0), DownReason::SendHoldExpired);
+            return self.fail(now, conn, failure, out);
+        }
+        if up.challenger.as_ref().is_some_and(|c| c.hold.is_due(now)) {
+            up.challenger = None;
+            out.push(Output::Close(up.free()));
+        }
+        for afi in Afi::ALL {
+            let state = up.refreshes(afi);
+            if state.stale.is_some_and(|timer| timer.is_due(now)) {
+                state.stale = None;
+                out.push(Output::SweepStale(afi));
+            }
+            if state.owed.is_some_and(|at| at <= now) && state.asked.take(now) {
+                state.owed = None;
+                out.push(Output::RefreshRequested(afi));
+            }
+        }
+        if up.keepalive.is_some_and(|timer| timer.is_due(now)) {
+            let (hold_time, blocked) = (up.agreed.public.hold_time, up.send_hold.is_some());
+            let timer = self.keepalive_timer(now, hold_time);
+            if let State::Up(up) = &mut self.state {
+                up.keepalive = timer;
+            }
+            // Behind bytes that do not leave, more of them help nobody.
+            if !blocked {
+                self.send(conn, Kind::Keepalive, codec::keepalive(), out);
+            }
+        }
+    }
+
+    /// Input of the peer waits to be read: it is alive, whatever the clock says (T17).
+    pub(super) fn unread(&mut self, now: Millis, conn: Conn) {
+        if let State::Up(up) = &mut self.state
+            && up.conn == conn
+            && let Some(hold) = &mut up.hold
+        {
+            let third = Millis(Millis::secs(hold.nominal.into()).0 / 3);
+            hold.until = hold.until.max(now + third);
+        }
+    }
+
+    pub(super) fn wrote(&mut self, conn: Conn) {
+        if let State::Up(up) = &mut self.state
+            && up.conn == conn
+        {
+            up.send_hold = None;
+        }
+    }
+
+    pub(super) fn blocked(&mut self, now: Millis, conn: Conn) {
+        let configured = self.spec.next.send_hold;
+        if let State::Up(up) = &mut self.state
+            && up.conn == conn
+            && up.send_hold.is_none()
+        {
+            // RFC 9687 §4: eight minutes or twice the hold time. A shorter setting is taken as it is.
+            let hold_time = up.agreed.public.hold_time;
+            up.send_hold = configured.map(|secs| {
+                let secs = if secs >= 480 { secs.max(hold_time.saturating_mul(2)) } else { secs };
+                Timer::exact(now, secs.max(1))
+            });
+        }
+    }
+}

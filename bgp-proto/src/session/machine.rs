@@ -1,0 +1,783 @@
+//! The session: RFC 4271 §8 for one peer with up to two connections.
+//!
+//! Owns: [`Session`], its inputs, the dial, the exchange of OPENs, collisions, waits and back-off (BGP-9 to BGP-15).
+//! Never: the established state's own work, which is in [`super::established`]; sockets; clocks.
+//!
+//! Nothing here can fail: a fault becomes a NOTIFICATION in the output and a reason in the status.
+
+use bytes::Bytes;
+
+use crate::gr::{Expired, Helper};
+use crate::prefix::AfiSet;
+use crate::session::collision::{Other, Side, Verdict, dominant, holds_back, on_open};
+use crate::session::fsm::{Dial, Link, OpenConfirm, OpenSent, Opening, Stage, State, Up, Wait, admit, other};
+use crate::session::limits::PrefixLimit;
+use crate::session::negotiate::{Agreed, OpenMood, build_open, negotiate};
+use crate::session::record::Record;
+use crate::session::timers::{Jitter, Timer, earliest};
+use crate::session::{
+    CloseCause, Conn, DialError, DownReason, Endpoints, Event, Input, NextOpen, Output, PeerSpec, StopReason,
+    codec,
+};
+use crate::time::Millis;
+use crate::wire::frame::Kind;
+use crate::wire::{Notification, Open};
+
+/// How long a connection that could be Established waits for a stronger one ([`holds_back`]).
+const HOLD_BACK: Millis = Millis::secs(1);
+/// A session younger than this does not take a new connection for a restart of the peer: it is more likely what a
+/// simultaneous open has left behind.
+pub(super) const SETTLED: Millis = Millis::secs(5);
+
+/// Cease/7, connection collision resolution.
+const COLLISION: Notification = Notification::new(6, 7);
+
+/// One peer as a pure machine. See the [module](super) for how a shell drives it.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) spec: PeerSpec,
+    pub(super) jitter: Jitter,
+    pub(super) state: State,
+    pub(super) helper: Helper,
+    pub(super) record: Record,
+    restarting: AfiSet,
+    /// The peer refused our capabilities: the next OPEN has none (BGP-15).
+    plain: bool,
+    backoff: Backoff,
+    hurry: Hurry,
+}
+
+/// Back-off after protocol errors (BGP-2, BGP-11).
+#[derive(Debug, Default)]
+struct Backoff {
+    secs: u16,
+    last: Option<Millis>,
+}
+
+impl Backoff {
+    /// Counts an error and says how long to wait, in seconds.
+    fn next(&mut self, now: Millis, next: &NextOpen) -> u16 {
+        let (first, last) = next.error_wait;
+        let forget = Millis::secs(next.error_forget.into());
+        let anew = self.secs == 0 || self.last.is_none_or(|at| now - at >= forget);
+        self.last = Some(now);
+        self.secs = if anew { first } else { self.secs.saturating_mul(2).min(last) };
+        self.secs
+    }
+}
+
+/// A collision must not cost a pause: if the connection that was kept comes to nothing, the next dial goes out at once,
+/// though not more often than once in a connect delay.
+#[derive(Debug, Default)]
+struct Hurry {
+    due: bool,
+    last: Option<Millis>,
+}
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// We end it with this; the reason is what people are told.
+    Sent(Notification, DownReason),
+    /// The peer ended it with this.
+    Received(Notification),
+    /// TCP ended.
+    Closed(CloseCause),
+}
+
+impl Failure {
+    pub(super) fn sent(notification: Notification) -> Self {
+        Failure::Sent(notification.clone(), DownReason::Sent(notification))
+    }
+
+    /// Any NOTIFICATION but Cease, in either direction.
+    pub(super) fn is_protocol_error(&self) -> bool {
+        match self {
+            Failure::Sent(n, _) | Failure::Received(n) => n.code != 6,
+            Failure::Closed(_) => false,
+        }
+    }
+}
+
+impl Session {
+    /// A session that is not started.
+    ///
+    /// `seed` spreads the timers; give each session another. `restarting`: families whose forwarding state survived
+    /// our own restart, announced with the R and F bits until [`Input::Restarting`] says otherwise (RFC 4724 §4.1);
+    /// [`AfiSet::EMPTY`] on a first start.
+    pub fn new(spec: PeerSpec, seed: u64, restarting: AfiSet) -> Self {
+        Session {
+            spec,
+            jitter: Jitter::new(seed),
+            state: State::Down,
+            helper: Helper::default(),
+            record: Record::default(),
+            restarting,
+            plain: false,
+            backoff: Backoff::default(),
+            hurry: Hurry::default(),
+        }
+    }
+
+    /// What the session was made with, as last reconfigured.
+    pub fn spec(&self) -> &PeerSpec {
+        &self.spec
+    }
+
+    /// Takes one input. What is to be done is appended to `out`, in order.
+    pub fn handle(&mut self, now: Millis, input: Input<'_>, out: &mut Vec<Output>) {
+        match input {
+            Input::Start => self.start(now, out),
+            Input::Stop(reason) => self.stop(now, reason, "", out),
+            Input::Shutdown(reason, text) => self.stop(now, reason, text, out),
+            Input::Reconfigure(next) => self.reconfigure(now, next, out),
+            Input::Restarting(families) => self.restarting = families,
+            Input::Connected(conn, ends) => self.connected(now, conn, ends, out),
+            Input::DialFailed(error) => self.dial_failed(now, error, out),
+            Input::Frame(conn, frame) => self.frame(now, conn, frame, out),
+            Input::BadFrame(conn, notification) => {
+                if self.stage(conn).is_some() {
+                    self.fail(now, conn, Failure::sent(notification), out);
+                }
+            }
+            Input::Closed(conn, cause) => self.fail(now, conn, Failure::Closed(cause), out),
+            Input::Unread(conn) => self.unread(now, conn),
+            Input::Wrote(conn) => self.wrote(conn),
+            Input::Blocked(conn) => self.blocked(now, conn),
+            Input::RequestRefresh(afi) => self.request_refresh(now, afi, out),
+            Input::Close(notification) => self.close(now, notification, out),
+            Input::Tick => self.tick(now, out),
+        }
+    }
+
+    /// When [`Input::Tick`] is next wanted.
+    pub fn deadline(&self) -> Option<Millis> {
+        let state = match &self.state {
+            State::Down => None,
+            State::Waiting(wait) => wait.timer().map(|t| t.until),
+            State::Opening(opening) => opening.deadline(),
+            State::Up(up) => up.deadline(),
+        };
+        earliest([state, self.helper.deadline()])
+    }
+
+    // ---- starting and stopping
+
+    fn start(&mut self, now: Millis, out: &mut Vec<Output>) {
+        if let State::Down = self.state {
+            self.record.since = now;
+            self.record.last = None;
+            self.open_up(now, out);
+        }
+    }
+
+    /// Goes to Opening with a dial at once, unless passive.
+    fn open_up(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let dial = if self.spec.next.passive { Dial::Off } else { self.dial(now, out) };
+        self.state = State::Opening(Opening { dial, incoming: None });
+    }
+
+    fn stop(&mut self, now: Millis, reason: StopReason, text: &str, out: &mut Vec<Output>) {
+        let cease = match reason {
+            StopReason::Deconfigured => Some(3),
+            StopReason::AdminDown => Some(2),
+            StopReason::AdminReset => Some(4),
+            StopReason::Reconfigured | StopReason::Exit => None,
+        };
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Down | State::Waiting(_) => {
+                self.drop_kept(reason, out);
+            }
+            State::Opening(opening) => {
+                if let Dial::Dialing(_) = opening.dial {
+                    out.push(Output::AbortDial);
+                }
+                for conn in [Conn::Active, Conn::Passive] {
+                    if opening.link(conn).is_some() {
+                        if let Some(subcode) = cease {
+                            self.notify(now, conn, codec::cease(subcode, text), out);
+                        }
+                        out.push(Output::Close(conn));
+                    }
+                }
+                self.drop_kept(reason, out);
+            }
+            State::Up(up) => self.stop_up(now, *up, reason, cease, text, out),
+        }
+        self.plain = false;
+        self.hurry = Hurry::default();
+        self.backoff = Backoff::default();
+        self.record.since = now;
+        self.note_down(now, DownReason::Stopped(reason), out);
+        if reason == StopReason::AdminReset {
+            self.open_up(now, out);
+        }
+    }
+
+    /// Routes kept for a peer that is away go with the session, but for the end of the process: that withdraws nothing.
+    fn drop_kept(&mut self, reason: StopReason, out: &mut Vec<Output>) {
+        if self.helper.clear() && reason != StopReason::Exit {
+            out.push(Output::Down);
+        }
+    }
+
+    fn reconfigure(&mut self, now: Millis, next: NextOpen, out: &mut Vec<Output>) {
+        let old = std::mem::replace(&mut self.spec.next, next);
+        let limit_changed = old.max_prefix != self.spec.next.max_prefix;
+        match &mut self.state {
+            State::Waiting(Wait::Limit(_)) if limit_changed => self.open_up(now, out),
+            State::Opening(opening) if self.spec.next.passive => match opening.dial {
+                Dial::Dialing(_) => {
+                    out.push(Output::AbortDial);
+                    opening.dial = Dial::Off;
+                }
+                Dial::Pause(_) => opening.dial = Dial::Off,
+                Dial::Off | Dial::Open(_) => {}
+            },
+            State::Opening(Opening { dial: Dial::Off, incoming: None }) => self.open_up(now, out),
+            State::Up(up) if limit_changed => {
+                // A limit that is new waits for the next session: what came before was not counted.
+                let rule = self.spec.next.max_prefix;
+                up.limit = up.limit.take().zip(rule).map(|(limit, rule)| limit.with_rule(rule));
+            }
+            State::Down | State::Waiting(_) | State::Opening(_) | State::Up(_) => {}
+        }
+    }
+
+    // ---- dialling
+
+    fn dial(&mut self, now: Millis, out: &mut Vec<Output>) -> Dial {
+        self.record.counters.dials += 1;
+        out.push(Output::Dial);
+        Dial::Dialing(Timer::jittered(now, self.spec.next.connect_retry, &mut self.jitter))
+    }
+
+    /// The next attempt after one that failed: after the connect delay, or at once where a collision took the last.
+    fn redial(&mut self, now: Millis, out: &mut Vec<Output>) -> Dial {
+        if self.spec.next.passive {
+            return Dial::Off;
+        }
+        let delay = Millis::secs(self.spec.next.connect_delay.max(1).into());
+        if std::mem::take(&mut self.hurry.due) && self.hurry.last.is_none_or(|at| now - at >= delay) {
+            self.hurry.last = Some(now);
+            return self.dial(now, out);
+        }
+        self.pause(now)
+    }
+
+    fn pause(&mut self, now: Millis) -> Dial {
+        Dial::Pause(Timer::jittered(now, self.spec.next.connect_delay, &mut self.jitter))
+    }
+
+    fn dial_failed(&mut self, now: Millis, error: DialError, out: &mut Vec<Output>) {
+        if let State::Opening(Opening { dial: Dial::Dialing(_), .. }) = self.state {
+            let dial = self.pause(now);
+            if let State::Opening(opening) = &mut self.state {
+                opening.dial = dial;
+            }
+            self.note_down(now, DownReason::Dial(error), out);
+        }
+    }
+
+    // ---- connections
+
+    fn connected(&mut self, now: Millis, conn: Conn, ends: Endpoints, out: &mut Vec<Output>) {
+        match (&mut self.state, conn) {
+            (State::Opening(Opening { dial: dial @ Dial::Dialing(_), .. }), Conn::Active) => {
+                *dial = Dial::Off;
+                out.push(Output::Accept(Conn::Active));
+                self.send_open(now, Conn::Active, Side::Us, ends, out);
+            }
+            (State::Opening(opening), Conn::Passive) => {
+                // The peer dials once at a time: it has given up the connection that stands in this slot, or forgotten it.
+                if opening.take(Conn::Passive).is_some() {
+                    self.notify(now, Conn::Passive, COLLISION, out);
+                    out.push(Output::Close(Conn::Passive));
+                }
+                out.push(Output::Accept(Conn::Passive));
+                self.send_open(now, Conn::Passive, Side::Peer, ends, out);
+                self.yield_to_incoming(now);
+                self.settle_held(now, out);
+            }
+            (State::Up(_), Conn::Passive) => self.challenge(now, ends, out),
+            // An attempt that was given up while it succeeded, or a peer that must wait (BGP-6).
+            _ => out.push(Output::Refuse(Bytes::new())),
+        }
+    }
+
+    /// A peer that has just dialled us is about to come up: no dial of ours crosses it for a moment.
+    fn yield_to_incoming(&mut self, now: Millis) {
+        let later = self.pause(now);
+        if let State::Opening(Opening { dial: dial @ Dial::Pause(_), .. }) = &mut self.state {
+            *dial = later;
+        }
+    }
+
+    /// Sends our OPEN on a connection whose slot is empty.
+    pub(super) fn send_open(
+        &mut self,
+        now: Millis,
+        conn: Conn,
+        by: Side,
+        ends: Endpoints,
+        out: &mut Vec<Output>,
+    ) {
+        let sent = self.our_open();
+        self.send(conn, Kind::Open, codec::open(&sent), out);
+        let hold = Timer::jittered(now, self.spec.next.open_hold, &mut self.jitter);
+        if let State::Opening(opening) = &mut self.state {
+            opening.put(conn, Link::OpenSent(OpenSent { by, ends, sent, hold }));
+        }
+    }
+
+    pub(super) fn our_open(&self) -> Open {
+        let mood = OpenMood { restarting: self.restarting, plain: self.plain };
+        build_open(&self.spec.open, &self.spec.next, mood)
+    }
+
+    /// What a connection is at; `None` if there is none in that slot.
+    pub(super) fn stage(&self, conn: Conn) -> Option<Stage> {
+        match &self.state {
+            State::Down | State::Waiting(_) => None,
+            State::Opening(opening) => opening.link(conn).map(Link::stage),
+            State::Up(up) if up.conn == conn => Some(Stage::Established),
+            State::Up(up) => up.challenger.as_ref().map(|_| Stage::Challenger),
+        }
+    }
+
+    fn frame(&mut self, now: Millis, conn: Conn, frame: &[u8], out: &mut Vec<Output>) {
+        let Some(stage) = self.stage(conn) else { return };
+        let kind = match codec::kind(frame) {
+            Ok(kind) => kind,
+            Err(notification) => return self.fail(now, conn, Failure::sent(notification), out),
+        };
+        self.record.counters.received.count(kind);
+        if let Err(notification) = admit(stage, kind) {
+            return self.fail(now, conn, Failure::sent(notification), out);
+        }
+        match (stage, kind) {
+            (_, Kind::Notification) => {
+                self.fail(now, conn, Failure::Received(codec::read_notification(frame)), out);
+            }
+            (Stage::Challenger | Stage::OpenSent, _) => match codec::read_open(frame) {
+                Ok(open) if stage == Stage::Challenger => self.challenger_opened(now, conn, open, out),
+                Ok(open) => self.opened(now, conn, open, out),
+                Err(notification) => self.fail(now, conn, Failure::sent(notification), out),
+            },
+            (Stage::OpenConfirm, _) => self.confirmed(now, conn, out),
+            (Stage::Held, Kind::Keepalive) => {}
+            (Stage::Held, _) => {
+                // The peer holds this connection for Established, so it is.
+                self.establish(now, conn, out);
+                self.established_frame(now, frame, out);
+            }
+            (Stage::Established, _) => self.established_frame(now, frame, out),
+        }
+    }
+
+    /// The peer's OPEN has come.
+    fn opened(&mut self, now: Millis, conn: Conn, open: Open, out: &mut Vec<Output>) {
+        let State::Opening(opening) = &mut self.state else { return };
+        let link = match opening.take(conn) {
+            Some(Link::OpenSent(link)) => link,
+            Some(link) => return opening.put(conn, link),
+            None => return,
+        };
+        let agreed = match negotiate(&self.spec.open, &link.sent, open, conn, link.ends) {
+            Ok(agreed) => agreed,
+            Err(refused) => {
+                opening.put(conn, Link::OpenSent(link));
+                let failure = Failure::Sent(refused.notification, refused.reason);
+                return self.fail(now, conn, failure, out);
+            }
+        };
+        let other_conn = other(conn);
+        let standing = match (opening.link(other_conn), &opening.dial) {
+            (Some(Link::OpenSent(_)), _) => Some(Other::OpenSent),
+            (Some(Link::OpenConfirm(other)), _) if other.held.is_some() => Some(Other::Held(other.by)),
+            (Some(Link::OpenConfirm(other)), _) => Some(Other::OpenConfirm(other.by)),
+            (None, Dial::Pause(_) | Dial::Dialing(_)) if conn == Conn::Passive => Some(Other::Dialing),
+            (None, _) => None,
+        };
+        let strong = self.dominant(&agreed);
+        match standing.map_or(Verdict::KeepBoth, |other| on_open(link.by, other, strong)) {
+            Verdict::KeepBoth | Verdict::TakeOver => {}
+            Verdict::DropOtherQuietly => {
+                self.give_up_dial(out);
+            }
+            Verdict::DropOther => self.drop_for_collision(now, other_conn, out),
+            Verdict::DropThis => {
+                self.hurry.due = true;
+                self.notify(now, conn, COLLISION, out);
+                out.push(Output::Close(conn));
+                return;
+            }
+        }
+        self.confirm(now, conn, link.by, agreed, out);
+    }
+
+    /// Stops dialling, because the peer's connection has got further.
+    fn give_up_dial(&mut self, out: &mut Vec<Output>) {
+        let State::Opening(opening) = &mut self.state else { return };
+        if let Dial::Dialing(_) = opening.dial {
+            out.push(Output::AbortDial);
+            self.hurry.due = true;
+        }
+        if let Dial::Dialing(_) | Dial::Pause(_) = opening.dial {
+            opening.dial = Dial::Off;
+        }
+    }
+
+    /// Closes the connection in this slot with Cease/7, if there is one.
+    fn drop_for_collision(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
+        let State::Opening(opening) = &mut self.state else { return };
+        if opening.take(conn).is_some() {
+            self.hurry.due = true;
+            self.notify(now, conn, COLLISION, out);
+            out.push(Output::Close(conn));
+        }
+    }
+
+    /// OpenConfirm: answers the peer's OPEN with a KEEPALIVE.
+    pub(super) fn confirm(
+        &mut self,
+        now: Millis,
+        conn: Conn,
+        by: Side,
+        agreed: Agreed,
+        out: &mut Vec<Output>,
+    ) {
+        self.send(conn, Kind::Keepalive, codec::keepalive(), out);
+        let hold_time = agreed.public.hold_time;
+        let hold = if hold_time == 0 { self.spec.next.open_hold } else { hold_time };
+        let hold = Timer::jittered(now, hold, &mut self.jitter);
+        let keepalive = self.keepalive_timer(now, hold_time);
+        let link = OpenConfirm { by, agreed: Box::new(agreed), hold, keepalive, held: None };
+        if let State::Opening(opening) = &mut self.state {
+            opening.put(conn, Link::OpenConfirm(link));
+        }
+    }
+
+    /// A third of the hold time, or what is configured (PEER-61); none without a hold time (RFC 4271 §4.4).
+    pub(super) fn keepalive_timer(&mut self, now: Millis, hold_time: u16) -> Option<Timer> {
+        let interval = self.spec.next.keepalive.unwrap_or(hold_time / 3);
+        (hold_time != 0).then(|| Timer::jittered(now, interval, &mut self.jitter))
+    }
+
+    fn dominant(&self, agreed: &Agreed) -> Side {
+        let us = (self.spec.open.router_id, self.spec.open.local_asn);
+        dominant(us, (agreed.public.peer_id, agreed.public.peer_asn))
+    }
+
+    /// The peer's KEEPALIVE has come in OpenConfirm.
+    fn confirmed(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
+        let State::Opening(opening) = &self.state else { return };
+        let Some(Link::OpenConfirm(link)) = opening.link(conn) else { return };
+        let waits = match opening.link(other(conn)) {
+            Some(Link::OpenSent(other)) => holds_back(link.by, other.by, self.dominant(&link.agreed)),
+            Some(Link::OpenConfirm(_)) | None => false,
+        };
+        if !waits {
+            return self.establish(now, conn, out);
+        }
+        if let State::Opening(opening) = &mut self.state
+            && let Some(Link::OpenConfirm(link)) = opening.link_mut(conn)
+        {
+            link.held = Some(now + HOLD_BACK);
+        }
+    }
+
+    /// Promotes a connection that waited for another which is gone.
+    fn settle_held(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let State::Opening(opening) = &self.state else { return };
+        for conn in [Conn::Active, Conn::Passive] {
+            let held = opening.link(conn).is_some_and(|link| link.stage() == Stage::Held);
+            if held && opening.link(other(conn)).is_none() {
+                return self.establish(now, conn, out);
+            }
+        }
+    }
+
+    fn establish(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
+        self.give_up_dial(out);
+        self.drop_for_collision(now, other(conn), out);
+        let State::Opening(opening) = &mut self.state else { return };
+        let link = match opening.take(conn) {
+            Some(Link::OpenConfirm(link)) => link,
+            Some(link) => return opening.put(conn, link),
+            None => return,
+        };
+        self.hurry.due = false;
+        let hold_time = link.agreed.public.hold_time;
+        let hold = (hold_time != 0).then(|| Timer::jittered(now, hold_time, &mut self.jitter));
+        out.push(Output::Up(Box::new(link.agreed.public.clone())));
+        for afi in self.helper.regained(now, link.agreed.preserved).iter() {
+            out.push(Output::SweepStale(afi));
+        }
+        self.state = State::Up(Box::new(Up::new(
+            conn,
+            now,
+            link.agreed,
+            hold,
+            link.keepalive,
+            self.spec.next.max_prefix.map(PrefixLimit::new),
+        )));
+        self.record.since = now;
+        self.record.last = None;
+        self.record.counters.established += 1;
+        self.note(now, Event::Established, out);
+    }
+
+    // ---- ends
+
+    /// A connection is over, whatever it was at.
+    pub(super) fn fail(&mut self, now: Millis, conn: Conn, failure: Failure, out: &mut Vec<Output>) {
+        match self.stage(conn) {
+            None => {}
+            Some(Stage::Established) => self.lose(now, failure, out),
+            Some(Stage::Challenger) => self.drop_challenger(now, failure, out),
+            Some(Stage::OpenSent | Stage::OpenConfirm | Stage::Held) => {
+                self.fail_opening(now, conn, failure, out);
+            }
+        }
+    }
+
+    fn fail_opening(&mut self, now: Millis, conn: Conn, failure: Failure, out: &mut Vec<Output>) {
+        let State::Opening(opening) = &mut self.state else { return };
+        let had_capabilities = match opening.take(conn) {
+            Some(Link::OpenSent(link)) => !link.sent.capabilities.is_empty(),
+            Some(Link::OpenConfirm(_)) | None => false,
+        };
+        let rest = opening.link(other(conn)).map(Link::stage);
+        let collision = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 7));
+        let hard = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 9));
+        let without = had_capabilities && self.tries_without_capabilities(&failure);
+        let error = failure.is_protocol_error() && !without;
+        let reason = self.finish(now, conn, failure, out);
+        if let Some(rest) = rest {
+            if !collision {
+                self.note_down(now, reason, out);
+            }
+            if rest == Stage::OpenSent && conn == Conn::Active {
+                let dial = if self.spec.next.passive { Dial::Off } else { self.pause(now) };
+                if let State::Opening(opening) = &mut self.state {
+                    opening.dial = dial;
+                }
+            }
+            return self.settle_held(now, out);
+        }
+        self.note_down(now, reason, out);
+        if (error || hard) && self.helper.clear() {
+            // The peer is there and is not what it was: its routes do not wait for the restart timer (BGP-32, W54).
+            out.push(Output::Down);
+        }
+        self.plain = without;
+        if error {
+            return self.error_wait(now);
+        }
+        if let State::Opening(Opening { dial: Dial::Off, .. }) = self.state {
+            let dial = self.redial(now, out);
+            if let State::Opening(opening) = &mut self.state {
+                opening.dial = dial;
+            }
+        }
+    }
+
+    /// The peer refused our OPEN for its capabilities, and can do without (BGP-15).
+    fn tries_without_capabilities(&self, failure: &Failure) -> bool {
+        use crate::prefix::Afi;
+        matches!(failure, Failure::Received(n) if n.code == 2 && matches!(n.subcode, 4 | 7))
+            && self.spec.open.families == AfiSet::only(Afi::Ipv4)
+            && self.spec.open.peer_asn.0 <= 65535
+    }
+
+    pub(super) fn error_wait(&mut self, now: Millis) {
+        let secs = self.backoff.next(now, &self.spec.next);
+        self.plain = false;
+        self.record.since = now;
+        self.state = State::Waiting(Wait::Error(Timer::jittered(now, secs, &mut self.jitter)));
+    }
+
+    /// Sends what a failure wants sent, closes what it wants closed, and gives the reason to tell.
+    pub(super) fn finish(
+        &mut self,
+        now: Millis,
+        conn: Conn,
+        failure: Failure,
+        out: &mut Vec<Output>,
+    ) -> DownReason {
+        match failure {
+            Failure::Sent(notification, reason) => {
+                self.notify(now, conn, notification, out);
+                out.push(Output::Close(conn));
+                reason
+            }
+            Failure::Received(notification) => {
+                out.push(Output::Close(conn));
+                self.record.notified = Some((now, notification.clone()));
+                DownReason::Received(notification)
+            }
+            Failure::Closed(cause) => DownReason::Closed(cause),
+        }
+    }
+
+    fn close(&mut self, now: Millis, notification: Notification, out: &mut Vec<Output>) {
+        match &self.state {
+            State::Down | State::Waiting(_) => {}
+            State::Up(_) => self.lose(now, Failure::sent(notification), out),
+            State::Opening(_) => {
+                for conn in [Conn::Active, Conn::Passive] {
+                    self.fail(now, conn, Failure::sent(notification.clone()), out);
+                }
+            }
+        }
+    }
+
+    /// What remains after an established session has ended without a protocol error.
+    pub(super) fn reopen(
+        &mut self,
+        now: Millis,
+        challenger: Option<(Conn, Endpoints)>,
+        out: &mut Vec<Output>,
+    ) {
+        self.plain = false;
+        self.record.since = now;
+        self.state = State::Opening(Opening { dial: Dial::Off, incoming: None });
+        if let Some((conn, ends)) = challenger {
+            self.send_open(now, conn, Side::Peer, ends, out);
+        }
+        if let State::Opening(Opening { dial: Dial::Off, .. }) = self.state {
+            let dial = self.redial(now, out);
+            if let State::Opening(opening) = &mut self.state {
+                opening.dial = dial;
+            }
+        }
+    }
+
+    /// The session moves to a new connection of the peer, whose OPEN has come.
+    pub(super) fn replace_by(
+        &mut self,
+        now: Millis,
+        conn: Conn,
+        ends: Endpoints,
+        agreed: Agreed,
+        out: &mut Vec<Output>,
+    ) {
+        self.send_open(now, conn, Side::Peer, ends, out);
+        self.confirm(now, conn, Side::Peer, agreed, out);
+        self.give_up_dial(out);
+    }
+
+    // ---- time
+
+    fn tick(&mut self, now: Millis, out: &mut Vec<Output>) {
+        match self.helper.tick(now) {
+            Some(Expired::Gone) => {
+                out.push(Output::Down);
+                self.note(now, Event::RestartTimedOut, out);
+            }
+            Some(Expired::Stale(families)) => {
+                for afi in families.iter() {
+                    out.push(Output::SweepStale(afi));
+                }
+            }
+            None => {}
+        }
+        match &self.state {
+            State::Down => {}
+            State::Waiting(wait) => {
+                if wait.timer().is_some_and(|timer| timer.is_due(now)) {
+                    self.record.since = now;
+                    self.open_up(now, out);
+                }
+            }
+            State::Opening(_) => {
+                self.tick_dial(now, out);
+                self.tick_link(now, Conn::Active, out);
+                self.tick_link(now, Conn::Passive, out);
+            }
+            State::Up(_) => self.tick_up(now, out),
+        }
+    }
+
+    fn tick_dial(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let State::Opening(opening) = &self.state else { return };
+        match opening.dial {
+            Dial::Dialing(timer) if timer.is_due(now) => {
+                out.push(Output::AbortDial);
+                self.note_down(now, DownReason::Dial(DialError::Timeout), out);
+            }
+            Dial::Pause(timer) if timer.is_due(now) => {}
+            _ => return,
+        }
+        let dial = self.dial(now, out);
+        if let State::Opening(opening) = &mut self.state {
+            opening.dial = dial;
+        }
+    }
+
+    fn tick_link(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
+        let State::Opening(opening) = &self.state else { return };
+        match opening.link(conn) {
+            Some(Link::OpenSent(link)) if link.hold.is_due(now) => self.hold_expired(now, conn, out),
+            Some(Link::OpenConfirm(link)) => {
+                if link.held.is_some_and(|until| until <= now) {
+                    // Nothing has shown what the peer kept: an OPEN on the stronger connection is the better sign.
+                    match opening.link(other(conn)) {
+                        Some(Link::OpenConfirm(_)) => self.drop_for_collision(now, conn, out),
+                        Some(Link::OpenSent(_)) | None => self.establish(now, conn, out),
+                    }
+                } else if link.hold.is_due(now) {
+                    self.hold_expired(now, conn, out);
+                } else if link.keepalive.is_some_and(|timer| timer.is_due(now)) {
+                    let hold_time = link.agreed.public.hold_time;
+                    self.send(conn, Kind::Keepalive, codec::keepalive(), out);
+                    let timer = self.keepalive_timer(now, hold_time);
+                    if let State::Opening(opening) = &mut self.state
+                        && let Some(Link::OpenConfirm(link)) = opening.link_mut(conn)
+                    {
+                        link.keepalive = timer;
+                    }
+                }
+            }
+            Some(Link::OpenSent(_)) | None => {}
+        }
+    }
+
+    pub(super) fn hold_expired(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
+        let failure = Failure::Sent(Notification::new(4, 0), DownReason::HoldExpired);
+        self.fail(now, conn, failure, out);
+    }
+
+    // ---- telling
+
+    /// Hands bytes to the connection and counts them.
+    pub(super) fn send(&mut self, conn: Conn, kind: Kind, bytes: Bytes, out: &mut Vec<Output>) {
+        self.record.counters.sent.count(kind);
+        out.push(Output::Send(conn, bytes));
+    }
+
+    pub(super) fn notify(
+        &mut self,
+        now: Millis,
+        conn: Conn,
+        notification: Notification,
+        out: &mut Vec<Output>,
+    ) {
+        self.send(conn, Kind::Notification, codec::notification(&notification), out);
+        self.record.notifying = Some((now, notification));
+    }
+
+    pub(super) fn note(&mut self, now: Millis, event: Event, out: &mut Vec<Output>) {
+        self.record.history.push(now, event.clone());
+        out.push(Output::Event(event));
+    }
+
+    /// Remembers why the session is down. The same reason again is no news: a peer that is away for a day gives one line.
+    pub(super) fn note_down(&mut self, now: Millis, reason: DownReason, out: &mut Vec<Output>) {
+        if self.record.last.as_ref() != Some(&reason) {
+            self.record.last = Some(reason.clone());
+            self.note(now, Event::Down(reason), out);
+        }
+    }
+}

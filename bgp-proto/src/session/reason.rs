@@ -1,0 +1,82 @@
+//! Reasons in words (design: every down peer has a typed reason that a human understands).
+//!
+//! Owns: the texts. Never: decides; what a stranger wrote is escaped by [`Notification`]'s own text (W52).
+
+use std::fmt;
+
+use crate::session::{CloseCause, DialError, DownReason, Event, StopReason};
+
+impl fmt::Display for DialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DialError::Refused => f.write_str("connection refused: nothing listens at the peer's BGP port"),
+            DialError::Timeout => f.write_str(
+                "no answer to SYN: a firewall, a host that is down, or a TCP MD5 password that differs",
+            ),
+            DialError::HostUnreachable => f.write_str("no route to host"),
+            DialError::NetworkUnreachable => f.write_str("network is unreachable"),
+            DialError::SourceUnavailable => f.write_str("the source address is not on this node"),
+            DialError::Os(errno) => write!(f, "cannot connect: error {errno}"),
+        }
+    }
+}
+
+impl fmt::Display for CloseCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseCause::Eof => f.write_str("connection closed by the peer without NOTIFICATION"),
+            CloseCause::Reset => f.write_str("connection reset by the peer"),
+            CloseCause::Os(errno) => write!(f, "connection lost: error {errno}"),
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StopReason::Deconfigured => "the peer is no longer configured",
+            StopReason::Reconfigured => "the session's parameters changed",
+            StopReason::Exit => "calico-bgpd stops",
+            StopReason::AdminDown => "disabled by an operator",
+            StopReason::AdminReset => "restarted by an operator",
+        })
+    }
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DownReason::Idle => f.write_str("nothing has been tried yet"),
+            DownReason::Dial(error) => error.fmt(f),
+            DownReason::Closed(cause) => cause.fmt(f),
+            DownReason::Sent(n) => write!(f, "we sent {}/{}: {n}", n.code, n.subcode),
+            DownReason::Received(n) => write!(f, "the peer sent {}/{}: {n}", n.code, n.subcode),
+            DownReason::AsMismatch { expected, got } => {
+                write!(f, "the peer is AS {got}, configured is AS {expected}")
+            }
+            DownReason::Restarted => f.write_str("the peer opened a new connection: it has restarted"),
+            DownReason::HoldExpired => f.write_str("hold timer expired: nothing was heard from the peer"),
+            DownReason::SendHoldExpired => {
+                f.write_str("send hold timer expired: the peer has not taken what we send")
+            }
+            DownReason::Stopped(reason) => reason.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Established => f.write_str("established"),
+            Event::Down(reason) => write!(f, "down: {reason}"),
+            Event::PeerRestarting(_) => f.write_str("the peer restarts; its routes are kept"),
+            Event::RestartTimedOut => {
+                f.write_str("the peer did not come back within its restart time; its routes are gone")
+            }
+            Event::PrefixLimit { afi, limit, closed: true } => {
+                write!(f, "more than {limit} {afi} prefixes: the session is closed")
+            }
+            Event::PrefixLimit { afi, limit, closed: false } => write!(f, "more than {limit} {afi} prefixes"),
+        }
+    }
+}
