@@ -70,8 +70,8 @@ pub(super) enum Dial {
 /// A connection on which the session is not up yet.
 #[derive(Debug)]
 pub(super) enum Link {
-    OpenSent(OpenSent),
-    OpenConfirm(OpenConfirm),
+    OpenSent(Box<OpenSent>),
+    OpenConfirm(Box<OpenConfirm>),
 }
 
 /// Our OPEN is out.
@@ -100,8 +100,8 @@ impl Link {
     pub(super) fn stage(&self) -> Stage {
         match self {
             Link::OpenSent(_) => Stage::OpenSent,
-            Link::OpenConfirm(OpenConfirm { held: None, .. }) => Stage::OpenConfirm,
-            Link::OpenConfirm(OpenConfirm { held: Some(_), .. }) => Stage::Held,
+            Link::OpenConfirm(link) if link.held.is_some() => Stage::Held,
+            Link::OpenConfirm(_) => Stage::OpenConfirm,
         }
     }
 

@@ -326,7 +326,7 @@ impl Session {
         self.send(conn, Kind::Open, codec::open(&sent), out);
         let hold = Timer::jittered(now, self.spec.next.open_hold, &mut self.jitter);
         if let State::Opening(opening) = &mut self.state {
-            opening.put(conn, Link::OpenSent(OpenSent { by, ends, sent, hold }));
+            opening.put(conn, Link::OpenSent(Box::new(OpenSent { by, ends, sent, hold })));
         }
     }
 
@@ -454,7 +454,7 @@ impl Session {
         let keepalive = self.keepalive_timer(now, hold_time);
         let link = OpenConfirm { by, agreed: Box::new(agreed), hold, keepalive, held: None };
         if let State::Opening(opening) = &mut self.state {
-            opening.put(conn, Link::OpenConfirm(link));
+            opening.put(conn, Link::OpenConfirm(Box::new(link)));
         }
     }
 

@@ -293,6 +293,7 @@ pub enum CloseCause {
 
 /// What a session tells its shell, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "UPDATEs are what almost every output is")]
 pub enum Output {
     /// Open a TCP connection to the peer ([`PeerSpec::transport`], [`NextOpen::source`]).
     Dial,
