@@ -1,44 +1,77 @@
-//! Passwords of sessions.
+//! TCP MD5 keys of sessions: from a reference to the bytes, or what happens without them.
 //!
-//! Owns: how a reference to a Secret becomes a key (PEER-80, PEER-82, DS-40, D5).
+//! Owns: PEER-80 to PEER-83, PEER-85. A missing key leaves the session unsigned and is a problem, as the incumbent does
+//! but never silently; with `strict` the session stays down. A key that disappears while it is in use stays in use in
+//! both modes ([`retain_keys`]). Never: reads Secrets from anywhere but the snapshot, or prints a key.
 
 use super::compile::{Inputs, Problems};
-use super::{Auth, Secret};
+use super::{Auth, DesiredState};
 use crate::datastore::model::{NamespacedName, SecretKeyRef, Severity};
 
-/// Longest key that TCP MD5 can have in Linux.
+/// Namespace of password Secrets where `NAMESPACE` is not set (DS-40).
+pub const DEFAULT_SECRET_NAMESPACE: &str = "kube-system";
+/// Longest key that the kernel takes (TCP_MD5SIG_MAXKEYLEN), in bytes.
 const MAX_KEY: usize = 80;
 
-/// The key that `reference` leads to. Where there is none the session is not signed, as in the incumbent, but never
-/// silently; with `strict` it stays down.
-pub(super) fn password(
+/// The key that `field` of `resource` refers to.
+pub(super) fn of(
     inputs: &Inputs<'_>,
-    reference: &SecretKeyRef,
+    password: Option<&SecretKeyRef>,
     resource: &str,
     field: &str,
     problems: &mut Problems,
 ) -> Auth {
+    let Some(from) = password else { return Auth::None };
     let namespace = match inputs.facts.secret_namespace.as_str() {
-        "" => "kube-system",
-        set => set,
+        "" => DEFAULT_SECRET_NAMESPACE,
+        namespace => namespace,
     };
-    let name = NamespacedName { namespace: namespace.to_owned(), name: reference.name.clone() };
-    let bytes = inputs.snapshot.secrets.get(&name).map(|secret| secret.data.get(&reference.key));
-    let why = match bytes {
-        Some(Some(bytes)) if (1..=MAX_KEY).contains(&bytes.expose().len()) => {
-            return Auth::Key { from: reference.clone(), key: Secret::new(bytes.expose().to_vec()) };
+    let name = NamespacedName { namespace: namespace.to_owned(), name: from.name.clone() };
+    let secret = inputs.snapshot.secrets.get(&name);
+    let key = secret.and_then(|secret| secret.data.get(&from.key));
+    let missing = match (secret, key) {
+        (None, _) => format!("there is no Secret/{name}"),
+        (Some(_), None) => format!("Secret/{name} has no key {:?}", from.key),
+        (Some(_), Some(key)) if key.expose().is_empty() => {
+            format!("{:?} of Secret/{name} is empty", from.key)
         }
-        Some(Some(bytes)) if bytes.expose().is_empty() => {
-            format!("{} of Secret/{name} is empty", reference.key)
+        (Some(_), Some(key)) if key.expose().len() > MAX_KEY => {
+            let why = format!(
+                "{:?} of Secret/{name} has {} bytes, and TCP MD5 takes {MAX_KEY}: the session stays down",
+                from.key,
+                key.expose().len()
+            );
+            problems.add(Severity::Error, resource, field, why);
+            return Auth::Withheld(from.clone());
         }
-        Some(Some(bytes)) => {
-            let length = bytes.expose().len();
-            format!("{} of Secret/{name} has {length} bytes, and TCP MD5 takes {MAX_KEY}", reference.key)
+        (Some(_), Some(key)) => {
+            if key.expose().ends_with(b"\n") {
+                let why =
+                    format!("{:?} of Secret/{name} ends in a newline, which is part of the key", from.key);
+                problems.add(Severity::Warning, resource, field, why);
+            }
+            return Auth::Key { from: from.clone(), key: key.clone() };
         }
-        Some(None) => format!("Secret/{name} has no key {}", reference.key),
-        None => format!("there is no Secret/{name}"),
     };
-    let effect = if inputs.facts.strict { "the sessions stay down" } else { "the sessions are not signed" };
-    problems.add(Severity::Error, resource, field, format!("{why}: {effect}"));
-    Auth::Missing(reference.clone())
+    let (then, auth) = if inputs.facts.strict {
+        ("stay down (strict)", Auth::Withheld(from.clone()))
+    } else {
+        ("are not signed", Auth::Missing(from.clone()))
+    };
+    let why = format!("{missing}: sessions that have a key of it already keep it, others {then}");
+    problems.add(Severity::Error, resource, field, why);
+    auth
+}
+
+/// Gives sessions whose key has disappeared the key that they had, as long as they refer to the same one (design: a
+/// Secret that disappears while in use keeps its last content).
+pub fn retain_keys(old: &DesiredState, new: &mut DesiredState) {
+    for (name, peer) in &mut new.peers {
+        let (Auth::Missing(wanted) | Auth::Withheld(wanted)) = &peer.auth else { continue };
+        if let Some(Auth::Key { from, key }) = old.peers.get(name).map(|old| &old.auth)
+            && from == wanted
+        {
+            peer.auth = Auth::Key { from: from.clone(), key: key.clone() };
+        }
+    }
 }

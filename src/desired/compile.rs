@@ -9,7 +9,11 @@ use std::net::IpAddr;
 use bgp_proto::{Afi, V4, V6};
 
 use super::identity::{self, Fields};
-use super::{ClusterRelease, ClusterRoutes, DesiredState, FamilyIntent, NodeFacts, kernel, origin, peers};
+use super::peers::Programs;
+use super::{
+    ClusterRelease, ClusterRoutes, DesiredState, FamilyIntent, LocalNode, NodeFacts, Peer, bgp_peers, kernel,
+    origin, peers,
+};
 use crate::datastore::model::{BgpConfiguration, BindMode, Node, Problem, ProgramClusterRoutes, Severity};
 use crate::datastore::snapshot::Snapshot;
 
@@ -104,8 +108,8 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     let v4 = family::<V4>(&inputs, &mut problems);
     let v6 = family::<V6>(&inputs, &mut problems);
     let mut sessions = BTreeMap::new();
-    peers::mesh::<V4>(&inputs, &node, v4.priority, &mut sessions, &mut problems);
-    peers::mesh::<V6>(&inputs, &node, v6.priority, &mut sessions, &mut problems);
+    sessions_of::<V4>(&inputs, &node, v4.priority, &mut sessions, &mut problems);
+    sessions_of::<V6>(&inputs, &node, v6.priority, &mut sessions, &mut problems);
     let addresses = [node.ipv4.map(|a| IpAddr::from(a.addr)), node.ipv6.map(|a| IpAddr::from(a.addr))];
     let listen =
         addresses.into_iter().flatten().map(|a| (Afi::of(a), identity::listen(&inputs, a))).collect();
@@ -121,6 +125,19 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     })
 }
 
+/// One family's sessions: the mesh, then what BGPPeers ask for, which takes the place of mesh sessions (PEER-18).
+fn sessions_of<F: Fields>(
+    inputs: &Inputs<'_>,
+    node: &LocalNode,
+    priority: Option<u32>,
+    sessions: &mut BTreeMap<String, Peer>,
+    problems: &mut Problems,
+) {
+    let mut programs = Programs::new(inputs, priority);
+    peers::mesh::<F>(inputs, node, &mut programs, sessions, problems);
+    bgp_peers::explicit::<F>(inputs, node, &mut programs, sessions, problems);
+}
+
 /// One family's own routes and kernel rules.
 fn family<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> FamilyIntent<F> {
     FamilyIntent {
@@ -132,20 +149,11 @@ fn family<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> FamilyInte
 }
 
 /// Why something is a problem that is understood but not done.
-const NOT_YET: &str = "has no effect yet: calico-bgpd does not do this so far";
+pub(super) const NOT_YET: &str = "has no effect yet: calico-bgpd does not do this so far";
 
 /// One problem for each resource that asks for what is not done.
 fn not_built_yet(inputs: &Inputs<'_>, problems: &mut Problems) {
     configurations(inputs, problems);
-    for (name, peer) in &inputs.snapshot.peers {
-        let remote = [
-            ("spec.localWorkloadSelector", peer.local_workload_selector.is_some()),
-            ("spec.peerSelector", peer.peer_selector.is_some()),
-            ("spec.peerIP", true),
-        ];
-        let field = set(remote).first().copied().unwrap_or_default();
-        problems.add(Severity::Error, format!("BGPPeer/{name}"), field, NOT_YET);
-    }
     for (name, filter) in &inputs.snapshot.filters {
         let fields = set([
             ("spec.importV4", !filter.import_v4.is_empty()),

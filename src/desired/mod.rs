@@ -6,7 +6,7 @@
 //! | module | rules |
 //! |---|---|
 //! | `identity` | own AS, router id, listening, the cluster's release (NODE-4 to NODE-42, REL-1 to REL-3) |
-//! | `peers`, `auth` | sessions (PEER-*) and their passwords |
+//! | `peers`, `bgp_peers`, `auth` | sessions of the mesh and of BGPPeers (PEER-*), and their passwords |
 //! | `origin` | routes that this node originates (FILT-2, FILT-41) |
 //! | `programs` | import and export (FILT-10, FILT-20 to FILT-40) |
 //! | `kernel` | what is written to the kernel (KERN-1 to KERN-20) |
@@ -15,6 +15,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod auth;
+mod bgp_peers;
 mod compile;
 mod diff;
 mod identity;
@@ -27,6 +28,7 @@ mod render;
 mod tests;
 pub mod view;
 
+pub use auth::{DEFAULT_SECRET_NAMESPACE, retain_keys};
 pub use compile::{Unready, compile};
 pub use diff::{PeerChange, Plan, diff};
 pub use identity::{ReleaseTextError, router_id_hash};
@@ -40,7 +42,7 @@ use std::sync::Arc;
 use bgp_proto::session::PeerSpec;
 use bgp_proto::{Afi, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
 
-use crate::datastore::model::{NodeAddress, Problem, SecretKeyRef};
+use crate::datastore::model::{NodeAddress, Problem, SecretBytes, SecretKeyRef};
 use crate::policy::program::Program;
 
 /// What the process knows of its node beside the datastore: settings that were read once at start.
@@ -199,40 +201,12 @@ pub enum Auth {
         /// Where it comes from.
         from: SecretKeyRef,
         /// Raw bytes.
-        key: Secret,
+        key: SecretBytes,
     },
-    /// A password is asked for and cannot be had: unsigned, with a Problem (PEER-82); in `strict` the session stays down.
+    /// A password is asked for and cannot be had: the session is unsigned, with a Problem (PEER-82).
     Missing(SecretKeyRef),
-}
-
-/// Bytes that must not be printed; wiped on drop.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
-
-impl Secret {
-    /// Takes the bytes.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Secret(bytes)
-    }
-
-    /// The bytes.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.fill(0);
-        // Keeps the wipe from being optimised away as a dead store.
-        std::hint::black_box(&self.0);
-    }
+    /// A password is asked for and cannot be had, and `strict` is on: the session stays down, with a Problem.
+    Withheld(SecretKeyRef),
 }
 
 /// How routes to and from a peer are treated.

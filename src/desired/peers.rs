@@ -1,7 +1,8 @@
-//! Which sessions this node has.
+//! Sessions of the full mesh, and what all sessions share.
 //!
 //! Owns: the full mesh (PEER-10 to PEER-17), session names (PEER-3), what a session machine is given (PEER-61,
 //! PEER-69).
+//! Sessions that BGPPeers ask for are in [`bgp_peers`](super::bgp_peers).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,15 +11,14 @@ use std::sync::Arc;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 use bgp_proto::{Afi, AfiSet};
 
-use super::auth::password;
 use super::compile::{Inputs, Problems};
 use super::identity::{Fields, asn_of, listen_port};
-use super::{Auth, LocalNode, NextHopRule, Peer, PeerClass, Treatment, programs};
+use super::{LocalNode, NextHopRule, Peer, PeerClass, Treatment, auth, programs};
 use crate::datastore::model::{Node, Severity};
 use crate::policy::program::Program;
 
 /// TTL of a session without TTL security (PEER-62).
-const TTL: u8 = 64;
+pub(super) const TTL: u8 = 64;
 /// Largest restart time that the capability can carry (RFC 4724 §3: 12 bits).
 const MAX_RESTART_TIME: u16 = 4095;
 
@@ -34,7 +34,7 @@ pub(super) fn name(class: PeerClass, address: IpAddr) -> String {
 }
 
 /// Programs that sessions share, made when first asked for.
-struct Programs<'a, 'b> {
+pub(super) struct Programs<'a, 'b> {
     inputs: &'a Inputs<'b>,
     priority: Option<u32>,
     import: Option<Arc<Program>>,
@@ -42,12 +42,19 @@ struct Programs<'a, 'b> {
     external: Option<Arc<Program>>,
 }
 
-impl Programs<'_, '_> {
-    fn import(&mut self) -> Arc<Program> {
+impl<'a, 'b> Programs<'a, 'b> {
+    /// For a family whose normal route priority this is.
+    pub(super) fn new(inputs: &'a Inputs<'b>, priority: Option<u32>) -> Self {
+        Programs { inputs, priority, import: None, internal: None, external: None }
+    }
+
+    /// The import program of sessions without filters.
+    pub(super) fn import(&mut self) -> Arc<Program> {
         self.import.get_or_insert_with(|| programs::import(self.priority).into()).clone()
     }
 
-    fn export<F: Fields>(&mut self, internal: bool) -> Arc<Program> {
+    /// The export program of internal or external sessions without filters.
+    pub(super) fn export<F: Fields>(&mut self, internal: bool) -> Arc<Program> {
         let made = if internal { &mut self.internal } else { &mut self.external };
         made.get_or_insert_with(|| programs::export::<F>(self.inputs, self.priority, internal).into()).clone()
     }
@@ -57,7 +64,7 @@ impl Programs<'_, '_> {
 pub(super) fn mesh<F: Fields>(
     inputs: &Inputs<'_>,
     local: &LocalNode,
-    priority: Option<u32>,
+    shared: &mut Programs<'_, '_>,
     sessions: &mut BTreeMap<String, Peer>,
     problems: &mut Problems,
 ) {
@@ -72,11 +79,11 @@ pub(super) fn mesh<F: Fields>(
     if !in_mesh(inputs.local) {
         return;
     }
-    let restart_time = restart_time(inputs, problems);
-    let auth = inputs.global.mesh_password.as_ref().map_or(Auth::None, |reference| {
-        password(inputs, reference, "BGPConfiguration/default", "spec.nodeMeshPassword", problems)
-    });
-    let mut shared = Programs { inputs, priority, import: None, internal: None, external: None };
+    let seconds = inputs.global.mesh_restart_time;
+    let field = "spec.nodeMeshMaxRestartTime";
+    let restart_time = restart_time(seconds, "BGPConfiguration/default", field, problems);
+    let password = inputs.global.mesh_password.as_ref();
+    let auth = auth::of(inputs, password, "BGPConfiguration/default", "spec.nodeMeshPassword", problems);
     for node in inputs.snapshot.nodes.values().filter(|node| in_mesh(node)) {
         let Some(address) = F::address(node) else { continue };
         // PEER-12: "another node" is decided by address.
@@ -128,9 +135,14 @@ pub(super) fn mesh<F: Fields>(
     }
 }
 
-/// Graceful restart time of mesh sessions (PEER-61).
-fn restart_time(inputs: &Inputs<'_>, problems: &mut Problems) -> u16 {
-    let Some(configured) = inputs.global.mesh_restart_time else {
+/// A configured graceful restart time (PEER-61), or the default.
+pub(super) fn restart_time(
+    configured: Option<u32>,
+    resource: &str,
+    field: &str,
+    problems: &mut Problems,
+) -> u16 {
+    let Some(configured) = configured else {
         return NextOpen::default().restart_time.unwrap_or_default();
     };
     match u16::try_from(configured) {
@@ -139,7 +151,7 @@ fn restart_time(inputs: &Inputs<'_>, problems: &mut Problems) -> u16 {
             let why = format!(
                 "{configured} s is more than BGP can carry (RFC 4724 §3): {MAX_RESTART_TIME} s is used"
             );
-            problems.add(Severity::Error, "BGPConfiguration/default", "spec.nodeMeshMaxRestartTime", why);
+            problems.add(Severity::Error, resource, field, why);
             MAX_RESTART_TIME
         }
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bgp_proto::{Asn, IpPrefix, Prefix, Prefix4};
 
 use super::*;
+use bgp_proto::session::TtlRule;
+
 use crate::datastore::model::{
-    AffinityState, BgpConfiguration, BgpPeer, BindMode, ClusterInformation, EncapMode, IpPool,
-    NamespacedName, Node, PrefixAdvertisement, ProgramClusterRoutes, SecretBytes, Severity,
+    self, AffinityState, BgpConfiguration, BgpPeer, BindMode, ClusterInformation, EncapMode, IpPool,
+    NamespacedName, Node, PeerAddress, PrefixAdvertisement, ProgramClusterRoutes, SecretBytes, Severity,
 };
 use crate::datastore::snapshot::Snapshot;
 use crate::policy::program::{Action, Decision, MAX_METRIC, Match, SourceClass};
@@ -536,42 +538,20 @@ fn what_is_not_built_yet_is_one_problem_for_each_resource() {
 }
 
 #[test]
-fn the_mesh_password_is_the_bytes_of_its_secret() {
+fn a_key_is_the_raw_bytes_of_its_secret_and_a_newline_at_its_end_is_said() {
     let mut world = World::new();
-    let name = NamespacedName { namespace: "kube-system".into(), name: "bgp".into() };
-    let data =
-        [("mesh", b" p\0w\n".to_vec()), ("empty", vec![]), ("long", vec![7; 81]), ("limit", vec![7; 80])];
-    let data = data.into_iter().map(|(key, value)| (key.to_owned(), SecretBytes::new(value))).collect();
-    let secret = crate::datastore::model::Secret { name: name.clone(), data };
-    world.snapshot.secrets.insert(name, Arc::new(secret));
-    let auth = |world: &mut World, secret: &str, key: &str| {
-        let reference = SecretKeyRef { name: secret.into(), key: key.into() };
-        world.config("default", |config| config.mesh_password = Some(reference));
-        let state = world.state();
-        (peer(&state, "Mesh_10_0_0_2").auth.clone(), problems(&state))
-    };
-    let (found, none) = auth(&mut world, "bgp", "mesh");
-    assert!(matches!(&found, Auth::Key { key, .. } if key.expose() == b" p\0w\n"), "{found:?}");
-    assert!(none.is_empty(), "{none:?}");
-    assert!(matches!(auth(&mut world, "bgp", "limit").0, Auth::Key { .. }));
-    for (secret, key, why) in [
-        ("bgp", "empty", "empty of Secret/kube-system/bgp is empty: the sessions are not signed"),
-        (
-            "bgp",
-            "long",
-            "long of Secret/kube-system/bgp has 81 bytes, and TCP MD5 takes 80: the sessions are not signed",
-        ),
-        ("bgp", "none", "Secret/kube-system/bgp has no key none: the sessions are not signed"),
-        ("none", "mesh", "there is no Secret/kube-system/none: the sessions are not signed"),
-    ] {
-        let (found, said) = auth(&mut world, secret, key);
-        assert!(matches!(found, Auth::Missing(_)), "{key}");
-        assert_eq!(said, [format!("Error BGPConfiguration/default: spec.nodeMeshPassword: {why}")]);
-    }
-    world.facts.secret_namespace = "calico-system".into();
-    world.facts.strict = true;
-    let (_, said) = auth(&mut world, "bgp", "mesh");
-    assert!(said[0].ends_with("there is no Secret/calico-system/bgp: the sessions stay down"), "{said:?}");
+    world.config("default", |config| config.mesh_password = Some(password()));
+    secret(&mut world, b" p\0w\n");
+    let state = world.state();
+    let auth = &peer(&state, "Mesh_10_0_0_2").auth;
+    assert!(matches!(auth, Auth::Key { key, .. } if key.expose() == b" p\0w\n"), "{auth:?}");
+    assert_eq!(
+        problems(&state),
+        [
+            "Warning BGPConfiguration/default: spec.nodeMeshPassword: \"mesh\" of Secret/kube-system/bgp ends in a \
+          newline, which is part of the key"
+        ]
+    );
 }
 
 #[test]
@@ -585,6 +565,144 @@ fn problems_of_reading_are_carried_on() {
     };
     world.snapshot.problems.push(problem.clone());
     assert_eq!(world.state().problems, [problem]);
+}
+
+fn secret(world: &mut World, value: &[u8]) {
+    let name = NamespacedName { namespace: "kube-system".into(), name: "bgp".into() };
+    let data = [("mesh".to_owned(), SecretBytes::new(value.to_vec()))].into();
+    world.snapshot.secrets.insert(name.clone(), Arc::new(model::Secret { name, data }));
+}
+
+fn password() -> SecretKeyRef {
+    SecretKeyRef { name: "bgp".into(), key: "mesh".into() }
+}
+
+#[test]
+fn the_mesh_password_signs_every_mesh_session() {
+    let mut world = World::new();
+    world.config("default", |config| config.mesh_password = Some(password()));
+    secret(&mut world, b"s3cret");
+    let state = world.state();
+    for name in ["Mesh_10_0_0_2", "Mesh_fd00__3"] {
+        let Auth::Key { key, .. } = &peer(&state, name).auth else { panic!("{name} is not signed") };
+        assert_eq!(key.expose(), b"s3cret");
+    }
+    assert_eq!(problems(&state), [""; 0]);
+}
+
+#[test]
+fn a_missing_password_is_an_error_and_leaves_the_session_unsigned_or_down_in_strict() {
+    let mut world = World::new();
+    world.config("default", |config| config.mesh_password = Some(password()));
+    let state = world.state();
+    assert_eq!(peer(&state, "Mesh_10_0_0_2").auth, Auth::Missing(password()));
+    assert!(problems(&state)[0].starts_with(
+        "Error BGPConfiguration/default: spec.nodeMeshPassword: there is no Secret/kube-system/bgp"
+    ));
+    secret(&mut world, b"");
+    assert_eq!(peer(&world.state(), "Mesh_10_0_0_2").auth, Auth::Missing(password()));
+    world.facts.strict = true;
+    assert_eq!(peer(&world.state(), "Mesh_10_0_0_2").auth, Auth::Withheld(password()));
+}
+
+#[test]
+fn a_key_that_the_kernel_cannot_take_keeps_the_session_down() {
+    let mut world = World::new();
+    world.config("default", |config| config.mesh_password = Some(password()));
+    secret(&mut world, &[b'x'; 81]);
+    assert_eq!(peer(&world.state(), "Mesh_10_0_0_2").auth, Auth::Withheld(password()));
+    secret(&mut world, &[b'x'; 80]);
+    assert!(matches!(peer(&world.state(), "Mesh_10_0_0_2").auth, Auth::Key { .. }));
+}
+
+#[test]
+fn a_secret_that_disappears_while_in_use_keeps_its_last_key() {
+    let mut world = World::new();
+    world.config("default", |config| config.mesh_password = Some(password()));
+    secret(&mut world, b"s3cret");
+    let old = world.state();
+    world.snapshot.secrets.clear();
+    let mut new = world.state();
+    retain_keys(&old, &mut new);
+    assert_eq!(peer(&new, "Mesh_10_0_0_2").auth, peer(&old, "Mesh_10_0_0_2").auth);
+    assert_eq!(problems(&new).len(), 1);
+}
+
+fn bgp_peer(world: &mut World, name: &str, at: &str, change: impl FnOnce(&mut BgpPeer)) {
+    let at = PeerAddress { addr: at.parse().unwrap(), port: None };
+    let mut peer =
+        BgpPeer { name: name.into(), peer_ip: Some(at), asn: Some(Asn(65001)), ..Default::default() };
+    change(&mut peer);
+    world.snapshot.peers.insert(name.into(), Arc::new(peer));
+}
+
+#[test]
+fn a_global_bgp_peer_is_a_session_with_its_options() {
+    let mut world = World::new();
+    bgp_peer(&mut world, "tor", "192.0.2.1", |peer| {
+        peer.ttl_security = 2;
+        peer.keepalive_time = Some(20);
+        peer.restart_time = Some(90);
+        peer.source_address = model::SourceAddress::None;
+        peer.local_asn = Some(Asn(65010));
+        peer.keep_original_next_hop = true;
+    });
+    let state = world.state();
+    let tor = peer(&state, "Global_192_0_2_1");
+    assert_eq!(tor.resource, "BGPPeer/tor");
+    assert_eq!(tor.spec.transport.ttl, TtlRule::Security { hops: 2 });
+    assert_eq!((tor.spec.open.local_asn, tor.spec.open.peer_asn), (Asn(65010), Asn(65001)));
+    let next = &tor.spec.next;
+    assert_eq!(
+        (next.source, next.passive, next.keepalive, next.restart_time),
+        (None, false, Some(20), Some(90))
+    );
+    assert_eq!((tor.treatment.internal, tor.treatment.next_hop), (false, NextHopRule::Keep));
+}
+
+#[test]
+fn a_bgp_peer_of_another_node_is_no_session_here() {
+    let mut world = World::new();
+    bgp_peer(&mut world, "there", "192.0.2.1", |peer| peer.node = Some("node-2".into()));
+    bgp_peer(&mut world, "here", "192.0.2.2", |peer| peer.node = Some("node-1".into()));
+    let names: Vec<String> =
+        world.state().peers.into_keys().filter(|name| !name.starts_with("Mesh")).collect();
+    assert_eq!(names, ["Node_192_0_2_2"]);
+}
+
+#[test]
+fn an_explicit_peer_takes_the_place_of_the_mesh_session_to_its_address() {
+    let mut world = World::new();
+    bgp_peer(&mut world, "two", "10.0.0.2", |peer| peer.asn = None);
+    let state = world.state();
+    assert!(!state.peers.contains_key("Mesh_10_0_0_2"));
+    let two = peer(&state, "Global_10_0_0_2");
+    // A Calico node: its AS is known, and the text rule says who dials.
+    assert_eq!((two.spec.open.peer_asn, two.spec.next.passive), (Asn(64512), true));
+}
+
+#[test]
+fn of_two_bgp_peers_to_one_address_and_port_global_ones_come_first_then_the_lower_name() {
+    let mut world = World::new();
+    bgp_peer(&mut world, "a-node", "192.0.2.1", |peer| peer.node = Some("node-1".into()));
+    bgp_peer(&mut world, "b-global", "192.0.2.1", |_| ());
+    bgp_peer(&mut world, "c-global", "192.0.2.1", |_| ());
+    let state = world.state();
+    assert_eq!(peer(&state, "Global_192_0_2_1").resource, "BGPPeer/b-global");
+    assert_eq!(state.peers.len(), 5);
+    let losers: Vec<&str> = state.problems.iter().map(|problem| problem.resource.as_str()).collect();
+    assert_eq!(losers, ["BGPPeer/a-node", "BGPPeer/c-global"]);
+}
+
+#[test]
+fn a_bgp_peer_that_asks_for_what_is_not_built_is_one_problem_and_never_an_unfiltered_session() {
+    let mut world = World::new();
+    bgp_peer(&mut world, "filtered", "192.0.2.1", |peer| peer.filters = vec!["f".into()]);
+    bgp_peer(&mut world, "selected", "192.0.2.2", |peer| peer.node_selector = Some("all()".into()));
+    let state = world.state();
+    assert_eq!(state.peers.len(), 4);
+    let fields: Vec<&str> = state.problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, ["spec.filters", "spec.nodeSelector"]);
 }
 
 /// States that differ in one thing each, the first being the plain one.
@@ -692,7 +810,7 @@ fn a_session_that_becomes_signed_is_a_new_one_and_another_key_is_not() {
         let mut state = World::new().state();
         let peer = state.peers.get_mut("Mesh_10_0_0_2").unwrap();
         let from = SecretKeyRef { name: "bgp".into(), key: "mesh".into() };
-        peer.auth = key.map_or(Auth::None, |key| Auth::Key { from, key: Secret::new(key.to_vec()) });
+        peer.auth = key.map_or(Auth::None, |key| Auth::Key { from, key: SecretBytes::new(key.to_vec()) });
         state
     };
     let change = |old, new| diff(Some(&state(old)), &state(new)).peers.get("Mesh_10_0_0_2").copied();

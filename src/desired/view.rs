@@ -333,6 +333,7 @@ fn peer_view(peer: &Peer, programs: &mut Names) -> PeerView {
             Auth::None => "none",
             Auth::Key { .. } => "key",
             Auth::Missing(_) => "missing",
+            Auth::Withheld(_) => "withheld",
         },
         hold_time: next.hold_time,
         keepalive_time: next.keepalive,
