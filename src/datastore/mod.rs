@@ -4,9 +4,14 @@
 //! before everything is listed once. A source that loses its datastore keeps the last snapshot (O1) and says so in its
 //! [`SourceStatus`]. Never: decides what follows from a resource.
 
+mod debounce;
 pub mod decode;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+pub mod etcd_keys;
 pub mod files;
 pub mod model;
+pub mod settings;
 pub mod snapshot;
 pub mod store;
 
@@ -14,7 +19,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use self::decode::Reading;
+use self::settings::{Backend, DatastoreSettings};
 use self::snapshot::Snapshot;
 
 /// Whether the source reaches its datastore.
@@ -140,3 +148,35 @@ impl SourceSender {
         });
     }
 }
+
+/// Follows the datastore for the node of this name until `stop`; errors are retried for ever.
+pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, stop: CancellationToken) {
+    let reading = Reading { use_pod_cidr: settings.use_pod_cidr };
+    match settings.backend {
+        Backend::File { path } => files::run(path, node, reading, out, stop).await,
+        #[cfg(feature = "etcd")]
+        Backend::Etcd(etcd) => etcd::run(etcd, node, reading, out, stop).await,
+        #[cfg(not(feature = "etcd"))]
+        Backend::Etcd(_) => out.retrying(NO_ETCD.to_owned()),
+    }
+}
+
+/// Reads the datastore once, for the node of this name.
+///
+/// # Errors
+///
+/// One line that says what cannot be reached or read.
+pub async fn read_once(settings: &DatastoreSettings, node: &str) -> Result<Snapshot, String> {
+    let reading = Reading { use_pod_cidr: settings.use_pod_cidr };
+    match &settings.backend {
+        Backend::File { path } => files::read_once(path, node, reading)
+            .map_err(|error| format!("{} cannot be read: {error}", path.display())),
+        #[cfg(feature = "etcd")]
+        Backend::Etcd(etcd) => etcd::read_once(etcd, node, reading).await,
+        #[cfg(not(feature = "etcd"))]
+        Backend::Etcd(_) => Err(NO_ETCD.to_owned()),
+    }
+}
+
+#[cfg(not(feature = "etcd"))]
+const NO_ETCD: &str = "this program was built without etcd support";

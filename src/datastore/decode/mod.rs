@@ -17,6 +17,7 @@ pub mod text;
 use std::fmt;
 use std::sync::Arc;
 
+use bgp_proto::IpPrefix;
 use serde_json::{Map, Value};
 
 use self::fields::{Fields, Log, scalar_text, shown};
@@ -112,6 +113,15 @@ pub fn decode<'r>(
 /// Decodes the value of a resource whose kind and name are known from elsewhere, as from its etcd key.
 pub fn decode_as(key: ResourceKey, document: &Value, reading: Reading, last: Option<&Resource>) -> Decoded {
     decode_resource(key, false, document, reading, last)
+}
+
+/// Decodes the value of a block affinity's etcd key, which names node and block (DS-16).
+pub fn decode_affinity(key: ResourceKey, node: &str, cidr: IpPrefix, document: &Value) -> Decoded {
+    let log = Log::new(key.to_string());
+    let (state, deleted) = cluster::affinity_value(&Fields::root(document, &log));
+    let block = BlockAffinity { node: node.to_owned(), cidr, is_host: true, state, deleted };
+    let resource = Some(Resource::BlockAffinity(Arc::new(block)));
+    Decoded { key, resource, problems: log.into_problems(), from_kubernetes_node: false }
 }
 
 /// The kind of the items of a list that do not say their own.

@@ -1,0 +1,479 @@
+//! etcd v3: everything listed at one revision, then watched from the next (DS-10 to DS-18).
+//!
+//! Owns: [`EtcdState`], what etcd said so far, pure: a list is applied as a difference, an event older than what is
+//! known is dropped (D11), a value that does not parse leaves the last good one (D10). [`run`] connects, lists, watches
+//! and comes back after errors, with the last snapshot in force all the while (O1); a compaction is answered by listing
+//! at once (O2); a watch that is silent is asked for a sign of life (O4). Never: decides what follows from a resource.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::Duration;
+
+use etcd_client::{
+    Client, ConnectOptions, EventType, GetOptions, KeyValue, SortOrder, SortTarget, WatchOptions,
+};
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::SourceSender;
+use super::debounce::Debounce;
+use super::decode::{Decoded, Reading, Resource, decode_affinity, decode_as};
+use super::etcd_keys::{self, Holds};
+use super::model::{Problem, Severity};
+use super::settings::EtcdSettings;
+use super::snapshot::Snapshot;
+use super::store::SnapshotBuilder;
+
+/// For connecting and for each answer (DS-4).
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without traffic is tried this often, and given up after [`KEEPALIVE_TIMEOUT`].
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest and longest wait between attempts (DS-53).
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Keys asked for at a time.
+const PAGE: i64 = 500;
+/// Largest message taken: a page of values, or the events of one revision. etcd's own values end at 1.5 MiB.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// What etcd said, by key.
+#[derive(Clone, Debug)]
+pub struct EtcdState {
+    node: String,
+    reading: Reading,
+    entries: BTreeMap<Vec<u8>, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    revision: i64,
+    decoded: Decoded,
+}
+
+impl EtcdState {
+    /// Nothing known yet.
+    pub fn new(node: &str, reading: Reading) -> Self {
+        EtcdState { node: node.to_owned(), reading, entries: BTreeMap::new() }
+    }
+
+    /// Applies a full list as a difference: keys that are not in it are gone. Whether anything changed.
+    pub fn relist<'k>(&mut self, list: impl IntoIterator<Item = (&'k [u8], &'k [u8], i64)>) -> bool {
+        let mut changed = false;
+        let mut listed = BTreeSet::new();
+        for (key, value, revision) in list {
+            changed |= self.value(key, value, revision, true);
+            listed.insert(key.to_vec());
+        }
+        let before = self.entries.len();
+        self.entries.retain(|key, _| listed.contains(key));
+        changed | (self.entries.len() != before)
+    }
+
+    /// A key was written. Whether anything changed.
+    pub fn put(&mut self, key: &[u8], value: &[u8], revision: i64) -> bool {
+        self.value(key, value, revision, false)
+    }
+
+    /// A key was deleted. Whether anything changed.
+    pub fn delete(&mut self, key: &[u8], revision: i64) -> bool {
+        match self.entries.get(key) {
+            Some(entry) if entry.revision <= revision => self.entries.remove(key).is_some(),
+            _ => false,
+        }
+    }
+
+    fn value(&mut self, key: &[u8], value: &[u8], revision: i64, listed: bool) -> bool {
+        // A list is the truth also where revisions went back, as after a restore from a backup.
+        if self.entries.get(key).is_some_and(|entry| !listed && entry.revision >= revision) {
+            return false;
+        }
+        let Some(holds) = std::str::from_utf8(key).ok().and_then(etcd_keys::parse) else { return false };
+        let last = self.entries.get(key).and_then(|entry| entry.decoded.resource.as_ref());
+        let decoded = decode_value(key, value, &holds, self.reading, last);
+        let before = self.entries.insert(key.to_vec(), Entry { revision, decoded });
+        // Looked up again rather than compared before: most writes are heartbeats that change nothing (DYN-11).
+        before.map(|entry| entry.decoded) != self.entries.get(key).map(|entry| entry.decoded.clone())
+    }
+
+    /// Everything known.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut builder = SnapshotBuilder::new(&self.node, self.reading.use_pod_cidr);
+        for entry in self.entries.values() {
+            builder.add(&entry.decoded);
+        }
+        builder.finish()
+    }
+}
+
+fn decode_value(
+    key: &[u8],
+    value: &[u8],
+    holds: &Holds,
+    reading: Reading,
+    last: Option<&Resource>,
+) -> Decoded {
+    let affinity = matches!(holds, Holds::Affinity { .. });
+    let parsed = if affinity && value.is_empty() {
+        Ok(Value::Object(serde_json::Map::new()))
+    } else {
+        serde_json::from_slice(value)
+    };
+    match (parsed, holds) {
+        (Ok(document), Holds::Resource(resource)) => decode_as(resource.clone(), &document, reading, last),
+        (Ok(document), Holds::Affinity { node, cidr }) => {
+            decode_affinity(holds.key(), node, *cidr, &document)
+        }
+        (Err(error), _) => {
+            let stays = if last.is_some() { "; its last good value stays in force" } else { "" };
+            let problem = Problem {
+                resource: String::from_utf8_lossy(key).escape_debug().to_string(),
+                field: String::new(),
+                why: format!("the value is not JSON ({error}){stays}"),
+                severity: Severity::Error,
+            };
+            Decoded {
+                key: holds.key(),
+                resource: last.cloned(),
+                problems: vec![problem],
+                from_kubernetes_node: false,
+            }
+        }
+    }
+}
+
+/// Why a connection to etcd came to its end.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{endpoint}: {error}")]
+    Etcd { endpoint: String, error: etcd_client::Error },
+    #[error("{endpoint}: {what} took longer than {} s", TIMEOUT.as_secs())]
+    Late { endpoint: String, what: &'static str },
+    #[error("{endpoint}: the watch ended: {why}")]
+    Watch { endpoint: String, why: String },
+    /// The history that the watch needs is gone: everything is listed again.
+    #[error("{endpoint}: etcd no longer has the changes after revision {from}")]
+    Compacted { endpoint: String, from: i64 },
+}
+
+/// Where watching goes on.
+#[derive(Clone, Debug)]
+struct Resume {
+    /// The cluster's id: another cluster's revisions mean nothing.
+    cluster: u64,
+    /// For each prefix the last revision seen.
+    seen: Vec<(String, i64)>,
+}
+
+impl Resume {
+    fn newest(&self) -> i64 {
+        self.seen.iter().map(|(_, revision)| *revision).max().unwrap_or(0)
+    }
+}
+
+/// Reads everything once.
+///
+/// # Errors
+///
+/// Where no endpoint answers, with the last one's error.
+pub async fn read_once(settings: &EtcdSettings, node: &str, reading: Reading) -> Result<Snapshot, String> {
+    let prefixes = etcd_keys::prefixes(node, reading.use_pod_cidr);
+    let mut last = String::new();
+    for endpoint in &settings.endpoints {
+        let mut state = EtcdState::new(node, reading);
+        let link = Link::connect(endpoint, settings);
+        let listed = async { link.await?.list(&prefixes, &mut state).await };
+        match listed.await {
+            Ok(_) => return Ok(state.snapshot()),
+            Err(ended) => last = ended.to_string(),
+        }
+    }
+    Err(last)
+}
+
+/// Lists, watches and publishes until `stop`.
+pub async fn run(
+    settings: EtcdSettings,
+    node: &str,
+    reading: Reading,
+    out: SourceSender,
+    stop: CancellationToken,
+) {
+    let mut follower = Follower {
+        prefixes: etcd_keys::prefixes(node, reading.use_pod_cidr),
+        state: EtcdState::new(node, reading),
+        resume: None,
+        debounce: Debounce::default(),
+        out,
+    };
+    let random = foldhash::fast::RandomState::default();
+    // Nodes spread over the members of etcd.
+    let count = u64::try_from(settings.endpoints.len()).unwrap_or(1).max(1);
+    let mut turn = usize::try_from(random.build_hasher().finish() % count).unwrap_or(0);
+    let mut wait = BACKOFF.0;
+    loop {
+        let Some(endpoint) = settings.endpoints.get(turn % settings.endpoints.len().max(1)) else { return };
+        let started = Instant::now();
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            ended = follower.follow(endpoint, &settings) => ended,
+        };
+        if follower.debounce.due().is_some() {
+            follower.publish();
+        }
+        let lasted = started.elapsed();
+        if lasted > TIMEOUT * 2 {
+            wait = BACKOFF.0;
+        }
+        if let Ended::Compacted { .. } = ended {
+            tracing::info!(reason = %ended, "listing the datastore again");
+            follower.resume = None;
+            if lasted > BACKOFF.0 {
+                continue;
+            }
+        } else {
+            follower.out.retrying(ended.to_string());
+            turn = turn.wrapping_add(1);
+        }
+        // Half to whole, so that nodes that lost etcd together do not come back together.
+        let jitter = random.hash_one(lasted.as_nanos()) % 512;
+        let pause = wait / 2 + wait / 1024 * u32::try_from(jitter).unwrap_or(0);
+        wait = (wait * 2).min(BACKOFF.1);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// A connection to one endpoint.
+struct Link {
+    endpoint: String,
+    client: Client,
+}
+
+impl Link {
+    async fn connect(endpoint: &str, settings: &EtcdSettings) -> Result<Link, Ended> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(TIMEOUT)
+            .with_keep_alive(KEEPALIVE, KEEPALIVE_TIMEOUT)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        if let Some((name, password)) = &settings.user {
+            options = options.with_user(name, password);
+        }
+        let connect = Client::connect([endpoint], Some(options));
+        let client = within(endpoint, "connecting", connect).await?;
+        Ok(Link { endpoint: endpoint.to_owned(), client })
+    }
+
+    /// Lists all prefixes at the revision of the first answer.
+    async fn list(&mut self, prefixes: &[String], state: &mut EtcdState) -> Result<(Resume, bool), Ended> {
+        let mut kv = self.client.kv_client().max_decoding_message_size(MAX_MESSAGE);
+        let (mut revision, mut cluster) = (0, 0);
+        let mut found: Vec<KeyValue> = Vec::new();
+        for prefix in prefixes {
+            let end = range_end(prefix.as_bytes());
+            let mut from = prefix.as_bytes().to_vec();
+            loop {
+                let options = GetOptions::new()
+                    .with_range(end.clone())
+                    .with_limit(PAGE)
+                    .with_revision(revision)
+                    .with_sort(SortTarget::Key, SortOrder::Ascend);
+                let answer = within(&self.endpoint, "listing", kv.get(from.clone(), Some(options))).await;
+                let mut answer = answer.map_err(|ended| compacted(ended, revision))?;
+                if let Some(header) = answer.header()
+                    && revision == 0
+                {
+                    (revision, cluster) = (header.revision(), header.cluster_id());
+                }
+                let more = answer.more();
+                found.extend(answer.take_kvs());
+                match found.last() {
+                    Some(last) if more => {
+                        from = last.key().to_vec();
+                        from.push(0);
+                    }
+                    _ => break,
+                }
+            }
+        }
+        let changed = state.relist(found.iter().map(|kv| (kv.key(), kv.value(), kv.mod_revision())));
+        let seen = prefixes.iter().map(|prefix| (prefix.clone(), revision)).collect();
+        Ok((Resume { cluster, seen }, changed))
+    }
+
+    /// The cluster's id and present revision.
+    async fn position(&mut self) -> Result<(u64, i64), Ended> {
+        let mut kv = self.client.kv_client();
+        let options = GetOptions::new().with_count_only();
+        let answer = within(&self.endpoint, "the first answer", kv.get("/calico", Some(options))).await?;
+        Ok(answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision())))
+    }
+}
+
+async fn within<T>(
+    endpoint: &str,
+    what: &'static str,
+    work: impl Future<Output = Result<T, etcd_client::Error>>,
+) -> Result<T, Ended> {
+    match timeout(TIMEOUT, work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(Ended::Etcd { endpoint: endpoint.to_owned(), error }),
+        Err(_) => Err(Ended::Late { endpoint: endpoint.to_owned(), what }),
+    }
+}
+
+/// A compaction between two pages looks like any other refusal but for its text.
+fn compacted(ended: Ended, from: i64) -> Ended {
+    match ended {
+        Ended::Etcd { endpoint, error: etcd_client::Error::GRpcStatus(status) }
+            if status.message().contains("required revision has been compacted") =>
+        {
+            Ended::Compacted { endpoint, from }
+        }
+        other => other,
+    }
+}
+
+/// The first key after all those that begin with `prefix`.
+fn range_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if let Some(next) = last.checked_add(1) {
+            end.push(next);
+            return end;
+        }
+    }
+    // All keys.
+    vec![0]
+}
+
+/// Follows etcd over many connections.
+struct Follower {
+    prefixes: Vec<String>,
+    state: EtcdState,
+    resume: Option<Resume>,
+    debounce: Debounce,
+    out: SourceSender,
+}
+
+impl Follower {
+    fn publish(&mut self) {
+        self.out.publish(self.state.snapshot());
+        self.debounce.published(Instant::now());
+    }
+
+    /// Follows over one connection until it ends.
+    async fn follow(&mut self, endpoint: &str, settings: &EtcdSettings) -> Ended {
+        match self.follow_until_error(endpoint, settings).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn follow_until_error(
+        &mut self,
+        endpoint: &str,
+        settings: &EtcdSettings,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let mut link = Link::connect(endpoint, settings).await?;
+        let (cluster, revision) = link.position().await?;
+        let known = self.resume.take().filter(|known| known.cluster == cluster && known.newest() <= revision);
+        let mut resume = match known {
+            Some(known) => known,
+            None => {
+                let (listed, _) = link.list(&self.prefixes, &mut self.state).await?;
+                // Also where nothing changed: the first list of an empty datastore is news.
+                self.publish();
+                listed
+            }
+        };
+        self.resume = Some(resume.clone());
+        let watched = self.watch(link, &mut resume).await;
+        self.resume = Some(resume);
+        watched
+    }
+
+    async fn watch(&mut self, link: Link, resume: &mut Resume) -> Result<std::convert::Infallible, Ended> {
+        let Link { endpoint, client } = link;
+        let ended = |why: &str| Ended::Watch { endpoint: endpoint.clone(), why: why.to_owned() };
+        let broken = |error| Ended::Etcd { endpoint: endpoint.clone(), error };
+        let options = |from: i64| WatchOptions::new().with_prefix().with_start_revision(from + 1);
+        let mut watches = client.watch_client().max_decoding_message_size(MAX_MESSAGE);
+        let mut seen = resume.seen.iter();
+        let Some((first, from)) = seen.next() else { return Err(ended("nothing to watch")) };
+        let watch = watches.watch(first.clone(), Some(options(*from)));
+        let mut stream = within(&endpoint, "starting the watch", watch).await?;
+        for (prefix, from) in seen {
+            stream.watch(prefix.clone(), Some(options(*from))).await.map_err(broken)?;
+        }
+        let mut opened = 0;
+        let mut heard = Instant::now();
+        let mut asked = false;
+        loop {
+            let silent_until = heard + if asked { KEEPALIVE + KEEPALIVE_TIMEOUT } else { KEEPALIVE };
+            let due = self.debounce.due();
+            let response = tokio::select! {
+                response = stream.message() => response,
+                () = tokio::time::sleep_until(due.unwrap_or(silent_until)), if due.is_some() => {
+                    self.publish();
+                    continue;
+                }
+                () = tokio::time::sleep_until(silent_until) => {
+                    if asked {
+                        return Err(ended("no sign of life"));
+                    }
+                    asked = true;
+                    stream.request_progress().await.map_err(broken)?;
+                    continue;
+                }
+            };
+            let Some(response) = response.map_err(broken)? else { return Err(ended("closed by etcd")) };
+            heard = Instant::now();
+            asked = false;
+            if response.canceled() {
+                return Err(if response.compact_revision() > 0 {
+                    Ended::Compacted { endpoint: endpoint.clone(), from: resume.newest() }
+                } else {
+                    ended(response.cancel_reason())
+                });
+            }
+            if response.created() {
+                opened += 1;
+                if opened == resume.seen.len() {
+                    self.out.connected(Some(resume.newest()));
+                }
+            }
+            let mut changed = false;
+            for event in response.events() {
+                let Some(kv) = event.kv() else { continue };
+                let (key, revision) = (kv.key(), kv.mod_revision());
+                let Some((_, seen)) =
+                    resume.seen.iter_mut().find(|(prefix, _)| key.starts_with(prefix.as_bytes()))
+                else {
+                    continue;
+                };
+                // The events of one transaction have one revision, so only older ones were surely seen.
+                if revision < *seen {
+                    continue;
+                }
+                *seen = revision;
+                changed |= match event.event_type() {
+                    EventType::Put => self.state.put(key, kv.value(), revision),
+                    EventType::Delete => self.state.delete(key, revision),
+                };
+            }
+            if !response.events().is_empty() && opened == resume.seen.len() {
+                self.out.connected(Some(resume.newest()));
+            }
+            if changed {
+                self.debounce.changed(Instant::now());
+                if self.debounce.due().is_some_and(|due| due <= Instant::now()) {
+                    self.publish();
+                }
+            }
+        }
+    }
+}

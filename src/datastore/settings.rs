@@ -1,0 +1,244 @@
+//! How the datastore is reached: Calico's environment variables, resolved (DS-1, DS-3, DS-4, DS-5).
+//!
+//! Owns: [`DatastoreSettings`] and its resolution, pure: the caller hands in a look-up of variables. Never: reads the
+//! environment itself.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where the resources are and how they are read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DatastoreSettings {
+    /// Which datastore.
+    pub backend: Backend,
+    /// `USE_POD_CIDR` (DS-38).
+    pub use_pod_cidr: bool,
+}
+
+/// A datastore.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// `DATASTORE_TYPE=file`.
+    File {
+        /// `DATASTORE_PATH`: a file, or a folder of `*.yaml`, `*.yml`, `*.json`.
+        path: PathBuf,
+    },
+    /// `DATASTORE_TYPE=etcdv3`.
+    Etcd(EtcdSettings),
+}
+
+/// etcd v3.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EtcdSettings {
+    /// `ETCD_ENDPOINTS`: URLs, at least one.
+    pub endpoints: Vec<String>,
+    /// `ETCD_USERNAME` and `ETCD_PASSWORD`, where both are set.
+    pub user: Option<(String, String)>,
+}
+
+impl fmt::Debug for EtcdSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.user.as_ref().map(|(name, _)| name);
+        f.debug_struct("EtcdSettings")
+            .field("endpoints", &self.endpoints)
+            .field("user", &user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings that name no usable datastore: fatal at start.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Another word in `DATASTORE_TYPE`.
+    #[error(
+        "DATASTORE_TYPE={0:?} is not known; use etcdv3 (with ETCD_ENDPOINTS) or file (with DATASTORE_PATH)"
+    )]
+    UnknownType(String),
+    /// `kubernetes`, said or inferred.
+    #[error(
+        "the kubernetes datastore is not supported yet{}; use DATASTORE_TYPE=etcdv3 with ETCD_ENDPOINTS, or \
+         DATASTORE_TYPE=file with DATASTORE_PATH",
+        if *.inferred { " (it is the default where neither DATASTORE_TYPE nor ETCD_ENDPOINTS is set)" } else { "" }
+    )]
+    Kubernetes {
+        /// `DATASTORE_TYPE` is empty and so is `ETCD_ENDPOINTS`.
+        inferred: bool,
+    },
+    /// `file` without a path.
+    #[error("DATASTORE_TYPE=file needs DATASTORE_PATH: a file, or a folder of *.yaml, *.yml, *.json")]
+    NoPath,
+    /// etcd without an endpoint.
+    #[error("DATASTORE_TYPE=etcdv3 needs ETCD_ENDPOINTS, as http://10.0.0.1:2379,http://10.0.0.2:2379")]
+    NoEndpoints,
+    /// Both ways to name endpoints (DS-4).
+    #[error("ETCD_DISCOVERY_SRV and ETCD_ENDPOINTS must not be set together")]
+    EndpointsTwice,
+    /// SRV discovery.
+    #[error("ETCD_DISCOVERY_SRV is not supported yet; use ETCD_ENDPOINTS")]
+    Discovery,
+    /// An endpoint that cannot be used.
+    #[error("ETCD_ENDPOINTS: {endpoint:?} {why}")]
+    Endpoint {
+        /// As written.
+        endpoint: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A variable that is no boolean (DS-5).
+    #[error("{name}={value:?} is not true or false")]
+    Boolean {
+        /// Variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
+}
+
+impl DatastoreSettings {
+    /// Resolves the settings; `get` looks up an environment variable by its exact name.
+    ///
+    /// # Errors
+    ///
+    /// Where the variables name no datastore that can be used.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        // DS-1: the prefixed variable counts even where it is set to nothing.
+        let var = |name: &str| get(&format!("CALICO_{name}")).or_else(|| get(name)).unwrap_or_default();
+        let (kind, endpoints) = (var("DATASTORE_TYPE"), var("ETCD_ENDPOINTS"));
+        let backend = match (kind.as_str(), endpoints.is_empty()) {
+            ("file", _) => {
+                let path = var("DATASTORE_PATH");
+                if path.is_empty() {
+                    return Err(SettingsError::NoPath);
+                }
+                Backend::File { path: path.into() }
+            }
+            ("etcdv3", _) | ("", false) => Backend::Etcd(etcd(&endpoints, &var)?),
+            ("kubernetes", _) => return Err(SettingsError::Kubernetes { inferred: false }),
+            ("", true) => return Err(SettingsError::Kubernetes { inferred: true }),
+            _ => return Err(SettingsError::UnknownType(kind)),
+        };
+        Ok(DatastoreSettings { backend, use_pod_cidr: boolean("USE_POD_CIDR", var("USE_POD_CIDR"))? })
+    }
+}
+
+fn etcd(endpoints: &str, var: &dyn Fn(&str) -> String) -> Result<EtcdSettings, SettingsError> {
+    if !var("ETCD_DISCOVERY_SRV").is_empty() {
+        return Err(if endpoints.is_empty() {
+            SettingsError::Discovery
+        } else {
+            SettingsError::EndpointsTwice
+        });
+    }
+    let endpoints: Vec<String> =
+        endpoints.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect();
+    if endpoints.is_empty() {
+        return Err(SettingsError::NoEndpoints);
+    }
+    for endpoint in &endpoints {
+        let refused = |why| Err(SettingsError::Endpoint { endpoint: endpoint.clone(), why });
+        match endpoint.split_once("://") {
+            Some(("http", rest)) if !rest.is_empty() => {}
+            Some(("https", _)) => return refused("asks for TLS, which is not supported yet; use http://"),
+            _ => return refused("is no URL, as http://10.0.0.1:2379"),
+        }
+    }
+    let (name, password) = (var("ETCD_USERNAME"), var("ETCD_PASSWORD"));
+    let user = (!name.is_empty() && !password.is_empty()).then_some((name, password));
+    Ok(EtcdSettings { endpoints, user })
+}
+
+fn boolean(name: &'static str, value: String) -> Result<bool, SettingsError> {
+    match value.as_str() {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(SettingsError::Boolean { name, value }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(vars: &[(&str, &str)]) -> Result<DatastoreSettings, SettingsError> {
+        DatastoreSettings::from_env(|name| {
+            vars.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn endpoints(vars: &[(&str, &str)]) -> Vec<String> {
+        match resolve(vars).unwrap().backend {
+            Backend::Etcd(etcd) => etcd.endpoints,
+            Backend::File { .. } => panic!("etcd expected"),
+        }
+    }
+
+    #[test]
+    fn endpoints_alone_mean_etcd() {
+        assert_eq!(
+            endpoints(&[("ETCD_ENDPOINTS", "http://a:2379, http://b:2379,")]),
+            ["http://a:2379", "http://b:2379"]
+        );
+    }
+
+    #[test]
+    fn the_prefixed_variable_wins_even_where_it_is_empty() {
+        assert_eq!(
+            endpoints(&[("ETCD_ENDPOINTS", "http://a:1"), ("CALICO_ETCD_ENDPOINTS", "http://b:1")]),
+            ["http://b:1"]
+        );
+        assert_eq!(
+            resolve(&[("ETCD_ENDPOINTS", "http://a:1"), ("CALICO_ETCD_ENDPOINTS", "")]),
+            Err(SettingsError::Kubernetes { inferred: true })
+        );
+    }
+
+    #[test]
+    fn the_file_datastore_needs_a_path_and_ignores_endpoints() {
+        assert_eq!(resolve(&[("DATASTORE_TYPE", "file")]), Err(SettingsError::NoPath));
+        let settings = resolve(&[
+            ("DATASTORE_TYPE", "file"),
+            ("DATASTORE_PATH", "/etc/cluster"),
+            ("ETCD_ENDPOINTS", "http://a:1"),
+            ("USE_POD_CIDR", "True"),
+        ]);
+        let backend = Backend::File { path: "/etc/cluster".into() };
+        assert_eq!(settings, Ok(DatastoreSettings { backend, use_pod_cidr: true }));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_one_clear_line() {
+        let cases: [(&[(&str, &str)], &str); 9] = [
+            (
+                &[("DATASTORE_TYPE", "kubernetes")],
+                "the kubernetes datastore is not supported yet; use DATASTORE_TYPE",
+            ),
+            (&[], "(it is the default where neither DATASTORE_TYPE nor ETCD_ENDPOINTS is set)"),
+            (&[("DATASTORE_TYPE", "etcd")], "DATASTORE_TYPE=\"etcd\" is not known"),
+            (&[("DATASTORE_TYPE", "etcdv3")], "needs ETCD_ENDPOINTS"),
+            (&[("ETCD_ENDPOINTS", "https://a:1")], "\"https://a:1\" asks for TLS"),
+            (&[("ETCD_ENDPOINTS", "a:1")], "is no URL"),
+            (
+                &[("DATASTORE_TYPE", "etcdv3"), ("ETCD_DISCOVERY_SRV", "x")],
+                "ETCD_DISCOVERY_SRV is not supported",
+            ),
+            (&[("ETCD_ENDPOINTS", "http://a:1"), ("ETCD_DISCOVERY_SRV", "x")], "must not be set together"),
+            (&[("ETCD_ENDPOINTS", "http://a:1"), ("USE_POD_CIDR", "maybe")], "USE_POD_CIDR=\"maybe\""),
+        ];
+        for (vars, part) in cases {
+            let line = resolve(vars).unwrap_err().to_string();
+            assert!(line.contains(part) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_used_only_with_a_name_and_never_printed() {
+        let with = |vars: &[(&str, &str)]| match resolve(vars).unwrap().backend {
+            Backend::Etcd(etcd) => etcd,
+            Backend::File { .. } => panic!("etcd expected"),
+        };
+        let e = ("ETCD_ENDPOINTS", "http://a:1");
+        assert_eq!(with(&[e, ("ETCD_USERNAME", "root")]).user, None);
+        let etcd = with(&[e, ("ETCD_USERNAME", "root"), ("ETCD_PASSWORD", "hush")]);
+        assert!(etcd.user.is_some() && !format!("{etcd:?}").contains("hush"));
+    }
+}

@@ -1,0 +1,414 @@
+//! The etcd datastore against a real etcd: what Calico's own programs wrote, and what can go wrong.
+//!
+//! Needs the program `etcd` (Debian: `etcd-server`) in `PATH`, or its path in `ETCD_BINARY`.
+#![cfg(feature = "etcd")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod datastore_fixtures;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calico_bgpd::datastore::decode::Reading;
+use calico_bgpd::datastore::model::AffinityState;
+use calico_bgpd::datastore::settings::{Backend, DatastoreSettings, EtcdSettings};
+use calico_bgpd::datastore::snapshot::Snapshot;
+use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, read_once, run};
+use datastore_fixtures::{Dump, NODES, cluster_files, fixture, texts_of};
+use etcd_client::{Client, CompactionOptions};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for a slow machine; nothing waits for it where all is well.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Etcd {
+    child: Child,
+    dir: tempfile::TempDir,
+    client: u16,
+    peer: u16,
+    token: u32,
+}
+
+impl Etcd {
+    async fn start() -> Etcd {
+        let dir = tempfile::tempdir().unwrap();
+        let (client, peer) = (free_port(), free_port());
+        let child = Self::spawn(&dir, client, peer, 0);
+        let etcd = Etcd { child, dir, client, peer, token: 0 };
+        etcd.ready().await;
+        etcd
+    }
+
+    fn spawn(dir: &tempfile::TempDir, client: u16, peer: u16, token: u32) -> Child {
+        let program = std::env::var("ETCD_BINARY").unwrap_or_else(|_| "etcd".to_owned());
+        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        Command::new(&program)
+            .arg("--data-dir")
+            .arg(dir.path().join(token.to_string()))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--initial-cluster-token", &token.to_string(), "--log-level", "error"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{program} cannot be started ({error}): install etcd-server or set ETCD_BINARY")
+            })
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client)
+    }
+
+    async fn connect(&self) -> Client {
+        Client::connect([self.url()], None).await.unwrap()
+    }
+
+    async fn ready(&self) {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let answer = async { self.connect().await.get("x", None).await };
+            match tokio::time::timeout(Duration::from_secs(2), answer).await {
+                Ok(Ok(_)) => return,
+                last => assert!(tokio::time::Instant::now() < deadline, "etcd does not answer: {last:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    async fn restart(&mut self) {
+        self.child = Self::spawn(&self.dir, self.client, self.peer, self.token);
+        self.ready().await;
+    }
+
+    /// Starts with nothing, as another cluster.
+    async fn restart_empty(&mut self) {
+        self.token += 1;
+        self.restart().await;
+    }
+
+    async fn load(&self, dump: &Dump) {
+        let mut client = self.connect().await;
+        for (key, value) in dump.entries() {
+            client.put(key, value, None).await.unwrap();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn settings(url: String) -> DatastoreSettings {
+    DatastoreSettings {
+        backend: Backend::Etcd(EtcdSettings { endpoints: vec![url], user: None }),
+        use_pod_cidr: false,
+    }
+}
+
+/// A source that runs until it is dropped.
+struct Following {
+    receiver: SourceReceiver,
+    stop: CancellationToken,
+}
+
+impl Following {
+    fn start(url: String, node: &'static str) -> Following {
+        let (out, receiver) = channel();
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        tokio::spawn(async move { run(settings(url), node, out, token).await });
+        Following { receiver, stop }
+    }
+
+    async fn snapshot(&mut self, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let waits = self.receiver.snapshots.wait_for(|held| held.as_deref().is_some_and(&wanted));
+        let found = tokio::time::timeout(DEADLINE, waits).await.map(|found| found.unwrap().clone().unwrap());
+        found.unwrap_or_else(|_| {
+            panic!("{what} is not reached; last: {:#?}", self.receiver.snapshots.borrow());
+        })
+    }
+
+    async fn state(&mut self, wanted: SourceState) {
+        let waits = self.receiver.status.wait_for(|status| status.state == wanted);
+        let done = tokio::time::timeout(DEADLINE, waits).await.is_ok();
+        assert!(done, "{wanted:?} is not reached");
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// A wire between the source and etcd that can be cut.
+struct Wire {
+    port: u16,
+    whole: watch::Sender<bool>,
+}
+
+impl Wire {
+    async fn to(etcd: &Etcd) -> Wire {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, etcd.client));
+        let (whole, state) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut state = state.clone();
+                if !*state.borrow() {
+                    continue;
+                }
+                tokio::spawn(async move {
+                    let Ok(mut far) = TcpStream::connect(target).await else { return };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        _ = state.wait_for(|whole| !whole) => {}
+                    }
+                });
+            }
+        });
+        Wire { port, whole }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+const NODE_A: &str = "/calico/resources/v3/projectcalico.org/nodes/node-a";
+
+#[tokio::test]
+async fn the_same_cluster_gives_the_same_snapshot_from_files_and_from_etcd() {
+    for (cluster, nodes) in NODES {
+        let etcd = Etcd::start().await;
+        let dump = Dump::read(&format!("{cluster}/dump.json"));
+        etcd.load(&dump).await;
+        for node in *nodes {
+            let from_etcd = read_once(&settings(etcd.url()), node).await.unwrap();
+            let files = cluster_files(cluster, &dump);
+            let from_files = read_once(
+                &DatastoreSettings {
+                    backend: Backend::File { path: files.path().to_owned() },
+                    use_pod_cidr: false,
+                },
+                node,
+            )
+            .await
+            .unwrap();
+            assert_eq!(from_files, from_etcd, "{cluster} {node}");
+            assert!(from_etcd.problems.is_empty() && from_etcd.nodes.contains_key(*node), "{cluster} {node}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn recorded_changes_lead_where_the_second_dump_starts() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let mut following: Vec<(Following, Snapshot)> = Vec::new();
+    let after = Dump::read("three-nodes/dump-after.json");
+    for node in ["node-a", "node-b", "node-c"] {
+        let mut source = Following::start(etcd.url(), node);
+        source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+        let texts = texts_of(&after);
+        let wanted = calico_bgpd::datastore::files::snapshot_of_texts(
+            node,
+            Reading::default(),
+            &[("all.json", texts.as_str())],
+        );
+        following.push((source, wanted));
+    }
+    let mut client = etcd.connect().await;
+    let mut events = 0;
+    for line in fixture("three-nodes/changes.jsonl").lines().skip(1) {
+        let change: serde_json::Value = serde_json::from_str(line).unwrap();
+        for event in change["events"].as_array().unwrap() {
+            let key = event["key"].as_str().unwrap();
+            match event["type"].as_str().unwrap() {
+                "PUT" => drop(client.put(key, event["value"].as_str().unwrap(), None).await.unwrap()),
+                _ => drop(client.delete(key, None).await.unwrap()),
+            }
+            events += 1;
+        }
+    }
+    assert!(events > 20);
+    for (source, wanted) in &mut following {
+        assert!(wanted.problems.is_empty());
+        source.snapshot("the second dump", |snapshot| snapshot == wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn a_compaction_while_the_watch_is_cut_loses_nothing_and_leaves_no_phantom() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let wire = Wire::to(&etcd).await;
+    let mut source = Following::start(wire.url(), "node-a");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+
+    wire.whole.send(false).unwrap();
+    source.state(SourceState::Retrying).await;
+    let mut client = etcd.connect().await;
+    client.delete("/calico/resources/v3/projectcalico.org/nodes/node-b", None).await.unwrap();
+    client.delete("/calico/ipam/v2/host/node-a/ipv4/block/10.244.9.0-26", None).await.unwrap();
+    let block = "/calico/ipam/v2/host/node-a/ipv4/block/10.244.77.0-26";
+    client.put(block, r#"{"state":"confirmed","deleted":false}"#, None).await.unwrap();
+    // Came and went while nobody looked.
+    client.put("/calico/ipam/v2/host/node-a/ipv4/block/10.244.78.0-26", "{}", None).await.unwrap();
+    let gone = client.delete("/calico/ipam/v2/host/node-a/ipv4/block/10.244.78.0-26", None).await.unwrap();
+    let revision = gone.header().unwrap().revision();
+    client.compact(revision, Some(CompactionOptions::new().with_physical())).await.unwrap();
+    assert_eq!(
+        source.receiver.snapshots.borrow().as_ref().unwrap().nodes.len(),
+        3,
+        "an outage changes nothing"
+    );
+
+    wire.whole.send(true).unwrap();
+    let wanted = read_once(&settings(etcd.url()), "node-a").await.unwrap();
+    assert_eq!(wanted.nodes.len(), 2);
+    source.snapshot("the list after the compaction", |snapshot| *snapshot == wanted).await;
+    source.state(SourceState::Connected).await;
+
+    client.put(block, r#"{"state":"pendingDeletion","deleted":false}"#, None).await.unwrap();
+    let block = "10.244.77.0/26".parse().unwrap();
+    source
+        .snapshot("a change after it", |snapshot| {
+            snapshot.blocks.get(&block) == Some(&AffinityState::PendingDeletion)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn changes_made_while_the_watch_is_cut_arrive_without_a_new_list() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let wire = Wire::to(&etcd).await;
+    let mut source = Following::start(wire.url(), "node-a");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+    wire.whole.send(false).unwrap();
+    source.state(SourceState::Retrying).await;
+    let mut client = etcd.connect().await;
+    client.delete("/calico/resources/v3/projectcalico.org/nodes/node-c", None).await.unwrap();
+    client.delete("/calico/resources/v3/projectcalico.org/ippools/v6-pool", None).await.unwrap();
+    wire.whole.send(true).unwrap();
+    source
+        .snapshot("both deletions", |snapshot| snapshot.nodes.len() == 2 && snapshot.pools.len() == 2)
+        .await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_dies_and_returns_leaves_the_snapshot_in_force_meanwhile() {
+    let mut etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let mut source = Following::start(etcd.url(), "node-a");
+    let before = source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+    etcd.kill().await;
+    source.state(SourceState::Retrying).await;
+    let status = source.receiver.status.borrow().clone();
+    assert!(status.in_sync && status.last_error.unwrap().contains(&etcd.url()));
+    assert_eq!(source.receiver.snapshots.borrow().as_ref(), Some(&before));
+    etcd.restart().await;
+    source.state(SourceState::Connected).await;
+    assert_eq!(source.receiver.snapshots.borrow().as_ref(), Some(&before));
+    let mut client = etcd.connect().await;
+    client.delete("/calico/resources/v3/projectcalico.org/nodes/node-c", None).await.unwrap();
+    source.snapshot("a change after the return", |snapshot| snapshot.nodes.len() == 2).await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_returns_as_another_cluster_is_listed_again() {
+    let mut etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let mut source = Following::start(etcd.url(), "rr-1");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    etcd.kill().await;
+    source.state(SourceState::Retrying).await;
+    etcd.restart_empty().await;
+    etcd.load(&Dump::read("route-reflectors/dump.json")).await;
+    let wanted = read_once(&settings(etcd.url()), "rr-1").await.unwrap();
+    source.snapshot("the other cluster", |snapshot| *snapshot == wanted).await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_down_at_the_start_is_waited_for() {
+    let mut etcd = Etcd::start().await;
+    etcd.load(&Dump::read("dcos-like/dump.json")).await;
+    etcd.kill().await;
+    let mut source = Following::start(etcd.url(), "172.16.0.23");
+    source.state(SourceState::Retrying).await;
+    let status = source.receiver.status.borrow().clone();
+    let error = status.last_error.unwrap();
+    assert!(error.contains(&etcd.url()) && error.contains("refused"), "{error}");
+    assert!(!status.in_sync && source.receiver.snapshots.borrow().is_none());
+    let error = read_once(&settings(etcd.url()), "172.16.0.23").await.unwrap_err();
+    assert!(error.contains(&etcd.url()), "{error}");
+    etcd.restart().await;
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 6).await;
+}
+
+#[tokio::test]
+async fn an_empty_etcd_is_in_sync() {
+    let etcd = Etcd::start().await;
+    let mut source = Following::start(etcd.url(), "node-a");
+    source.snapshot("the empty list", |snapshot| *snapshot == Snapshot::default()).await;
+    assert!(source.receiver.status.borrow().in_sync);
+}
+
+#[tokio::test]
+async fn a_value_that_does_not_parse_keeps_the_last_good_one_and_is_named() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let mut source = Following::start(etcd.url(), "node-b");
+    let before = source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    let mut client = etcd.connect().await;
+    client.put(NODE_A, r#"{"kind":"Node","spec":"#, None).await.unwrap();
+    client.put(b"/calico/resources/v3/projectcalico.org/nodes/\xff".to_vec(), "{}", None).await.unwrap();
+    let broken = source.snapshot("the problem", |snapshot| !snapshot.problems.is_empty()).await;
+    assert_eq!(broken.nodes, before.nodes);
+    let problem = broken.problems[0].to_string();
+    assert!(problem.starts_with(NODE_A) && problem.contains("last good value"), "{problem}");
+    client.delete(NODE_A, None).await.unwrap();
+    let after = source.snapshot("the deletion", |snapshot| snapshot.problems.is_empty()).await;
+    assert_eq!(after.nodes.len(), 2);
+}
+
+#[tokio::test]
+async fn more_keys_than_fit_in_one_page_are_listed_completely() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.connect().await;
+    for chunk in (0..1234).collect::<Vec<u32>>().chunks(100) {
+        let puts: Vec<_> = chunk
+            .iter()
+            .map(|n| {
+                let key = format!("/calico/resources/v3/projectcalico.org/nodes/n{n}");
+                etcd_client::TxnOp::put(
+                    key,
+                    format!(r#"{{"spec":{{"bgp":{{"asNumber":{}}}}}}}"#, n + 1),
+                    None,
+                )
+            })
+            .collect();
+        client.txn(etcd_client::Txn::new().and_then(puts)).await.unwrap();
+    }
+    let snapshot = read_once(&settings(etcd.url()), "n7").await.unwrap();
+    assert_eq!(snapshot.nodes.len(), 1234);
+    assert!(snapshot.problems.is_empty());
+}
