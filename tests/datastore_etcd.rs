@@ -3,6 +3,7 @@
 //! Needs the program `etcd` (Debian: `etcd-server`) in `PATH`, or its path in `ETCD_BINARY`.
 #![cfg(feature = "etcd")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, reason = "the test is the shell here")]
 
 mod datastore_fixtures;
 
