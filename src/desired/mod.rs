@@ -20,6 +20,8 @@ mod compile;
 mod diff;
 mod identity;
 mod kernel;
+#[cfg(test)]
+mod laws;
 mod origin;
 mod peers;
 mod programs;
