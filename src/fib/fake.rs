@@ -3,19 +3,24 @@
 //! Owns: links, addresses and table main with the rules of the Linux tables as far as a routing daemon meets them: one
 //! route for each prefix and metric, `EEXIST`, IPv6's metric 1024, deletes by protocol and metric, routes that
 //! go with their link (silently in IPv4), gateways that must be on their link, notifications with echo. Never: used
-//! in production. [`FakeKernel`] has the whole of it, synchronously; the tests of the netlink shell check the same rules
+//! in production. [`FakeKernel`] has the whole of it, synchronously; [`SharedKernel`] is one that a reconciler and its test
+//! hold both. The tests of the netlink shell check the same rules
 //! against the real kernel.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bgp_proto::{Afi, IpPrefix};
 use smallvec::smallvec;
+use tokio::sync::Notify;
 
 use super::mirror::{AddressSeen, Mirror, Notice, RouteSeen, Snapshot, is_narrow};
 use super::plan::plan;
 use super::{
-    Address, Errno, FibRoute, KernelEvent, Leg, Link, PROTOCOL, Phase, RouteOp, Target, stored_metric,
+    Address, Applied, Errno, FibRoute, Kernel, KernelError, KernelEvent, Leg, Link, PROTOCOL, Phase, RouteOp,
+    Target, stored_metric,
 };
 
 /// A route as `ip route` would list it.
@@ -345,5 +350,104 @@ impl FakeKernel {
         let mut events: Vec<KernelEvent> = std::iter::from_fn(|| mirror.next_event()).collect();
         events.push(KernelEvent::Synced);
         events
+    }
+}
+
+/// A [`FakeKernel`] that a reconciler works on while a test changes it.
+#[derive(Clone, Debug, Default)]
+pub struct SharedKernel(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    kernel: Mutex<FakeKernel>,
+    fault: Mutex<Fault>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Fault {
+    overrun: bool,
+    lost: bool,
+    closed: bool,
+}
+
+impl SharedKernel {
+    /// Shares a kernel.
+    pub fn new(kernel: FakeKernel) -> Self {
+        let shared = Shared { kernel: Mutex::new(kernel), ..Shared::default() };
+        SharedKernel(Arc::new(shared))
+    }
+
+    /// Looks at it or changes it; what it says of that is heard.
+    pub fn with<T>(&self, act: impl FnOnce(&mut FakeKernel) -> T) -> T {
+        let result = act(&mut self.lock());
+        self.0.changed.notify_one();
+        result
+    }
+
+    /// Loses all notifications that were not yet heard.
+    pub fn overrun(&self) {
+        self.lock().take_notices();
+        self.fault().overrun = true;
+        self.0.changed.notify_one();
+    }
+
+    /// Breaks the connection, until the next dump opens it again; that one fails while it is `closed`.
+    pub fn lose(&self, closed: bool) {
+        *self.fault() = Fault { overrun: false, lost: true, closed };
+        self.0.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FakeKernel> {
+        self.0.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Fault> {
+        self.0.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost() -> KernelError {
+        KernelError::Lost { context: "fake", source: io::ErrorKind::NotConnected.into() }
+    }
+}
+
+impl Kernel for SharedKernel {
+    async fn dump(&mut self) -> Result<(Snapshot, Vec<Notice>), KernelError> {
+        let mut fault = self.fault();
+        if fault.closed {
+            return Err(Self::lost());
+        }
+        *fault = Fault::default();
+        Ok((self.lock().snapshot(), Vec::new()))
+    }
+
+    async fn apply(&mut self, operations: &[RouteOp]) -> Result<Applied, KernelError> {
+        if self.fault().lost {
+            return Err(Self::lost());
+        }
+        let mut kernel = self.lock();
+        let results = operations.iter().map(|op| kernel.apply(op).map_err(Into::into)).collect();
+        Ok(Applied {
+            results,
+            notices: kernel.take_notices(),
+            overrun: std::mem::take(&mut self.fault().overrun),
+        })
+    }
+
+    async fn notices(&mut self) -> Result<Vec<Notice>, KernelError> {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.fault().lost {
+                return Err(Self::lost());
+            }
+            if std::mem::take(&mut self.fault().overrun) {
+                return Err(KernelError::Overrun);
+            }
+            let notices = self.lock().take_notices();
+            if !notices.is_empty() {
+                return Ok(notices);
+            }
+            changed.await;
+        }
     }
 }

@@ -252,7 +252,12 @@ impl Mirror {
         } else if merges {
             // IPv6 keeps all gateways of one prefix and metric as one route, and tells it whole.
             match entries.iter_mut().find(|e| at_key(e) && is_ecmp(e)) {
-                Some(entry) => *entry = route,
+                Some(entry) => {
+                    // The whole shows as its first member's, but the notice has the protocol of the new one. And who
+                    // owns which leg nobody says.
+                    self.doubtful |= entry.protocol != route.protocol;
+                    *entry = RouteSeen { protocol: entry.protocol, ..route };
+                }
                 None => entries.push(route),
             }
         } else if !entries.contains(&route) {

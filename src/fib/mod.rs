@@ -4,10 +4,14 @@
 //! speaks netlink. The kernel is twice in the picture: as a source ([`KernelEvent`]) and as a sink ([`FibRoute`]).
 
 pub mod fake;
+pub mod linux;
+pub mod message;
 pub mod mirror;
 pub mod plan;
+pub mod reconciler;
 
 use std::fmt;
+use std::future::Future;
 use std::net::IpAddr;
 
 use bgp_proto::{Afi, IpPrefix};
@@ -244,4 +248,69 @@ impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         std::io::Error::from_raw_os_error(self.0).fmt(f)
     }
+}
+
+/// Why the kernel refused an operation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The number.
+    pub errno: Errno,
+    /// The kernel's own words, if it had any.
+    pub detail: Option<String>,
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Refusal { errno, detail: None }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            Some(detail) => write!(f, "{detail} ({})", self.errno),
+            None => self.errno.fmt(f),
+        }
+    }
+}
+
+/// What came of a batch of operations.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The answer to each operation, in order.
+    pub results: Vec<Result<(), Refusal>>,
+    /// What the kernel said up to the last operation and including its echo. In the order of the kernel.
+    pub notices: Vec<mirror::Notice>,
+    /// Something it said was lost: a new dump is due.
+    pub overrun: bool,
+}
+
+/// Why the kernel cannot be heard or spoken to.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// It said more than the receive buffer holds; what exactly is lost. A dump mends it.
+    #[error("the kernel dropped notifications: the receive buffer is full")]
+    Overrun,
+    /// The connection is of no use any more. A dump opens a new one.
+    #[error("netlink: {context}: {source}")]
+    Lost {
+        /// What was tried.
+        context: &'static str,
+        /// What came of it.
+        source: std::io::Error,
+    },
+}
+
+/// The kernel as the reconciler needs it; netlink in production, memory in tests.
+pub trait Kernel: Send {
+    /// Everything, and what was said meanwhile. Opens the connection if there is none.
+    fn dump(
+        &mut self,
+    ) -> impl Future<Output = Result<(mirror::Snapshot, Vec<mirror::Notice>), KernelError>> + Send;
+
+    /// Does the operations in their order. A refused one does not stop the others.
+    fn apply(&mut self, operations: &[RouteOp]) -> impl Future<Output = Result<Applied, KernelError>> + Send;
+
+    /// The next things that the kernel says: at least one, in order. Safe to drop while waiting.
+    fn notices(&mut self) -> impl Future<Output = Result<Vec<mirror::Notice>, KernelError>> + Send;
 }

@@ -1,0 +1,541 @@
+//! The task that makes the kernel what the speaker wants, and tells the speaker what the kernel is.
+//!
+//! Owns: the [`Mirror`], the wanted routes, what failed and when it is tried again. Never: chooses routes.
+//! Inputs: [`FibInput`]s from the core, notices from a [`Kernel`]. Outputs: [`KernelEvent`]s to the core, a full state
+//! first, then `Synced`, then changes; a [`FibStatus`]. Both channels are bounded and neither end waits while the
+//! other does: wanted routes are taken in whatever the core does with the events, and the latest for a prefix wins.
+//!
+//! Level-triggered: whatever happened, the prefixes it touched are planned anew against the mirror. Nothing is written
+//! before the first dump, nothing is deleted before [`Phase::Normal`], and nothing at all on exit (KRT-49).
+//!
+//! Rules: KRT-35 to KRT-42 in event-driven form, KRT-49 to KRT-51; K1 to K7, K11 to K13.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::IpPrefix;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::mirror::{Mirror, Notice};
+use super::plan::{Planned, all_prefixes, plan};
+use super::{
+    Errno, FibChange, FibRoute, Kernel, KernelError, KernelEvent, PROTOCOL, Phase, Refusal, RouteOp,
+};
+
+/// What the core tells the reconciler.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FibInput {
+    /// Routes are wanted, or no longer.
+    Changes(Vec<FibChange>),
+    /// Recovery ended (or began).
+    Phase(Phase),
+}
+
+/// Why a wanted route is not in the kernel as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RouteProblem {
+    /// The kernel refused it.
+    Refused(Refusal),
+    /// Somebody else's route holds its prefix and metric (KRT-38, K1). It is left alone.
+    Conflict {
+        /// The metric.
+        metric: u32,
+        /// The protocol number of the owner.
+        owner: u8,
+    },
+    /// Somebody keeps changing or removing it; the next attempt waits.
+    Contested {
+        /// How often it was repaired since it last was at peace.
+        repairs: u32,
+    },
+}
+
+impl std::fmt::Display for RouteProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RouteProblem::Refused(refusal) => write!(f, "the kernel refuses it: {refusal}"),
+            RouteProblem::Conflict { metric, owner } => {
+                write!(f, "a route of protocol {owner} has the same prefix and metric {metric}")
+            }
+            RouteProblem::Contested { repairs } => {
+                write!(f, "another program keeps changing it (repaired {repairs} times)")
+            }
+        }
+    }
+}
+
+/// How things stand.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FibStatus {
+    /// Whether routes may be deleted yet.
+    pub phase: Phase,
+    /// The kernel has been read since the connection to it was opened.
+    pub connected: bool,
+    /// Why not, or why it had to be opened again.
+    pub last_error: Option<String>,
+    /// Routes that are wanted.
+    pub desired: usize,
+    /// Those of them that are in the kernel exactly so.
+    pub installed: usize,
+    /// Those that will be written next.
+    pub pending: usize,
+    /// Those that the kernel refuses, or that somebody keeps changing.
+    pub failed: usize,
+    /// Those whose place is taken.
+    pub conflicts: usize,
+    /// Routes written or removed again because somebody else had changed them.
+    pub repaired: u64,
+    /// Full reads of the kernel.
+    pub dumps: u64,
+    /// Times that notifications were lost.
+    pub overruns: u64,
+    /// What is wrong, by prefix.
+    pub problems: Arc<BTreeMap<IpPrefix, RouteProblem>>,
+}
+
+/// Time between audits, minus up to a quarter.
+const AUDIT: Duration = Duration::from_secs(60);
+/// A dump that is due because something may have been missed waits so long for more of the kind.
+const DOUBT: Duration = Duration::from_millis(50);
+/// After a dump that took t the next waits 20 t: at most a twentieth of the time goes into dumps (K9).
+const DUMP_SHARE: u32 = 20;
+/// Waits after the first and the last of many failures.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Repairs at once before the first wait.
+const PATIENCE: u32 = 3;
+/// A route that nobody touched for so long is at peace.
+const PEACE: Duration = Duration::from_secs(60);
+/// Batches of wanted routes taken in before planning.
+const INTAKE: usize = 64;
+
+/// Runs until `stop` is cancelled or the core goes away. Routes stay.
+pub async fn run<K: Kernel>(
+    kernel: K,
+    mut inbox: mpsc::Receiver<FibInput>,
+    events: mpsc::Sender<KernelEvent>,
+    status: watch::Sender<FibStatus>,
+    stop: CancellationToken,
+) {
+    let mut this = Reconciler::new(kernel, status);
+    loop {
+        this.work().await;
+        this.publish();
+        let has_event = this.find_event();
+        let deadline = this.deadline();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            permit = events.reserve(), if has_event => {
+                let Ok(permit) = permit else { break };
+                if let Some(event) = this.next_event.take() {
+                    permit.send(event);
+                }
+            }
+            input = inbox.recv() => {
+                let Some(input) = input else { break };
+                this.take(input);
+                for _ in 1..INTAKE {
+                    let Ok(input) = inbox.try_recv() else { break };
+                    this.take(input);
+                }
+            }
+            heard = this.kernel.notices(), if this.connected => this.heard(heard),
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    }
+    debug!("the reconciler ends; kernel routes stay");
+}
+
+/// A wanted route in trouble.
+#[derive(Debug)]
+struct Trouble {
+    problem: RouteProblem,
+    failures: u32,
+    retry: Option<Instant>,
+}
+
+/// A prefix that somebody else touches.
+#[derive(Debug)]
+struct Effort {
+    repairs: u32,
+    last: Instant,
+}
+
+struct Reconciler<K> {
+    kernel: K,
+    status: watch::Sender<FibStatus>,
+    connected: bool,
+    synced: bool,
+    last_error: Option<String>,
+    mirror: Mirror,
+    next_event: Option<KernelEvent>,
+    desired: BTreeMap<IpPrefix, FibRoute>,
+    phase: Phase,
+    /// To be planned.
+    dirty: BTreeSet<IpPrefix>,
+    /// Those of them for which the core wants something else than before.
+    fresh: BTreeSet<IpPrefix>,
+    installed: BTreeSet<IpPrefix>,
+    trouble: BTreeMap<IpPrefix, Trouble>,
+    retries: BTreeSet<(Instant, IpPrefix)>,
+    efforts: BTreeMap<IpPrefix, Effort>,
+    problems: Arc<BTreeMap<IpPrefix, RouteProblem>>,
+    problems_changed: bool,
+    reachability: u64,
+    dump_at: Instant,
+    dump_not_before: Instant,
+    dump_failures: u32,
+    repaired: u64,
+    dumps: u64,
+    overruns: u64,
+}
+
+impl<K: Kernel> Reconciler<K> {
+    fn new(kernel: K, status: watch::Sender<FibStatus>) -> Self {
+        let now = Instant::now();
+        Reconciler {
+            kernel,
+            status,
+            connected: false,
+            synced: false,
+            last_error: None,
+            mirror: Mirror::new(),
+            next_event: None,
+            desired: BTreeMap::new(),
+            phase: Phase::Recovering,
+            dirty: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            installed: BTreeSet::new(),
+            trouble: BTreeMap::new(),
+            retries: BTreeSet::new(),
+            efforts: BTreeMap::new(),
+            problems: Arc::default(),
+            problems_changed: false,
+            reachability: 0,
+            dump_at: now,
+            dump_not_before: now,
+            dump_failures: 0,
+            repaired: 0,
+            dumps: 0,
+            overruns: 0,
+        }
+    }
+
+    fn take(&mut self, input: FibInput) {
+        match input {
+            FibInput::Changes(changes) => {
+                for FibChange { prefix, route } in changes {
+                    let route = route.map(FibRoute::normalized);
+                    if self.desired.get(&prefix) == route.as_ref() {
+                        continue;
+                    }
+                    match route {
+                        Some(route) => self.desired.insert(prefix, route),
+                        None => self.desired.remove(&prefix),
+                    };
+                    self.clear_trouble(prefix);
+                    self.installed.remove(&prefix);
+                    self.efforts.remove(&prefix);
+                    self.fresh.insert(prefix);
+                    self.dirty.insert(prefix);
+                }
+            }
+            FibInput::Phase(phase) if phase != self.phase => {
+                self.phase = phase;
+                info!(?phase, "phase");
+                self.dirty.extend(all_prefixes(&self.desired, &self.mirror));
+                self.fresh.extend(self.dirty.iter().copied());
+            }
+            FibInput::Phase(_) => {}
+        }
+    }
+
+    /// Does what is due, until nothing is.
+    async fn work(&mut self) {
+        let now = Instant::now();
+        while let Some((at, prefix)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
+            self.retries.remove(&(at, prefix));
+            if let Some(trouble) = self.trouble.get_mut(&prefix) {
+                trouble.retry = None;
+            }
+            self.dirty.insert(prefix);
+        }
+        if now >= self.dump_at {
+            self.dump().await;
+        }
+        while self.connected && !self.dirty.is_empty() {
+            self.round().await;
+        }
+    }
+
+    async fn dump(&mut self) {
+        let begun = Instant::now();
+        self.dumps += 1;
+        self.dump_at = begun + audit_interval();
+        match self.kernel.dump().await {
+            Ok((snapshot, notices)) => {
+                debug!(routes = snapshot.routes.len(), links = snapshot.links.len(), "kernel read");
+                self.connected = true;
+                self.dump_failures = 0;
+                self.mirror.load(snapshot);
+                self.absorb(notices);
+                // At every dump all of ours is compared, not only what looks changed.
+                self.dirty.extend(all_prefixes(&self.desired, &self.mirror));
+                self.efforts.retain(|_, effort| begun.duration_since(effort.last) < PEACE);
+            }
+            Err(error) => self.trouble_with_kernel(error),
+        }
+        self.dump_not_before = Instant::now() + begun.elapsed() * DUMP_SHARE;
+    }
+
+    fn heard(&mut self, heard: Result<Vec<Notice>, KernelError>) {
+        match heard {
+            Ok(notices) => self.absorb(notices),
+            Err(error) => self.trouble_with_kernel(error),
+        }
+    }
+
+    fn trouble_with_kernel(&mut self, error: KernelError) {
+        match error {
+            KernelError::Overrun => {
+                self.overruns += 1;
+                warn!("{error}; reading all of it again");
+                self.dump_soon();
+            }
+            KernelError::Lost { .. } => {
+                warn!(%error, "connection to the kernel lost; kernel routes stay");
+                self.connected = false;
+                self.dump_at = Instant::now() + backoff(self.dump_failures);
+                self.dump_failures += 1;
+                self.last_error = Some(error.to_string());
+            }
+        }
+    }
+
+    fn dump_soon(&mut self) {
+        self.dump_at = self.dump_at.min(self.dump_not_before.max(Instant::now() + DOUBT));
+    }
+
+    fn absorb(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            self.mirror.apply(notice);
+        }
+        for prefix in self.mirror.take_changed() {
+            let ours = |seen: &super::mirror::RouteSeen| seen.protocol == PROTOCOL;
+            if self.desired.contains_key(&prefix) || self.mirror.routes_at(prefix).iter().any(ours) {
+                self.dirty.insert(prefix);
+            }
+        }
+        if self.mirror.is_doubtful() {
+            self.dump_soon();
+        }
+        if self.reachability != self.mirror.reachability() {
+            self.reachability = self.mirror.reachability();
+            // What could not be reached may be reached now; the links of a node change in bursts.
+            let soon = Instant::now() + DOUBT;
+            let refused =
+                self.trouble.iter_mut().filter(|(_, t)| matches!(t.problem, RouteProblem::Refused(_)));
+            for (prefix, trouble) in refused {
+                if trouble.retry.is_none_or(|at| at > soon) {
+                    if let Some(at) = trouble.retry.replace(soon) {
+                        self.retries.remove(&(at, *prefix));
+                    }
+                    self.retries.insert((soon, *prefix));
+                }
+            }
+        }
+    }
+
+    /// One plan and its operations. What the kernel tells of them makes the next round, which then has nothing to do.
+    async fn round(&mut self) {
+        let mut prefixes = std::mem::take(&mut self.dirty);
+        let fresh = std::mem::take(&mut self.fresh);
+        // A prefix that waits is not planned before its time.
+        prefixes.retain(|prefix| !self.waits(*prefix));
+        let Planned { plan, conflicts, installed } =
+            plan(prefixes.iter().copied(), &self.desired, &self.mirror, self.phase);
+        for prefix in &prefixes {
+            self.installed.remove(prefix);
+        }
+        for prefix in installed {
+            self.installed.insert(prefix);
+            self.clear_trouble(prefix);
+        }
+        for conflict in conflicts {
+            let problem = RouteProblem::Conflict { metric: conflict.metric, owner: conflict.owner };
+            if self.trouble.get(&conflict.prefix).is_none_or(|t| t.problem != problem) {
+                info!(prefix = %conflict.prefix, "not written: {problem}");
+            }
+            // Its end is an event of the mirror: no retry.
+            self.put_trouble(conflict.prefix, problem, None);
+        }
+        let mut refused = BTreeSet::new();
+        let writes = self.without_contested(plan.writes(), &fresh);
+        self.apply(&writes, &mut refused).await;
+        // Where the new route was refused the old one stays.
+        let deletes = plan.deletes().filter(|op| !refused.contains(&op.prefix()));
+        let deletes = self.without_contested(deletes, &fresh);
+        self.apply(&deletes, &mut refused).await;
+    }
+
+    /// Leaves out what has been repaired too often of late: two owners in a loop are worse than either (KRT-42).
+    fn without_contested(
+        &mut self,
+        operations: impl Iterator<Item = RouteOp>,
+        fresh: &BTreeSet<IpPrefix>,
+    ) -> Vec<RouteOp> {
+        let now = Instant::now();
+        let mut kept = Vec::new();
+        for op in operations {
+            let prefix = op.prefix();
+            let was_refused =
+                self.trouble.get(&prefix).is_some_and(|t| matches!(t.problem, RouteProblem::Refused(_)));
+            if fresh.contains(&prefix) || was_refused {
+                kept.push(op);
+                continue;
+            }
+            let effort = self.efforts.entry(prefix).or_insert(Effort { repairs: 0, last: now });
+            if now.duration_since(effort.last) >= PEACE {
+                effort.repairs = 0;
+            }
+            let rest = effort.repairs.checked_sub(PATIENCE).map_or(Duration::ZERO, backoff);
+            if now.duration_since(effort.last) < rest {
+                let (repairs, retry) = (effort.repairs, effort.last + rest);
+                warn!(%prefix, repairs, "another program keeps changing this route; waiting");
+                self.put_trouble(prefix, RouteProblem::Contested { repairs }, Some(retry));
+                continue;
+            }
+            effort.repairs += 1;
+            effort.last = now;
+            self.repaired += 1;
+            info!(%prefix, "not in the kernel as it should be; repaired");
+            kept.push(op);
+        }
+        kept
+    }
+
+    async fn apply(&mut self, operations: &[RouteOp], refused: &mut BTreeSet<IpPrefix>) {
+        if operations.is_empty() || !self.connected {
+            return;
+        }
+        let applied = match self.kernel.apply(operations).await {
+            Ok(applied) => applied,
+            Err(error) => {
+                // What was done shows in the dump that follows.
+                self.dirty.extend(operations.iter().map(RouteOp::prefix));
+                return self.trouble_with_kernel(error);
+            }
+        };
+        debug!(operations = operations.len(), "written");
+        for (op, result) in operations.iter().zip(applied.results) {
+            let prefix = op.prefix();
+            match (op, result) {
+                (_, Ok(())) => self.clear_trouble(prefix),
+                (RouteOp::Delete { .. }, Err(refusal)) if refusal.errno == Errno::ESRCH => {
+                    // Somebody was faster, without a word.
+                    self.dump_soon();
+                }
+                (_, Err(refusal)) => {
+                    refused.insert(prefix);
+                    if refusal.errno == Errno::EEXIST || refusal.errno == Errno::ENOENT {
+                        // The mirror did not know of it.
+                        self.dump_soon();
+                    }
+                    let failures = self.trouble.get(&prefix).map_or(0, |t| t.failures);
+                    let problem = RouteProblem::Refused(refusal);
+                    if self.trouble.get(&prefix).is_none_or(|t| t.problem != problem) {
+                        warn!(%prefix, "{problem}");
+                    }
+                    self.put_trouble(prefix, problem, Some(Instant::now() + backoff(failures)));
+                }
+            }
+        }
+        if applied.overrun {
+            self.trouble_with_kernel(KernelError::Overrun);
+        }
+        self.absorb(applied.notices);
+    }
+
+    fn waits(&self, prefix: IpPrefix) -> bool {
+        self.trouble.get(&prefix).is_some_and(|trouble| trouble.retry.is_some())
+    }
+
+    fn put_trouble(&mut self, prefix: IpPrefix, problem: RouteProblem, retry: Option<Instant>) {
+        let failures = self.trouble.get(&prefix).map_or(0, |t| t.failures).saturating_add(1);
+        let trouble = Trouble { problem, failures, retry };
+        if let Some(at) = self.trouble.insert(prefix, trouble).and_then(|old| old.retry) {
+            self.retries.remove(&(at, prefix));
+        }
+        if let Some(at) = retry {
+            self.retries.insert((at, prefix));
+        }
+        self.problems_changed = true;
+    }
+
+    fn clear_trouble(&mut self, prefix: IpPrefix) {
+        if let Some(trouble) = self.trouble.remove(&prefix) {
+            if let Some(at) = trouble.retry {
+                self.retries.remove(&(at, prefix));
+            }
+            self.problems_changed = true;
+        }
+    }
+
+    /// Whether there is an event that the core should have next; it is kept until there is room for it.
+    fn find_event(&mut self) -> bool {
+        if self.next_event.is_none() {
+            self.next_event = self.mirror.next_event();
+        }
+        if self.next_event.is_none() && self.connected && !self.synced {
+            self.synced = true;
+            self.next_event = Some(KernelEvent::Synced);
+        }
+        self.next_event.is_some()
+    }
+
+    fn deadline(&self) -> Instant {
+        self.retries.first().map_or(self.dump_at, |(at, _)| self.dump_at.min(*at))
+    }
+
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.problems_changed) {
+            self.problems = Arc::new(self.trouble.iter().map(|(p, t)| (*p, t.problem.clone())).collect());
+        }
+        let conflict = |p: &&RouteProblem| matches!(p, RouteProblem::Conflict { .. });
+        let conflicts = self.problems.values().filter(conflict).count();
+        let failed = self.problems.len() - conflicts;
+        let status = FibStatus {
+            phase: self.phase,
+            connected: self.connected,
+            last_error: self.last_error.clone(),
+            desired: self.desired.len(),
+            installed: self.installed.len(),
+            pending: self.desired.len().saturating_sub(self.installed.len() + self.problems.len()),
+            failed,
+            conflicts,
+            repaired: self.repaired,
+            dumps: self.dumps,
+            overruns: self.overruns,
+            problems: Arc::clone(&self.problems),
+        };
+        self.status.send_if_modified(|old| {
+            let changed = *old != status;
+            *old = status;
+            changed
+        });
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    RETRY.0.saturating_mul(1 << failures.min(16)).min(RETRY.1)
+}
+
+/// Nodes that started together should not audit together.
+fn audit_interval() -> Duration {
+    let random = std::hash::RandomState::new().hash_one(0u8);
+    AUDIT - AUDIT / 4 * u32::try_from(random % 1000).unwrap_or(0) / 1000
+}
