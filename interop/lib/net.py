@@ -26,6 +26,15 @@ def canonical(prefix):
     return str(ipaddress.ip_network(prefix))
 
 
+def hop(route):
+    """The next hop of a route of `ip -j -N`: an address, the type of a route without one, or the device. Of several: all, sorted."""
+    # -N makes the type a number too: RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT
+    kinds = {"6": "blackhole", "7": "unreachable", "8": "prohibit"}
+    if "nexthops" in route:
+        return " ".join(sorted(h.get("gateway", h.get("dev", "")) for h in route["nexthops"]))
+    return route.get("gateway") or kinds.get(str(route.get("type"))) or route.get("dev", "")
+
+
 def version(prefix):
     """4 or 6, of an address or a prefix."""
     return ipaddress.ip_network(prefix, strict=False).version
@@ -80,10 +89,7 @@ class Host:
 
     def hops(self, protocol=RTPROT_BIRD, family=None):
         """As kernel(), but only prefix → next hop: an address, or the type of a route without one ('blackhole')."""
-        # With -N the type is a number too: 6 is RTN_BLACKHOLE, 7 RTN_UNREACHABLE, 8 RTN_PROHIBIT.
-        kinds = {"6": "blackhole", "7": "unreachable", "8": "prohibit"}
-        return {prefix: route.get("gateway") or kinds.get(str(route.get("type")), route.get("type", route.get("dev")))
-                for prefix, route in self.kernel(protocol, family).items()}
+        return {prefix: hop(route) for prefix, route in self.kernel(protocol, family).items()}
 
     def pings(self, address, source=None):
         """Whether one echo request to the address is answered within two seconds."""

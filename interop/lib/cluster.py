@@ -1,0 +1,129 @@
+"""A Calico cluster in full mesh on the lab's segment: each node run by calico-bgpd or by another daemon."""
+
+import os
+
+from . import calico, net, wait
+from .bird import LOCAL_PREF
+from .calico_bgpd import CalicoBgpd
+from .daemon import Neighbour
+from .drivers import FOREIGN
+from .net import canonical, version
+
+ASN = 64512
+METRIC = 2147483647 - LOCAL_PREF
+
+
+class Node:
+    """A node of the cluster: its host, its daemon, its blocks."""
+
+    def __init__(self, host, kind, asn):
+        # what a lab expects of us can be tried with another daemon in our place (interop/run --stand-in)
+        kind = os.environ.get("CALICO_BGPD_STAND_IN", kind) if kind == CalicoBgpd.kind else kind
+        self.host, self.kind, self.asn = host, kind, asn
+        self.name, self.ours = host.name, kind == CalicoBgpd.kind
+        self.blocks = [canonical(c) for c in calico.blocks_of(host)]
+        self.daemon = None
+
+    @property
+    def folder(self):
+        return self.host.folder
+
+    def addresses(self):
+        return (self.host.v4, self.host.v6)
+
+
+class Cluster:
+    """`nodes` maps names to kinds of daemon; they get the numbers 1, 2, 3 … in that order. `asns` gives some an AS number of their own.
+
+    The datastore holds a Node and the blocks of every node, whoever runs it. A foreign daemon is configured with the sessions that Calico would give
+    a node there: one with each other node, passive where the other's address is the greater string (always active where `all_dial`).
+    """
+
+    def __init__(self, lab, datastore, nodes, asns=None, all_dial=False, **neighbour):
+        self.lab, self.datastore = lab, datastore
+        self.nodes = {}
+        for number, (name, kind) in enumerate(nodes.items(), 1):
+            self.nodes[name] = Node(lab.host(name, number), kind, (asns or {}).get(name, ASN))
+        datastore.put(*calico.base())
+        for node in self.nodes.values():
+            datastore.put(calico.node(node.host, None if node.asn == ASN else node.asn), *(calico.block(node.host, b) for b in node.blocks))
+        for node in self.nodes.values():
+            if node.ours:
+                node.daemon = CalicoBgpd(node.host, datastore, node.asn)
+            else:
+                sessions = [Neighbour(theirs, other.asn, passive=theirs > own and not all_dial, **neighbour) for other in self.others(node)
+                            for own, theirs in zip(node.addresses(), other.addresses(), strict=True)]
+                node.daemon = FOREIGN[node.kind](node.host, node.asn, sessions, node.blocks)
+
+    def __getitem__(self, name):
+        return self.nodes[name]
+
+    def others(self, node):
+        return [n for n in self.nodes.values() if n is not node]
+
+    def start(self):
+        for node in self.nodes.values():
+            node.daemon.start()
+        return self
+
+    # --- blocks
+
+    def add_block(self, name, cidr):
+        """The node claims a block."""
+        node = self.nodes[name]
+        node.blocks.append(canonical(cidr))
+        self.datastore.put(calico.block(node.host, cidr))
+        if not node.ours:
+            node.daemon.announce(cidr)
+
+    def remove_block(self, name, cidr):
+        """The node gives a block back."""
+        node = self.nodes[name]
+        node.blocks.remove(canonical(cidr))
+        self.datastore.delete(calico.block(node.host, cidr))
+        if not node.ours:
+            node.daemon.withdraw(cidr)
+
+    def leave(self, name):
+        """The node leaves the cluster: its Node is deleted. Its blocks must be given back before."""
+        node = self.nodes.pop(name)
+        self.datastore.delete(calico.node(node.host))
+
+    # --- what should be
+
+    def established(self, of=None):
+        """Whether all sessions are up, seen from both ends; of: only those of one node, seen from it."""
+        for node in [self.nodes[of]] if of else self.nodes.values():
+            for other in self.others(node):
+                for address in other.addresses():
+                    value = node.daemon.established(address)
+                    if value is not True:
+                        return value
+        return True
+
+    def blocks_everywhere(self, at=None):
+        """Whether every node (or one) has exactly the routes it should: in its kernel with metric, or received, where it writes to no kernel."""
+        for node in [self.nodes[at]] if at else self.nodes.values():
+            if node.kind in (CalicoBgpd.kind, "bird1", "bird2"):
+                have = {p: (net.hop(r), r.get("metric", 0)) for p, r in node.host.kernel().items()}
+                want = {b: ("blackhole", 0 if version(b) == 4 else 1024) for b in node.blocks}
+                want |= {b: (other.host.address(version(b)), self.metric(node, other)) for other in self.others(node) for b in other.blocks}
+                value = wait.equal(f"kernel routes of {node.name}", have, want)
+            else:
+                have = {p: r.next_hop for other in self.others(node) for a in other.addresses() for p, r in node.daemon.received(a).items()}
+                want = {b: other.host.address(version(b)) for other in self.others(node) for b in other.blocks}
+                value = wait.equal(f"routes received by {node.name}", have, want)
+            if value is not True:
+                return value
+        return True
+
+    @staticmethod
+    def metric(node, other):
+        """What LOCAL_PREF says on internal sessions, and its default of 100 on external ones."""
+        return METRIC if node.asn == other.asn else 2147483647 - 100
+
+    def settled(self, seconds=60):
+        """Waits until all sessions are up and all blocks are where they should be."""
+        wait.until("all sessions are up", self.established, seconds)
+        wait.until("every node has every block", self.blocks_everywhere, seconds)
+
