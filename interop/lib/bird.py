@@ -86,6 +86,10 @@ class Bird(Daemon):
         n = self.neighbour(address)
         self.tell(n.family, "reload", "in", n.name)
 
+    def updates(self, address):
+        n = self.neighbour(address)
+        return int(re.search(r"Import updates:\s+(\d+)", self.answer(n.family, "show", "protocols", "all", n.name)).group(1))
+
     def shut(self, address):
         n = self.neighbour(address)
         self.tell(n.family, "disable", n.name)
@@ -166,7 +170,7 @@ protocol direct {{ ipv4; ipv6; interface -"cali*", "*"; }}
 """ + "".join(f"""protocol static {{ ipv{f}; {self.statics(f)} }}
 protocol kernel {{
   learn; persist; scan time 2; merge paths on; graceful restart on;
-  ipv{f} {{ import all; export filter {{ if source = RTS_BGP then krt_metric = 2147483647 - bgp_local_pref; accept; }}; }};
+  ipv{f} {{ import all; export filter {{ if source = RTS_BGP then {{ krt_metric = 2147483647 - bgp_local_pref; accept; }} if source = RTS_STATIC then accept; reject; }}; }};
 }}
 """ for f in (4, 6)) + "".join(self.session(n, channel(n.family)) for n in self.neighbours)
 

@@ -11,6 +11,8 @@ from .net import canonical, version
 
 ASN = 64512
 METRIC = 2147483647 - LOCAL_PREF
+# those that keep a node's kernel as Calico has it
+AS_CALICO = (CalicoBgpd.kind, "bird1")
 
 
 class Node:
@@ -69,20 +71,24 @@ class Cluster:
     # --- blocks
 
     def add_block(self, name, cidr):
-        """The node claims a block."""
+        """The node claims a block. A foreign daemon that does not run will have it when it starts."""
         node = self.nodes[name]
         node.blocks.append(canonical(cidr))
         self.datastore.put(calico.block(node.host, cidr))
-        if not node.ours:
+        if not node.ours and node.daemon.processes:
             node.daemon.announce(cidr)
+        elif not node.ours:
+            node.daemon.prefixes.append(canonical(cidr))
 
     def remove_block(self, name, cidr):
         """The node gives a block back."""
         node = self.nodes[name]
         node.blocks.remove(canonical(cidr))
         self.datastore.delete(calico.block(node.host, cidr))
-        if not node.ours:
+        if not node.ours and node.daemon.processes:
             node.daemon.withdraw(cidr)
+        elif not node.ours:
+            node.daemon.prefixes.remove(canonical(cidr))
 
     def leave(self, name):
         """The node leaves the cluster: its Node is deleted. Its blocks must be given back before."""
@@ -102,25 +108,41 @@ class Cluster:
         return True
 
     def blocks_everywhere(self, at=None):
-        """Whether every node (or one) has exactly the routes it should: in its kernel with metric, or received, where it writes to no kernel."""
+        """Whether every node (or one) has exactly the routes it should: in its kernel with metric, or received, where it does not keep the kernel as Calico does."""
         for node in [self.nodes[at]] if at else self.nodes.values():
-            if node.kind in (CalicoBgpd.kind, "bird1", "bird2"):
-                have = {p: (net.hop(r), r.get("metric", 0)) for p, r in node.host.kernel().items()}
-                want = {b: ("blackhole", 0 if version(b) == 4 else 1024) for b in node.blocks}
-                want |= {b: (other.host.address(version(b)), self.metric(node, other)) for other in self.others(node) for b in other.blocks}
-                value = wait.equal(f"kernel routes of {node.name}", have, want)
-            else:
-                have = {p: r.next_hop for other in self.others(node) for a in other.addresses() for p, r in node.daemon.received(a).items()}
-                want = {b: other.host.address(version(b)) for other in self.others(node) for b in other.blocks}
-                value = wait.equal(f"routes received by {node.name}", have, want)
+            value = self.kernel_right(node) if node.kind in AS_CALICO else self.received_right(node)
             if value is not True:
                 return value
         return True
 
+    def kernel_right(self, node):
+        have = {p: (self.owner(net.hop(r)), r.get("metric", 0)) for p, r in node.host.kernel().items()}
+        want = {b: ("blackhole", 0 if version(b) == 4 else 1024) for b in node.blocks}
+        want |= {b: (other.name, self.metric(node, other)) for other in self.others(node) for b in other.blocks}
+        return wait.equal(f"kernel routes of {node.name}", have, want)
+
+    def received_right(self, node):
+        known = {b for n in self.nodes.values() for b in n.blocks}
+        for other in self.others(node):
+            for family, address in zip((4, 6), other.addresses(), strict=True):
+                have = {p: self.owner(r.next_hop) for p, r in node.daemon.received(address).items()}
+                want = {b: other.name for b in other.blocks if version(b) == family}
+                if node.asn != other.asn:
+                    # over external sessions daemons pass on what they learnt from others: blocks that exist, but not by the direct way
+                    want |= {p: h for p, h in have.items() if p not in want and p in known}
+                value = wait.equal(f"routes that {node.name} has from {address}", have, want)
+                if value is not True:
+                    return value
+        return True
+
+    def owner(self, hop):
+        """The name of the node that a next hop belongs to (over IPv6 a daemon may give its link-local address, too), else the hop itself."""
+        return next((n.name for n in self.nodes.values() if hop in (n.host.v4, n.host.v6, n.host.link_local)), hop)
+
     @staticmethod
     def metric(node, other):
-        """What LOCAL_PREF says on internal sessions, and its default of 100 on external ones."""
-        return METRIC if node.asn == other.asn else 2147483647 - 100
+        """What is left of 2147483647 by LOCAL_PREF: Calico's on internal sessions with daemons that send it, else the default of 100."""
+        return METRIC if node.asn == other.asn and other.kind in (*AS_CALICO, "bird2") else 2147483647 - 100
 
     def settled(self, seconds=60):
         """Waits until all sessions are up and all blocks are where they should be."""

@@ -48,6 +48,8 @@ class Daemon:
     # the kind's name on command lines; whether received routes reach the host's kernel
     kind = ""
     writes_kernel = False
+    # whether it can be made to send a ROUTE-REFRESH
+    can_refresh = True
 
     def __init__(self, host, asn, neighbours=(), prefixes=()):
         self.host, self.asn = host, asn
@@ -110,6 +112,10 @@ class Daemon:
 
     def refresh(self, address):
         """Asks the neighbour to send its routes again (RFC 2918)."""
+        raise NotImplementedError
+
+    def updates(self, address):
+        """How many UPDATEs (or routes in them: whatever it counts) it has received from the neighbour; only good for comparing."""
         raise NotImplementedError
 
     # --- sessions

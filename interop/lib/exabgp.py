@@ -97,6 +97,9 @@ class Exabgp(Daemon):
     def refresh(self, address):
         self.command(f"neighbor {address} announce route-refresh ipv{net.version(address)} unicast")
 
+    def updates(self, address):
+        return sum(event["type"] == "update" for event in self.events(address))
+
     def shut(self, address):
         self.command(f"neighbor {address} teardown 2")
 

@@ -98,6 +98,9 @@ class Frr(Daemon):
     def refresh(self, address):
         self.vty(f"clear bgp ipv{net.version(address)} unicast {address} soft in")
 
+    def updates(self, address):
+        return json.loads(self.vty(f"show bgp neighbors {address} json"))[address]["messageStats"]["updatesRecv"]
+
     def shut(self, address):
         self.vty("configure terminal", f"router bgp {self.asn}", f"neighbor {address} shutdown message closed by the lab")
 

@@ -11,6 +11,9 @@ STATES = {0: "Unknown", 1: "Idle", 2: "Connect", 3: "Active", 4: "OpenSent", 5: 
 class Gobgp(Daemon):
     """What both versions have in common: all but where the programs are."""
 
+    # its 'softresetin' applies policy to what it holds; it never sends a ROUTE-REFRESH
+    can_refresh = False
+
     def text(self):
         out = f'[global.config]\n  as = {self.asn}\n  router-id = "{self.host.v4}"\n'
         for n in self.neighbours:
@@ -80,9 +83,8 @@ class Gobgp(Daemon):
             routes[net.canonical(prefix)] = Route(hop, path, attrs[5]["value"] if 5 in attrs else None)
         return routes
 
-    def refresh(self, address):
-        # 'softresetin' applies policy to what is held; a true ROUTE-REFRESH is sent only with -a of the family asked for
-        self.client("neighbor", address, "softresetin", "-a", f"ipv{net.version(address)}")
+    def updates(self, address):
+        return json.loads(self.client("neighbor", address, "-j"))["state"]["messages"]["received"]["update"]
 
     def shut(self, address):
         self.client("neighbor", address, "disable")

@@ -47,6 +47,8 @@ class Host:
         self.lab, self.name, self.number = lab, name, number
         self.ns = f"cb-{name}"
         self.v4, self.v6 = f"{NET4}.{number}", f"{NET6}{number:x}"
+        # follows from the MAC address that Segment.host gives
+        self.link_local = str(ipaddress.ip_address(f"fe80::ff:fe00:{number:x}"))
         self.folder = lab.out / name
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -90,6 +92,12 @@ class Host:
     def hops(self, protocol=RTPROT_BIRD, family=None):
         """As kernel(), but only prefix → next hop: an address, or the type of a route without one ('blackhole')."""
         return {prefix: hop(route) for prefix, route in self.kernel(protocol, family).items()}
+
+    def connections(self, address):
+        """How many TCP connections are established between the host and an address, on port 179 at either end."""
+        lines = self.run("ss", "-Htn", "state", "established", 
+                         f"( sport = :179 or dport = :179 ) and dst {f'[{address}]' if ':' in address else address}").splitlines()
+        return len([line for line in lines if line.strip()])
 
     def pings(self, address, source=None):
         """Whether one echo request to the address is answered within two seconds."""

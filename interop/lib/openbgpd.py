@@ -69,6 +69,10 @@ class Openbgpd(Daemon):
     def refresh(self, address):
         self.client("neighbor", address, "refresh")
 
+    def updates(self, address):
+        told = json.loads(self.client("-j", "show", "neighbor", address))["neighbors"]
+        return next(n["stats"]["message"]["received"]["updates"] for n in told if n["remote_addr"] == address)
+
     def shut(self, address):
         self.client("neighbor", address, "down", "closed by the lab")
 

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""BGP speakers that no daemon is: run in a host of a lab by the scenarios.
+
+usage: raw.py deaf --from ADDRESS --to ADDRESS --asn N [--hold N]
+       raw.py storm --from ADDRESS[,ADDRESS...] --to ADDRESS --count N
+
+deaf    comes up, says 'established', then sends KEEPALIVEs and asks for all routes again and again but never reads: the other end meets a zero window.
+        Says 'closed' when the other end has ended the connection.
+storm   dials so many times as fast as it can, sends nothing, and keeps what it gets open for two seconds. Says how many were still connected then.
+"""
+
+import argparse
+import ipaddress
+import select
+import socket
+import struct
+import sys
+import time
+
+MARKER = b"\xff" * 16
+# of TCP_INFO
+ESTABLISHED = 1
+OPEN, NOTIFICATION, KEEPALIVE, REFRESH = 1, 3, 4, 5
+
+
+def message(kind, body=b""):
+    return MARKER + struct.pack("!HB", 19 + len(body), kind) + body
+
+
+def capability(code, value=b""):
+    return bytes([code, len(value)]) + value
+
+
+def open_message(asn, hold, router_id, family):
+    capabilities = capability(1, struct.pack("!HBB", family, 0, 1)) + capability(2) + capability(65, struct.pack("!I", asn))
+    parameters = bytes([2, len(capabilities)]) + capabilities
+    return message(OPEN, struct.pack("!BHH", 4, asn if asn < 65536 else 23456, hold) + router_id.packed + bytes([len(parameters)]) + parameters)
+
+
+def dial(source, target, timeout=10.0, buffer=None):
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    if buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    sock.settimeout(timeout)
+    sock.bind((source, 0))
+    sock.connect((target, 179))
+    return sock
+
+
+def read_message(sock):
+    data = b""
+    while len(data) < 19 or len(data) < struct.unpack("!H", data[16:18])[0]:
+        want = 19 if len(data) < 19 else struct.unpack("!H", data[16:18])[0]
+        got = sock.recv(want - len(data))
+        if not got:
+            raise ConnectionError("closed")
+        data += got
+    return data[18], data[19:]
+
+
+def establish(args):
+    """Dials until a session is up: the other end may still be starting, or hold us off for a while."""
+    deadline = time.monotonic() + 60
+    family = 2 if ":" in args.target else 1
+    router_id = ipaddress.IPv4Address(0x0A0000C8)
+    while True:
+        try:
+            sock = dial(args.source, args.target, buffer=2048)
+            sock.sendall(open_message(args.asn, args.hold, router_id, family))
+            kind, body = read_message(sock)
+            if kind != OPEN:
+                raise ConnectionError(f"not an OPEN but {kind} {body.hex()}")
+            sock.sendall(message(KEEPALIVE))
+            kind, body = read_message(sock)
+            if kind != KEEPALIVE:
+                raise ConnectionError(f"not a KEEPALIVE but {kind} {body.hex()}")
+            return sock, family
+        except OSError as error:
+            print(error, flush=True)
+            if time.monotonic() > deadline:
+                sys.exit("never established")
+            time.sleep(0.5)
+
+
+def deaf(args):
+    sock, family = establish(args)
+    print("established", flush=True)
+    sock.setblocking(False)
+    refresh = message(REFRESH, struct.pack("!HBB", family, 0, 1))
+    last = 0.0
+    while True:
+        poll = select.poll()
+        # only errors and the other end's close: what it sends stays in the buffer
+        poll.register(sock, select.POLLRDHUP)
+        if poll.poll(50):
+            break
+        try:
+            if time.monotonic() - last > max(args.hold / 3, 0.5):
+                sock.send(message(KEEPALIVE))
+                last = time.monotonic()
+            sock.send(refresh)
+        except BlockingIOError:
+            pass
+        except OSError:
+            break
+    print("closed", flush=True)
+
+
+def storm(args):
+    sources = args.source.split(",")
+    family = socket.AF_INET6 if ":" in args.target else socket.AF_INET
+    held = []
+    for number in range(args.count):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.bind((sources[number % len(sources)], 0))
+        sock.connect_ex((args.target, 179))
+        held.append(sock)
+    time.sleep(2)
+    connected = 0
+    for sock in held:
+        try:
+            sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            # neither closed nor reset; a SYN that is still not answered has no peer
+            connected += sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == bytes([ESTABLISHED])
+        except OSError:
+            pass
+        sock.close()
+    print(f"{connected} of {args.count} still connected", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["deaf", "storm"])
+    parser.add_argument("--from", dest="source", required=True)
+    parser.add_argument("--to", dest="target", required=True)
+    parser.add_argument("--asn", type=int, default=64512)
+    parser.add_argument("--hold", type=int, default=240)
+    parser.add_argument("--count", type=int, default=500)
+    args = parser.parse_args()
+    {"deaf": deaf, "storm": storm}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A neighbour that never reads (zero window): others are served at once, memory is bounded."""
+
+import sys
+
+from lib import calico, wait
+from lib.calico import FileDatastore
+from lib.cluster import Cluster
+from lib.programs import INTEROP
+
+NEEDS = ["calico-bgpd", "bird1"]
+
+
+def memory(process):
+    """Resident memory in KiB."""
+    with open(f"/proc/{process.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+def run(lab):
+    datastore = FileDatastore(lab.out / "datastore")
+    cluster = Cluster(lab, datastore, {"node-1": "calico-bgpd", "node-2": "bird1"})
+    # 512 blocks: as many routes as make a refresh a few packets long
+    here = cluster["node-1"]
+    for number in range(512):
+        cluster.add_block("node-1", f"10.244.{128 + number // 4}.{number % 4 * 64}/26")
+    deaf = lab.host("deaf", 9)
+    datastore.put(calico.node(deaf))
+    cluster.start()
+    cluster.settled()
+    before = memory(here.daemon.processes[0])
+    tool = deaf.spawn(sys.executable, "-u", str(INTEROP / "lib" / "raw.py"), "deaf", "--from", deaf.v4, "--to", here.host.v4, "--hold", "9", log="raw.log")
+    log = deaf.folder / "raw.log"
+    wait.until("the deaf neighbour is up", lambda: "established" in log.read_text(), 60)
+    wait.until("bytes wait for the deaf neighbour", lambda: int(here.host.run("ss", "-Htn", "dst", deaf.v4).split()[2]) > 0, 30)
+    cluster.add_block("node-1", "10.244.1.64/26")
+    wait.until("a change reaches the other neighbour", cluster.blocks_everywhere, 5)
+    wait.stays("the other sessions while one is deaf", cluster.established, 12, every=1)
+    wait.check("memory is bounded", (memory(here.daemon.processes[0]) - before) < 16384 or f"!{before} KiB before, {memory(here.daemon.processes[0])} now")
+    cluster.remove_block("node-1", "10.244.1.64/26")
+    wait.until("a change reaches the other neighbour", cluster.blocks_everywhere, 5)
+    tool.kill()

@@ -1,0 +1,47 @@
+"""Between two nodes of a foreign daemon: active and passive, IPv4 and IPv6, internal and external, changes, refresh."""
+
+from lib import wait
+from lib.calico import FileDatastore
+from lib.cluster import Cluster
+from lib.drivers import FOREIGN
+
+VARIANTS = [f"{kind}-{session}" for kind in FOREIGN for session in ("ibgp", "ebgp")]
+
+
+def needs(variant):
+    return ["calico-bgpd", variant.split("-")[0]]
+
+
+def run(lab, variant):
+    kind, session = variant.split("-")
+    asns = {"node-1": 64601, "node-3": 4200000003} if session == "ebgp" else {}
+    cluster = Cluster(lab, FileDatastore(lab.out / "datastore"), {"node-1": kind, "node-2": "calico-bgpd", "node-3": kind}, asns).start()
+    cluster.settled()
+    here = cluster["node-2"]
+    for name in ("node-1", "node-3"):
+        there = cluster[name]
+        for block, own, theirs in zip(there.blocks, here.addresses(), there.addresses(), strict=True):
+            path = here.daemon.received(theirs)[block].as_path
+            wait.check("AS path of a route that we have", wait.equal("AS path", path, (there.asn,) if asns else ()))
+            path = there.daemon.received(own)[here.blocks[0 if ":" not in block else 1]].as_path
+            wait.check("AS path of a route that they have", wait.equal("AS path", path, (here.asn,) if asns else ()))
+    lab.say("routes are exchanged")
+
+    for name in cluster.nodes:
+        cluster.add_block(name, f"10.244.{name[-1]}.64/26")
+        cluster.add_block(name, f"fd00:10:244:{name[-1]}::40/122")
+    wait.until("new blocks are everywhere", cluster.blocks_everywhere, 30)
+    for name in cluster.nodes:
+        cluster.remove_block(name, f"10.244.{name[-1]}.0/26")
+        cluster.remove_block(name, f"fd00:10:244:{name[-1]}::/122")
+    wait.until("blocks given back are gone everywhere", cluster.blocks_everywhere, 30)
+    lab.say("changes are followed")
+
+    for name in ("node-1", "node-3"):
+        daemon = cluster[name].daemon
+        for address in here.addresses() if daemon.can_refresh else ():
+            before = daemon.updates(address)
+            daemon.refresh(address)
+            wait.until(f"{name} is sent the routes of {address} again", lambda d=daemon, a=address, b=before: d.updates(a) > b, 20)
+    wait.until("nothing is lost by a refresh", cluster.blocks_everywhere, 20)
+    wait.check("all sessions are still up", cluster.established())

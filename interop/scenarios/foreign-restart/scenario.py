@@ -1,0 +1,45 @@
+"""A foreign daemon is killed: its routes stay, are refreshed when it returns, and go at the timer when it does not."""
+
+import time
+
+from lib import wait
+from lib.calico import FileDatastore
+from lib.cluster import Cluster
+from lib.drivers import FOREIGN
+
+VARIANTS = list(FOREIGN)
+RESTART = 15
+
+
+def needs(variant):
+    return ["calico-bgpd", variant]
+
+
+def run(lab, variant):
+    cluster = Cluster(lab, FileDatastore(lab.out / "datastore"), {"node-1": variant, "node-2": "calico-bgpd"}, restart=RESTART)
+    here, there = cluster["node-2"], cluster["node-1"]
+    cluster.add_block("node-1", "10.244.1.64/26")
+    cluster.add_block("node-1", "fd00:10:244:1::40/122")
+    cluster.start().settled()
+    # OpenBGPD names no family in its graceful restart capability
+    keeps = variant != "openbgpd"
+
+    there.daemon.kill()
+    wait.until("its end is noticed", lambda: all(here.daemon.state(a) != "Established" for a in there.addresses()), 20)
+    if keeps:
+        wait.stays("its routes", lambda: cluster.blocks_everywhere("node-2"), 3)
+    else:
+        wait.until("its routes are gone", lambda: set(here.host.kernel()) == set(here.blocks), 10)
+    for block in there.blocks[:2]:
+        cluster.remove_block("node-1", block)
+    there.daemon.start(restarting=True)
+    cluster.settled()
+    lab.say("it returned; what it no longer sends is gone")
+
+    there.daemon.kill()
+    gone = time.monotonic()
+    wait.until("its end is noticed", lambda: all(here.daemon.state(a) != "Established" for a in there.addresses()), 20)
+    if keeps:
+        wait.stays("its routes", lambda: cluster.blocks_everywhere("node-2"), 6)
+    wait.until("its routes are gone", lambda: set(here.host.kernel()) == set(here.blocks), RESTART + 15)
+    lab.say(f"its routes went after {time.monotonic() - gone:.0f} s")
