@@ -126,14 +126,13 @@ pub trait Family: Copy + Eq + Ord + Hash + fmt::Debug + Send + Sync + 'static {
         + Sync
         + 'static;
     /// An address as a number, most significant bit first.
-    type Bits: Copy
-        + Eq
-        + Ord
+    type Bits: num_traits::PrimInt
+        + num_traits::Unsigned
+        + num_traits::CheckedShr
         + Hash
         + fmt::Debug
         + Send
         + Sync
-        + std::ops::BitAnd<Output = Self::Bits>
         + 'static;
 
     /// The family as a value.
@@ -271,6 +270,11 @@ impl<F: Family> Prefix<F> {
         Prefix { bits: F::to_bits(addr), len: F::MAX_LEN }
     }
 
+    /// `0.0.0.0/0` or `::/0`.
+    pub fn default_route() -> Self {
+        Prefix { bits: F::mask(0), len: 0 }
+    }
+
     /// The network address.
     pub fn addr(self) -> F::Addr {
         F::from_bits(self.bits)
@@ -365,29 +369,16 @@ impl<F: Family> FromStr for Prefix<F> {
     }
 }
 
-impl prefix_trie::Prefix for Prefix4 {
-    type R = u32;
-    fn repr(&self) -> u32 {
+impl<F: Family> prefix_trie::Prefix for Prefix<F> {
+    type R = F::Bits;
+    fn repr(&self) -> F::Bits {
         self.bits
     }
     fn prefix_len(&self) -> u8 {
         self.len
     }
-    fn from_repr_len(repr: u32, len: u8) -> Self {
-        Prefix { bits: repr & V4::mask(len), len: len.min(V4::MAX_LEN) }
-    }
-}
-
-impl prefix_trie::Prefix for Prefix6 {
-    type R = u128;
-    fn repr(&self) -> u128 {
-        self.bits
-    }
-    fn prefix_len(&self) -> u8 {
-        self.len
-    }
-    fn from_repr_len(repr: u128, len: u8) -> Self {
-        Prefix { bits: repr & V6::mask(len), len: len.min(V6::MAX_LEN) }
+    fn from_repr_len(repr: F::Bits, len: u8) -> Self {
+        Prefix { bits: repr & F::mask(len), len: len.min(F::MAX_LEN) }
     }
 }
 

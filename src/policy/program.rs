@@ -6,6 +6,7 @@
 use std::fmt;
 
 use bgp_proto::IpPrefix;
+pub use bgp_proto::rib::SourceClass;
 
 /// MAX = 2³¹ − 1: `LP = MAX − metric` and back, modulo 2³² (KERN-3, FILT-21).
 pub const MAX_METRIC: u32 = 2_147_483_647;
@@ -39,19 +40,6 @@ pub enum Decision {
     Accept,
     /// It does not.
     Reject,
-}
-
-/// Origin class of a route (FILT-1).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum SourceClass {
-    /// Prefix of a local interface; preference 240.
-    Direct,
-    /// Ours by intent; preference 200.
-    Static,
-    /// Received; preference 100.
-    Bgp,
-    /// Found in the kernel; preference 10.
-    Kernel,
 }
 
 /// A condition on a route.

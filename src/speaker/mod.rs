@@ -1,18 +1,45 @@
 //! The speaker: both tables, next hops, policy, export and recovery, behind one queue in and one queue out.
 //!
 //! Owns: all routes. Never: sockets, clocks, netlink; it is told the time and the kernel's state. Core.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `table` | one family: table, views, kernel routes |
+//! | `peers` | the peers and what their sessions agreed on |
+//! | `out` | what one peer is sent |
+//! | `kernel_routes` | what the kernel tells, as routes |
+//! | `fib_out` | what the kernel is to hold |
+//! | `recovery` | the wait after a start |
+//! | [`status`] | views for people |
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeMap;
+mod fib_out;
+mod kernel_routes;
+mod out;
+mod peers;
+mod recovery;
+pub mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bgp_proto::session::Negotiated;
-use bgp_proto::wire::{Notification, Update};
-use bgp_proto::{Afi, AfiSet, PeerId};
-use bytes::Bytes;
+use bgp_proto::wire::{NlriList, Notification, Update};
+use bgp_proto::{Afi, AfiSet, Family, IpPrefix, Millis, PeerId, V4, V6};
+use bytes::{Bytes, BytesMut};
 
 use crate::desired::DesiredState;
 use crate::fib::{FibChange, KernelEvent, Phase};
+use kernel_routes::Interfaces;
+use out::Feed;
+use peers::{PeerState, Peers, Session};
+use recovery::Recovery;
+use table::Table;
+
+pub use recovery::RECOVERY_LIMIT;
 
 /// What the world tells the speaker.
 #[derive(Debug)]
@@ -85,4 +112,357 @@ pub enum SpeakerOutput {
     Fib(Vec<FibChange>),
     /// Recovery ended (or began).
     Phase(Phase),
+}
+
+/// Both tables and everything around them.
+#[derive(Debug)]
+pub struct Speaker {
+    peers: Peers,
+    interfaces: Interfaces,
+    v4: Table<V4>,
+    v6: Table<V6>,
+    recovery: Recovery,
+}
+
+/// Does the same with the table of a family that is known at run time only.
+macro_rules! on_table {
+    ($speaker:expr, $afi:expr, $table:ident => $body:expr) => {
+        match $afi {
+            Afi::Ipv4 => {
+                let $table = &mut $speaker.v4;
+                $body
+            }
+            Afi::Ipv6 => {
+                let $table = &mut $speaker.v6;
+                $body
+            }
+        }
+    };
+}
+
+impl Speaker {
+    /// A speaker that knows nothing. `seed` makes hashes unpredictable for peers: random in production, fixed in tests.
+    pub fn new(seed: u64) -> Self {
+        Speaker {
+            peers: Peers::default(),
+            interfaces: Interfaces::default(),
+            v4: Table::new(seed),
+            v6: Table::new(seed),
+            recovery: Recovery::default(),
+        }
+    }
+
+    /// Takes one input and appends what follows from it. Never blocks, never fails. Inputs that name a peer that is not
+    /// (or no longer) desired have no effect.
+    pub fn handle(&mut self, now: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
+        match input {
+            SpeakerInput::Desired { state, peers } => self.desired(now, &state, &peers),
+            SpeakerInput::PeerUp { peer, negotiated } => self.peer_up(peer, *negotiated),
+            SpeakerInput::Update { peer, update } => self.update(peer, update),
+            SpeakerInput::EndOfRib(peer, afi) => self.recovery.told(peer, afi),
+            SpeakerInput::RefreshRequested(peer, afi) => self.refresh(peer, afi),
+            SpeakerInput::Stale(peer, families) => self.peer_gone(peer, families),
+            SpeakerInput::PeerDown(peer) => self.peer_gone(peer, AfiSet::EMPTY),
+            SpeakerInput::MarkStale(peer, afi) => {
+                if self.peers.get(peer).is_some() {
+                    on_table!(self, afi, table => table.rib.mark_stale(peer.slot));
+                }
+            }
+            SpeakerInput::SweepStale(peer, afi) => {
+                if self.peers.get(peer).is_some() {
+                    on_table!(self, afi, table => table.rib.sweep_stale(peer.slot));
+                }
+            }
+            SpeakerInput::PeerUnreachable(peer) => self.recovery.give_up(peer),
+            SpeakerInput::Want { peer, budget } => return self.want(peer, budget, out),
+            SpeakerInput::Kernel(event) => self.kernel(event),
+            SpeakerInput::Tick => (),
+        }
+        self.settle(now, out);
+    }
+
+    /// When [`SpeakerInput::Tick`] is wanted.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.recovery.deadline()
+    }
+
+    /// Whether routes of ours that nobody wants may be removed from the kernel.
+    pub fn phase(&self) -> Phase {
+        self.recovery.phase()
+    }
+
+    fn desired(&mut self, now: Millis, state: &DesiredState, handles: &BTreeMap<String, PeerId>) {
+        let wanted: BTreeSet<PeerId> =
+            state.peers.keys().filter_map(|name| handles.get(name).copied()).collect();
+        let gone: Vec<PeerId> =
+            self.peers.iter().map(|peer| peer.id).filter(|id| !wanted.contains(id)).collect();
+        for id in gone {
+            self.remove_peer(id);
+        }
+        for (name, peer) in &state.peers {
+            let Some(id) = handles.get(name).copied() else { continue };
+            match self.peers.get_mut(id) {
+                None => self.peers.insert(PeerState::new(id, peer)),
+                Some(known) => {
+                    let rules = known.treatment != peer.treatment || known.open != peer.spec.open;
+                    known.name.clone_from(&peer.name);
+                    known.addr = peer.spec.transport.peer;
+                    known.open = peer.spec.open.clone();
+                    if rules {
+                        known.treatment = peer.treatment.clone();
+                        self.treat_anew(id);
+                    }
+                }
+            }
+        }
+        let home4 = state.node.ipv4.as_ref().map(|address| address.subnet);
+        let home6 = state.node.ipv6.as_ref().map(|address| address.subnet);
+        self.v4.desired(&state.v4, home4, &self.interfaces);
+        self.v6.desired(&state.v6, home6, &self.interfaces);
+        self.recovery.desired(
+            now,
+            state.peers.values().filter_map(|peer| Some((*handles.get(&peer.name)?, peer.afi))),
+        );
+    }
+
+    /// Rules changed: what came in is imported anew, what goes out is looked at again; nothing flaps.
+    fn treat_anew(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.source = peer.source_peer();
+        let Some(peer) = self.peers.get(id) else { return };
+        for afi in Afi::ALL {
+            on_table!(self, afi, table => {
+                if let Some(source) = peer.source {
+                    table.rib.set_peer(id.slot, source);
+                }
+                table.import_again(&self.interfaces, peer);
+                if let Some(out) = table.outs.get_mut(&id.slot) {
+                    out.look_again();
+                }
+            });
+        }
+    }
+
+    fn remove_peer(&mut self, id: PeerId) {
+        for afi in Afi::ALL {
+            on_table!(self, afi, table => {
+                table.close(id.slot);
+                table.rib.remove_peer(id.slot);
+            });
+        }
+        self.recovery.give_up(id);
+        self.peers.remove(id);
+    }
+
+    fn peer_up(&mut self, id: PeerId, negotiated: Negotiated) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        // Who sends no End-of-RIB, or waits for ours, is not waited for (KRT-50).
+        if !negotiated.peer_graceful || negotiated.peer_restarting {
+            self.recovery.give_up(id);
+        }
+        let session = Session::from(negotiated);
+        let families = session.context.families;
+        peer.session = Some(session);
+        peer.source = peer.source_peer();
+        peer.idle = true;
+        let source = peer.source;
+        for afi in Afi::ALL {
+            on_table!(self, afi, table => {
+                table.close(id.slot);
+                if let Some(source) = source {
+                    table.rib.set_peer(id.slot, source);
+                }
+                if families.contains(afi) {
+                    table.open(id.slot);
+                }
+            });
+        }
+    }
+
+    fn peer_gone(&mut self, id: PeerId, stale: AfiSet) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.session = None;
+        peer.idle = true;
+        for afi in Afi::ALL {
+            on_table!(self, afi, table => {
+                table.close(id.slot);
+                if stale.contains(afi) {
+                    table.rib.mark_stale(id.slot);
+                } else {
+                    table.rib.sweep(id.slot);
+                }
+            });
+        }
+        self.recovery.give_up(id);
+    }
+
+    fn update(&mut self, id: PeerId, update: Update) {
+        let Some(peer) = self.peers.get(id) else { return };
+        if peer.session.is_none() {
+            return;
+        }
+        for list in &update.withdrawn {
+            match list {
+                NlriList::V4(list) => self.v4.withdrawn(id.slot, list),
+                NlriList::V6(list) => self.v6.withdrawn(id.slot, list),
+            }
+        }
+        for reach in update.reach {
+            let attributes = update.attributes.clone();
+            match &reach.nlri {
+                NlriList::V4(list) => {
+                    self.v4.announced(&self.interfaces, peer, attributes, reach.next_hop, list);
+                }
+                NlriList::V6(list) => {
+                    self.v6.announced(&self.interfaces, peer, attributes, reach.next_hop, list);
+                }
+            }
+        }
+        if let Some(afi) = update.end_of_rib {
+            self.recovery.told(id, afi);
+        }
+    }
+
+    fn refresh(&mut self, id: PeerId, afi: Afi) {
+        let enhanced = self
+            .peers
+            .get(id)
+            .and_then(|peer| peer.session.as_ref())
+            .is_some_and(|session| session.enhanced_refresh);
+        on_table!(self, afi, table => {
+            if let Some(out) = table.outs.get_mut(&id.slot) {
+                out.refresh(enhanced);
+            }
+        });
+    }
+
+    fn kernel(&mut self, event: KernelEvent) {
+        match event {
+            KernelEvent::Link(link) => {
+                let ifindex = link.index;
+                let renamed = self.interfaces.set_link(link);
+                self.interface(ifindex);
+                if renamed {
+                    self.renamed();
+                }
+            }
+            KernelEvent::LinkGone(ifindex) => {
+                self.interfaces.remove_link(ifindex);
+                self.interface(ifindex);
+            }
+            KernelEvent::Addresses(ifindex, addresses) => {
+                self.interfaces.set_addresses(ifindex, addresses);
+                self.interface(ifindex);
+            }
+            KernelEvent::Alien(IpPrefix::V4(prefix), route) => {
+                kernel_routes::alien(&mut self.v4.rib, prefix, route);
+            }
+            KernelEvent::Alien(IpPrefix::V6(prefix), route) => {
+                kernel_routes::alien(&mut self.v6.rib, prefix, route);
+            }
+            KernelEvent::Synced => self.recovery.synced(),
+        }
+    }
+
+    fn interface(&mut self, ifindex: u32) {
+        self.v4.interface(&self.interfaces, ifindex);
+        self.v6.interface(&self.interfaces, ifindex);
+    }
+
+    /// A name changed, and filters may answer otherwise.
+    fn renamed(&mut self) {
+        for afi in Afi::ALL {
+            on_table!(self, afi, table => {
+                for peer in self.peers.iter() {
+                    if peer.treatment.import.reads_interface() {
+                        table.import_again(&self.interfaces, peer);
+                    }
+                }
+                for (slot, out) in &mut table.outs {
+                    if self.peers.slot(*slot).is_some_and(|peer| peer.treatment.export.reads_interface()) {
+                        out.look_again();
+                    }
+                }
+                if table.kernel.reads_interface() {
+                    table.fib.touch_all(&table.rib);
+                }
+            });
+        }
+    }
+
+    fn want(&mut self, id: PeerId, budget: usize, out: &mut Vec<SpeakerOutput>) {
+        let complete = self.recovery.kernel_synced();
+        let Some(peer) = self.peers.get(id) else { return };
+        let Some(session) = &peer.session else { return };
+        let feed = Feed {
+            peer,
+            profile: peer.export_profile(session),
+            context: &session.context,
+            interfaces: &self.interfaces,
+            enhanced_refresh: session.enhanced_refresh,
+            complete,
+        };
+        let mut bytes = BytesMut::new();
+        fill(&mut self.v4, &feed, budget, &mut bytes);
+        fill(&mut self.v6, &feed, budget, &mut bytes);
+        let empty = bytes.is_empty();
+        out.push(SpeakerOutput::Fill { peer: id, bytes: bytes.freeze() });
+        if empty && let Some(peer) = self.peers.get_mut(id) {
+            // Much was looked at and nothing was news, or nothing is left.
+            let more = has_work(&self.v4, id, complete) || has_work(&self.v6, id, complete);
+            peer.idle = !more;
+            if more {
+                out.push(SpeakerOutput::Ready(id));
+            }
+        }
+    }
+
+    /// Decides, and tells peers, kernel and people what follows.
+    fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) {
+        self.v4.settle(&self.peers);
+        self.v6.settle(&self.peers);
+        let ended = self.recovery.ends(now);
+        if ended {
+            // What was kept back.
+            self.v4.fib.touch_all(&self.v4.rib);
+            self.v6.fib.touch_all(&self.v6.rib);
+        }
+        // Before both are known, next hops seem to lead nowhere that do not.
+        if self.recovery.informed() {
+            let mut changes = Vec::new();
+            let recovering = self.recovery.recovering();
+            for afi in Afi::ALL {
+                on_table!(self, afi, table => {
+                    table.fib.changes(&table.rib, &self.interfaces, &table.kernel, recovering, &mut changes);
+                });
+            }
+            if !changes.is_empty() {
+                out.push(SpeakerOutput::Fib(changes));
+            }
+        }
+        if ended {
+            out.push(SpeakerOutput::Phase(Phase::Normal));
+        }
+        let complete = self.recovery.kernel_synced();
+        for peer in self.peers.iter_mut() {
+            let id = peer.id;
+            let more = has_work(&self.v4, id, complete) || has_work(&self.v6, id, complete);
+            if peer.idle && more {
+                peer.idle = false;
+                out.push(SpeakerOutput::Ready(id));
+            }
+        }
+    }
+}
+
+fn has_work<F: Family>(table: &Table<F>, id: PeerId, complete: bool) -> bool {
+    table.outs.get(&id.slot).is_some_and(|out| out.has_work(complete))
+}
+
+fn fill<F: Family>(table: &mut Table<F>, feed: &Feed<'_>, budget: usize, bytes: &mut BytesMut) {
+    if let Some(out) = table.outs.get_mut(&feed.peer.id.slot)
+        && bytes.len() < budget.max(1)
+    {
+        out.fill(&mut table.rib, feed, budget.max(1), bytes);
+    }
 }

@@ -1,0 +1,397 @@
+//! Next hops: which are in use, where each leads, and whom a changed route concerns.
+//!
+//! Owns: the tracked next hops with their users, the node's own addresses and connected subnets, and the recursive
+//! resolution by longest match over the table itself (KRT-44 to KRT-48, KRT-55). Never: decides between paths.
+//! A next hop inside one of the node's own connected subnets is never resolved through a default route: while its
+//! address is away, the default router is the wrong way (a deliberate difference from BIRD).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use prefix_trie::PrefixMap;
+use smallvec::{SmallVec, smallvec};
+
+use crate::prefix::{Family, Prefix};
+use crate::rib::path::{Dest, Forward, Leg, PathKind};
+use crate::wire::NextHop;
+
+/// IGP metric of a next hop behind a gateway: greater than every number, equal to itself (KRT-48).
+pub const IGP_UNKNOWN: u32 = u32::MAX;
+
+/// A handle to a tracked next hop.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NextHopId(u32);
+
+/// An address of the node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct LocalAddress<F: Family> {
+    /// The address.
+    pub addr: F::Addr,
+    /// The prefix that it opens on the link.
+    pub prefix: Prefix<F>,
+}
+
+/// Why a next hop leads nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unresolved<F: Family> {
+    /// No route covers it.
+    NoRoute,
+    /// It is an address of this node.
+    OwnAddress,
+    /// The covering route is itself a BGP route (KRT-45).
+    ThroughBgp(Prefix<F>),
+    /// It belongs into a connected subnet of the node, and only the default route covers it.
+    OnlyDefault,
+    /// It is of another address family than the table.
+    OtherFamily,
+}
+
+/// Where a next hop leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resolution<F: Family> {
+    /// Unreachable where it leads nowhere.
+    pub forward: Forward,
+    /// 0 or [`IGP_UNKNOWN`] (KRT-48).
+    pub igp_metric: u32,
+    /// The route that was matched.
+    pub through: Option<Prefix<F>>,
+    /// Why it leads nowhere.
+    pub unresolved: Option<Unresolved<F>>,
+}
+
+impl<F: Family> Resolution<F> {
+    fn nowhere(why: Unresolved<F>, through: Option<Prefix<F>>) -> Self {
+        Resolution { forward: Forward::Unreachable, igp_metric: IGP_UNKNOWN, through, unresolved: Some(why) }
+    }
+
+    /// Whether packets get anywhere (BGP-40a).
+    pub fn resolvable(&self) -> bool {
+        matches!(self.forward, Forward::Legs(_))
+    }
+}
+
+/// What a destination gives to next hops that it covers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Lead {
+    /// No path: a shorter prefix counts.
+    #[default]
+    Nothing,
+    /// The best path is itself recursive.
+    Recursive,
+    /// A connected prefix.
+    Connected(u32),
+    /// A static or foreign route.
+    Over(Forward),
+}
+
+impl Lead {
+    /// The lead of a destination whose best path is known.
+    pub(super) fn of<F: Family>(dest: &Dest<F>) -> Lead {
+        match dest.best().map(|path| &path.kind) {
+            None => Lead::Nothing,
+            Some(PathKind::Bgp(_)) => Lead::Recursive,
+            Some(PathKind::Direct { ifindex }) => Lead::Connected(*ifindex),
+            Some(PathKind::Blackhole) => Lead::Over(Forward::Blackhole),
+            Some(PathKind::Kernel { forward, .. }) => Lead::Over(forward.clone()),
+            Some(PathKind::Gateway { via, ifindex }) => Lead::Over(gateway_forward::<F>(*via, *ifindex)),
+        }
+    }
+}
+
+/// Where a static route over a gateway leads.
+pub fn gateway_forward<F: Family>(via: F::Addr, ifindex: Option<u32>) -> Forward {
+    match ifindex {
+        Some(ifindex) => {
+            Forward::Legs(smallvec![Leg { via: Some(via.into()), ifindex, onlink: false, weight: 1 }])
+        }
+        None => Forward::Unreachable,
+    }
+}
+
+/// The node's addresses by interface, and what follows from them.
+#[derive(Debug)]
+pub struct Connected<F: Family> {
+    interfaces: BTreeMap<u32, Vec<LocalAddress<F>>>,
+    own: BTreeMap<F::Addr, u32>,
+    subnets: PrefixMap<Prefix<F>, BTreeSet<u32>>,
+    /// Subnets that are the node's by intent, whether or not an address is there now.
+    home: Vec<Prefix<F>>,
+}
+
+impl<F: Family> Default for Connected<F> {
+    fn default() -> Self {
+        Connected {
+            interfaces: BTreeMap::new(),
+            own: BTreeMap::new(),
+            subnets: PrefixMap::new(),
+            home: Vec::new(),
+        }
+    }
+}
+
+impl<F: Family> Connected<F> {
+    /// Replaces the addresses of an interface; `false` if nothing changed.
+    pub(super) fn set(&mut self, ifindex: u32, mut addresses: Vec<LocalAddress<F>>) -> bool {
+        addresses.sort_unstable();
+        addresses.dedup();
+        let old = self.interfaces.remove(&ifindex).unwrap_or_default();
+        let changed = old != addresses;
+        if changed {
+            for address in &old {
+                if let Some(count) = self.own.get_mut(&address.addr) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.own.remove(&address.addr);
+                    }
+                }
+                if let Some(set) = self.subnets.get_mut(&address.prefix) {
+                    set.remove(&ifindex);
+                    if set.is_empty() {
+                        self.subnets.remove(&address.prefix);
+                    }
+                }
+            }
+            for address in &addresses {
+                *self.own.entry(address.addr).or_default() += 1;
+                self.subnets.entry(address.prefix).or_default().insert(ifindex);
+            }
+        }
+        if !addresses.is_empty() {
+            self.interfaces.insert(ifindex, addresses);
+        }
+        changed
+    }
+
+    /// Replaces the subnets that are the node's by intent; `false` if nothing changed.
+    pub(super) fn set_home(&mut self, home: Vec<Prefix<F>>) -> bool {
+        let changed = self.home != home;
+        self.home = home;
+        changed
+    }
+
+    /// Whether the address is one of ours.
+    pub fn is_own(&self, addr: F::Addr) -> bool {
+        self.own.contains_key(&addr)
+    }
+
+    /// The interface on whose subnet an address is; the longest subnet counts, then the lowest index. None for an
+    /// own address.
+    pub fn interface_of(&self, addr: F::Addr) -> Option<u32> {
+        if self.is_own(addr) {
+            return None;
+        }
+        self.subnets.get_lpm(&Prefix::host(addr)).and_then(|(_, set)| set.first().copied())
+    }
+
+    /// Whether an address is on a subnet of this interface.
+    pub fn is_on_link(&self, addr: F::Addr, ifindex: u32) -> bool {
+        self.subnets.cover(&Prefix::host(addr)).any(|(_, set)| set.contains(&ifindex))
+    }
+
+    fn is_home(&self, addr: F::Addr) -> bool {
+        self.home.iter().any(|prefix| prefix.contains(addr))
+            || self.subnets.get_lpm(&Prefix::host(addr)).is_some()
+    }
+}
+
+#[derive(Debug)]
+struct Entry<F: Family> {
+    key: NextHop,
+    /// Destinations with a path over it, and how many of their paths.
+    users: BTreeMap<Prefix<F>, u32>,
+    resolution: Resolution<F>,
+}
+
+/// The next hops in use.
+#[derive(Debug)]
+pub struct NextHops<F: Family> {
+    entries: Vec<Option<Entry<F>>>,
+    free: Vec<u32>,
+    by_key: BTreeMap<NextHop, NextHopId>,
+    by_address: PrefixMap<Prefix<F>, SmallVec<[NextHopId; 1]>>,
+    none: Resolution<F>,
+}
+
+impl<F: Family> Default for NextHops<F> {
+    fn default() -> Self {
+        NextHops {
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_key: BTreeMap::new(),
+            by_address: PrefixMap::new(),
+            none: Resolution::nowhere(Unresolved::NoRoute, None),
+        }
+    }
+}
+
+impl<F: Family> NextHops<F> {
+    fn entry(&self, id: NextHopId) -> Option<&Entry<F>> {
+        self.entries.get(usize::try_from(id.0).ok()?)?.as_ref()
+    }
+
+    fn entry_mut(&mut self, id: NextHopId) -> Option<&mut Entry<F>> {
+        self.entries.get_mut(usize::try_from(id.0).ok()?)?.as_mut()
+    }
+
+    /// Notes that a path of `user` goes over this next hop. A new one is resolved by `resolve`.
+    pub(super) fn track(
+        &mut self,
+        key: NextHop,
+        user: Prefix<F>,
+        resolve: impl FnOnce() -> Resolution<F>,
+    ) -> NextHopId {
+        let known = self.by_key.get(&key).copied();
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let entry = Some(Entry { key, users: BTreeMap::new(), resolution: resolve() });
+                let id = match self.free.pop() {
+                    Some(index) => {
+                        if let Some(place) =
+                            usize::try_from(index).ok().and_then(|at| self.entries.get_mut(at))
+                        {
+                            *place = entry;
+                        }
+                        NextHopId(index)
+                    }
+                    None => {
+                        self.entries.push(entry);
+                        NextHopId(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
+                    }
+                };
+                self.by_key.insert(key, id);
+                if let Some(addr) = F::from_ip(key.addr()) {
+                    self.by_address.entry(Prefix::host(addr)).or_default().push(id);
+                }
+                id
+            }
+        };
+        if let Some(entry) = self.entry_mut(id) {
+            *entry.users.entry(user).or_default() += 1;
+        }
+        id
+    }
+
+    /// A path of `user` goes over it no longer; the last one ends the tracking.
+    pub(super) fn untrack(&mut self, id: NextHopId, user: Prefix<F>) {
+        let Some(entry) = self.entry_mut(id) else { return };
+        if let Some(count) = entry.users.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                entry.users.remove(&user);
+            }
+        }
+        if !entry.users.is_empty() {
+            return;
+        }
+        let key = entry.key;
+        if let Some(place) = usize::try_from(id.0).ok().and_then(|at| self.entries.get_mut(at)) {
+            *place = None;
+            self.free.push(id.0);
+        }
+        self.by_key.remove(&key);
+        if let Some(addr) = F::from_ip(key.addr()) {
+            let host = Prefix::host(addr);
+            if let Some(list) = self.by_address.get_mut(&host) {
+                list.retain(|other| *other != id);
+                if list.is_empty() {
+                    self.by_address.remove(&host);
+                }
+            }
+        }
+    }
+
+    /// Where a tracked next hop leads.
+    pub fn resolution(&self, id: NextHopId) -> &Resolution<F> {
+        self.entry(id).map_or(&self.none, |entry| &entry.resolution)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// The tracked next hops that a route to `prefix` may concern.
+    pub(super) fn inside(&self, prefix: &Prefix<F>) -> Vec<NextHopId> {
+        self.by_address.children(prefix).flat_map(|(_, list)| list.iter().copied()).collect()
+    }
+
+    /// The next hop behind a handle.
+    pub(super) fn key(&self, id: NextHopId) -> Option<NextHop> {
+        self.entry(id).map(|entry| entry.key)
+    }
+
+    /// Stores where it leads now. If that changed, the users are told to `concern`.
+    pub(super) fn store(
+        &mut self,
+        id: NextHopId,
+        resolution: Resolution<F>,
+        concern: &mut BTreeSet<Prefix<F>>,
+    ) {
+        if let Some(entry) = self.entry_mut(id)
+            && entry.resolution != resolution
+        {
+            entry.resolution = resolution;
+            concern.extend(entry.users.keys().copied());
+        }
+    }
+}
+
+/// Where `next_hop` leads, by longest match (KRT-44, KRT-45, KRT-47).
+pub(super) fn resolve<F: Family>(
+    table: &PrefixMap<Prefix<F>, Dest<F>>,
+    connected: &Connected<F>,
+    next_hop: NextHop,
+) -> Resolution<F> {
+    let Some(addr) = F::from_ip(next_hop.addr()) else {
+        return Resolution::nowhere(Unresolved::OtherFamily, None);
+    };
+    if connected.is_own(addr) {
+        return Resolution::nowhere(Unresolved::OwnAddress, None);
+    }
+    // From short to long; destinations without a usable path are as if they were not there.
+    let matched = table.cover(&Prefix::host(addr)).filter(|(_, dest)| dest.lead != Lead::Nothing).last();
+    let Some((prefix, dest)) = matched else {
+        return Resolution::nowhere(Unresolved::NoRoute, None);
+    };
+    if prefix.is_default() && connected.is_home(addr) {
+        return Resolution::nowhere(Unresolved::OnlyDefault, Some(prefix));
+    }
+    let through = Some(prefix);
+    // On a connected link the kernel is given the link-local address where the peer sent one.
+    let on_link = match next_hop {
+        NextHop::V6 { link_local: Some(link_local), .. } => IpAddr::V6(link_local),
+        _ => addr.into(),
+    };
+    match &dest.lead {
+        Lead::Nothing => Resolution::nowhere(Unresolved::NoRoute, None),
+        Lead::Recursive => Resolution::nowhere(Unresolved::ThroughBgp(prefix), through),
+        Lead::Connected(ifindex) => Resolution {
+            forward: Forward::Legs(smallvec![Leg {
+                via: Some(on_link),
+                ifindex: *ifindex,
+                onlink: false,
+                weight: 1
+            }]),
+            igp_metric: 0,
+            through,
+            unresolved: None,
+        },
+        Lead::Over(Forward::Legs(legs)) => {
+            let device = legs.len() == 1 && legs.iter().all(|leg| leg.via.is_none());
+            let legs = legs.iter().map(|leg| Leg { via: leg.via.or(Some(on_link)), ..*leg }).collect();
+            Resolution {
+                forward: Forward::Legs(legs),
+                igp_metric: if device { 0 } else { IGP_UNKNOWN },
+                through,
+                unresolved: None,
+            }
+        }
+        Lead::Over(other) => Resolution { forward: other.clone(), igp_metric: 0, through, unresolved: None },
+    }
+}

@@ -1,0 +1,249 @@
+//! What a destination holds: its paths, where each comes from and where it leads.
+//!
+//! Owns: [`Source`], [`Path`], [`Forward`]. Never: compares paths (see [`decision`](super::decision)).
+
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use crate::ids::{Asn, ClusterId, RouterId};
+use crate::prefix::Family;
+use crate::rib::attrs::AttrId;
+use crate::rib::nexthop::{Lead, NextHopId};
+
+/// Origin class of a route (FILT-1); the order is that of the tie-break between classes of equal preference: static
+/// before BGP (KRT-9).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum SourceClass {
+    /// Prefix of a local interface; preference 240.
+    Direct,
+    /// Ours by intent; preference 200.
+    Static,
+    /// Received; preference 100.
+    Bgp,
+    /// Found in the kernel; preference 10.
+    Kernel,
+}
+
+impl SourceClass {
+    /// The preference of the class before any policy (KRT-8).
+    pub const fn preference(self) -> u16 {
+        match self {
+            SourceClass::Direct => 240,
+            SourceClass::Static => 200,
+            SourceClass::Bgp => 100,
+            SourceClass::Kernel => 10,
+        }
+    }
+}
+
+/// Who put a path into the table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Source {
+    /// The interface table.
+    Direct,
+    /// The datastore.
+    Static,
+    /// The peer in this slot.
+    Peer(u32),
+    /// A route of somebody else in the kernel.
+    Kernel,
+}
+
+impl Source {
+    /// Its class.
+    pub const fn class(self) -> SourceClass {
+        match self {
+            Source::Direct => SourceClass::Direct,
+            Source::Static => SourceClass::Static,
+            Source::Peer(_) => SourceClass::Bgp,
+            Source::Kernel => SourceClass::Kernel,
+        }
+    }
+}
+
+/// What the table knows of the session that a path came over. It lives as long as the paths do, so also while the
+/// session is down and its paths are stale.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourcePeer {
+    /// The peer's AS.
+    pub asn: Asn,
+    /// Our AS in that session.
+    pub local_asn: Asn,
+    /// The peer's identifier.
+    pub router_id: RouterId,
+    /// The peer's address.
+    pub addr: IpAddr,
+    /// The session is within one AS.
+    pub internal: bool,
+    /// The peer is our route reflector client, in this cluster (RFC 4456).
+    pub rr_client: Option<ClusterId>,
+}
+
+/// One next hop of the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Leg {
+    /// Gateway; `None`: the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// Interface index.
+    pub ifindex: u32,
+    /// The gateway is on the link whatever the addresses say (KRT-55).
+    pub onlink: bool,
+    /// Weight, 1 or more.
+    pub weight: u16,
+}
+
+/// Where a route leads, as the kernel would see it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Forward {
+    /// Dropped.
+    Blackhole,
+    /// Refused; also: a next hop that leads nowhere (KRT-23).
+    Unreachable,
+    /// Refused by an administrator.
+    Prohibit,
+    /// Sent on: at least one leg.
+    Legs(SmallVec<[Leg; 1]>),
+}
+
+impl Forward {
+    /// The only gateway or device leg; `None` for several and for none.
+    pub fn single_leg(&self) -> Option<Leg> {
+        match self {
+            Forward::Legs(legs) => match legs.as_slice() {
+                [leg] => Some(*leg),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The outgoing interface, as filters see it: only a route with one leg has one (FILT-1).
+    pub fn interface(&self) -> Option<u32> {
+        self.single_leg().map(|leg| leg.ifindex)
+    }
+}
+
+/// Why a received path may not be used. It stays in the table, so that a change of rules needs nothing from the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Refused {
+    /// Our AS stands in AS_PATH more often than allowed (BGP-26).
+    AsLoop,
+    /// ORIGINATOR_ID is our identifier (RFC 4456 §8).
+    OwnOriginator,
+    /// CLUSTER_LIST holds our cluster id (RFC 4456 §8).
+    ClusterLoop,
+    /// The prefix is no ordinary unicast network (KRT-11).
+    Bogus,
+    /// Import policy.
+    Policy,
+}
+
+/// The BGP part of a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BgpPath {
+    /// Attributes as received.
+    pub got: AttrId,
+    /// Attributes after import.
+    pub used: AttrId,
+    /// The next hop to resolve: that of `used`.
+    pub next_hop: NextHopId,
+    /// Why it may not be used.
+    pub refused: Option<Refused>,
+}
+
+/// What a path is, by class.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PathKind<F: Family> {
+    /// A connected prefix on this interface.
+    Direct {
+        /// Interface index.
+        ifindex: u32,
+    },
+    /// A blackhole of ours.
+    Blackhole,
+    /// A static route over a gateway that must be on a connected subnet (KRT-19).
+    Gateway {
+        /// The gateway.
+        via: F::Addr,
+        /// The interface on whose subnet it is; `None`: on none, the path does not count.
+        ifindex: Option<u32>,
+    },
+    /// A route of somebody else.
+    Kernel {
+        /// Where it leads.
+        forward: Forward,
+        /// Its metric (RTA_PRIORITY).
+        metric: u32,
+        /// Who made it (rtm_protocol).
+        protocol: u8,
+    },
+    /// A received route.
+    Bgp(BgpPath),
+}
+
+/// One path of a destination.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Path<F: Family> {
+    /// Who put it there.
+    pub source: Source,
+    /// Tells paths of one source apart: the path id received, or the interface of a direct route.
+    pub path_id: u32,
+    /// The path id under which it is sent: small, unique in its destination, stable for its life (BGP-18).
+    pub out_id: u32,
+    /// Higher wins (KRT-8).
+    pub preference: u16,
+    /// Its session was lost, or asked to send it again, and it has not come again yet (RFC 4724 §4.2).
+    pub stale: bool,
+    /// The rest.
+    pub kind: PathKind<F>,
+}
+
+impl<F: Family> Path<F> {
+    /// Whether it may be chosen at all.
+    pub fn eligible(&self) -> bool {
+        match &self.kind {
+            PathKind::Bgp(bgp) => bgp.refused.is_none(),
+            PathKind::Gateway { ifindex, .. } => ifindex.is_some(),
+            _ => true,
+        }
+    }
+}
+
+/// One prefix and its paths.
+#[derive(Clone, Debug)]
+pub struct Dest<F: Family> {
+    /// The paths, ordered by source and path id.
+    pub paths: SmallVec<[Path<F>; 1]>,
+    /// Index of the best one.
+    pub best: Option<usize>,
+    /// What it gives to next hops that it covers.
+    pub lead: Lead,
+}
+
+impl<F: Family> Default for Dest<F> {
+    fn default() -> Self {
+        Dest { paths: SmallVec::new(), best: None, lead: Lead::Nothing }
+    }
+}
+
+impl<F: Family> Dest<F> {
+    /// The best path.
+    pub fn best(&self) -> Option<&Path<F>> {
+        self.best.and_then(|index| self.paths.get(index))
+    }
+
+    /// The lowest path id that no path of this destination is sent with.
+    pub(super) fn free_out_id(&self) -> u32 {
+        let mut used = vec![false; self.paths.len() + 1];
+        for path in &self.paths {
+            let at = usize::try_from(path.out_id).unwrap_or(usize::MAX).wrapping_sub(1);
+            if let Some(place) = used.get_mut(at) {
+                *place = true;
+            }
+        }
+        // One place more than paths: one is always free.
+        let free = used.iter().position(|used| !used).unwrap_or(self.paths.len());
+        u32::try_from(free).map_or(u32::MAX, |free| free + 1)
+    }
+}

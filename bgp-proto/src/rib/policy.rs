@@ -1,0 +1,44 @@
+//! The view of a route that import, export and kernel policy work on.
+//!
+//! Owns: [`RouteView`] and the trait [`Policy`]; what a policy is made of is the caller's. Never: evaluates one.
+
+use crate::prefix::IpPrefix;
+use crate::rib::path::SourceClass;
+use crate::wire::{Attributes, NextHop};
+
+/// A route as policy sees it and changes it (FILT-1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RouteView<'a> {
+    /// The prefix.
+    pub prefix: IpPrefix,
+    /// Its origin class.
+    pub class: SourceClass,
+    /// Name of the outgoing interface; empty if there is none, or several.
+    pub interface: &'a str,
+    /// Whether the session is within one AS; `None` on the way to the kernel.
+    pub internal: Option<bool>,
+    /// Kernel metric (`krt_metric`); defined for foreign routes, and where policy sets it.
+    pub metric: Option<u32>,
+    /// Preference; read after import only.
+    pub preference: u16,
+    /// Attributes but the next hop.
+    pub attributes: Attributes,
+    /// The BGP next hop attribute; on export the one that will be sent. Not the resolved gateway.
+    pub next_hop: Option<NextHop>,
+}
+
+/// A policy program.
+pub trait Policy {
+    /// Runs it on a route; `false`: the route is rejected.
+    fn accepts(&self, route: &mut RouteView<'_>) -> bool;
+}
+
+/// Accepts everything as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptAll;
+
+impl Policy for AcceptAll {
+    fn accepts(&self, _: &mut RouteView<'_>) -> bool {
+        true
+    }
+}

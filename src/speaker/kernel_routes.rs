@@ -1,0 +1,136 @@
+//! What the kernel tells, as routes: connected prefixes (KRT-4 to KRT-7) and routes of others (KRT-11 to KRT-15).
+//!
+//! Owns: the interfaces with their names and addresses. Never: writes to the kernel; routes with our own protocol number
+//! do not come in here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bgp_proto::rib::{Forward, Leg, LocalAddress, PathKind, Rib, Source};
+use bgp_proto::{Family, Prefix};
+
+use crate::fib::{Address, AlienRoute, Link, Target};
+use crate::policy::glob;
+
+/// Path id of a foreign route: there is one for a prefix (KRT-14).
+const ONE: u32 = 0;
+
+/// The interfaces as the kernel has them.
+#[derive(Debug, Default)]
+pub(super) struct Interfaces {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeMap<u32, Vec<Address>>,
+}
+
+impl Interfaces {
+    /// Takes a link; `true` if its name is another than before, so that filters may answer otherwise.
+    pub fn set_link(&mut self, link: Link) -> bool {
+        let name = link.name.clone();
+        let old = self.links.insert(link.index, link);
+        old.is_none_or(|old| old.name != name)
+    }
+
+    pub fn remove_link(&mut self, ifindex: u32) {
+        self.links.remove(&ifindex);
+        self.addresses.remove(&ifindex);
+    }
+
+    pub fn set_addresses(&mut self, ifindex: u32, addresses: Vec<Address>) {
+        self.addresses.insert(ifindex, addresses);
+    }
+
+    /// Name of an interface; empty if it is not known.
+    pub fn name(&self, ifindex: u32) -> &str {
+        self.links.get(&ifindex).map_or("", |link| link.name.as_str())
+    }
+
+    /// Name of the interface that a route leaves through, as filters see it.
+    pub fn name_of(&self, forward: &Forward) -> &str {
+        forward.interface().map_or("", |ifindex| self.name(ifindex))
+    }
+
+    pub fn indexes(&self) -> Vec<u32> {
+        self.addresses
+            .keys()
+            .chain(self.links.keys())
+            .copied()
+            .collect::<BTreeSet<u32>>()
+            .into_iter()
+            .collect()
+    }
+
+    /// The addresses of an interface that is up and known by name.
+    fn usable(&self, ifindex: u32) -> Option<(&Link, &[Address])> {
+        let link = self.links.get(&ifindex).filter(|link| link.up)?;
+        Some((link, self.addresses.get(&ifindex)?))
+    }
+}
+
+/// Which connected prefixes of each interface are in one family's table.
+#[derive(Debug)]
+pub(super) struct Direct<F: Family> {
+    routes: BTreeMap<u32, BTreeSet<Prefix<F>>>,
+}
+
+impl<F: Family> Default for Direct<F> {
+    fn default() -> Self {
+        Direct { routes: BTreeMap::new() }
+    }
+}
+
+impl<F: Family> Direct<F> {
+    /// Brings the table into agreement with one interface.
+    pub fn update(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, ignored: &[String], ifindex: u32) {
+        let mut local = Vec::new();
+        let mut routes = BTreeSet::new();
+        if let Some((link, addresses)) = interfaces.usable(ifindex) {
+            let is_source = !glob::any(ignored, &link.name);
+            for address in addresses {
+                let Some(prefix) = Prefix::<F>::from_ip(address.prefix) else { continue };
+                let Some(addr) = F::from_ip(address.addr) else { continue };
+                local.push(LocalAddress { addr, prefix });
+                if is_source && !address.secondary && !address.narrow {
+                    routes.insert(prefix);
+                }
+            }
+        }
+        rib.set_addresses(ifindex, local);
+        let old = self.routes.remove(&ifindex).unwrap_or_default();
+        for prefix in old.difference(&routes) {
+            rib.remove_local(*prefix, Source::Direct, ifindex);
+        }
+        for prefix in routes.difference(&old) {
+            rib.put_local(*prefix, Source::Direct, ifindex, PathKind::Direct { ifindex });
+        }
+        if !routes.is_empty() {
+            self.routes.insert(ifindex, routes);
+        }
+    }
+}
+
+/// Puts the foreign route of a prefix into the table, or takes it out.
+pub(super) fn alien<F: Family>(rib: &mut Rib<F>, prefix: Prefix<F>, route: Option<AlienRoute>) {
+    match route {
+        Some(route) => {
+            let kind = PathKind::Kernel {
+                forward: forward(&route.target),
+                metric: route.metric,
+                protocol: route.protocol,
+            };
+            rib.put_local(prefix, Source::Kernel, ONE, kind);
+        }
+        None => rib.remove_local(prefix, Source::Kernel, ONE),
+    }
+}
+
+fn forward(target: &Target) -> Forward {
+    match target {
+        Target::Blackhole => Forward::Blackhole,
+        Target::Unreachable => Forward::Unreachable,
+        Target::Prohibit => Forward::Prohibit,
+        Target::Unicast(legs) => Forward::Legs(
+            legs.iter()
+                .map(|leg| Leg { via: leg.via, ifindex: leg.ifindex, onlink: leg.onlink, weight: leg.weight })
+                .collect(),
+        ),
+    }
+}

@@ -1,0 +1,152 @@
+//! The peers as the speaker knows them.
+//!
+//! Owns: for each slot the treatment of a peer's routes and, while its session is up, what was negotiated. Never: holds routes.
+
+use std::net::IpAddr;
+
+use bgp_proto::rib::{ExportProfile, ImportProfile, NextHopRule, SourcePeer};
+use bgp_proto::session::{Negotiated, OpenParams};
+use bgp_proto::wire::Context;
+use bgp_proto::{Asn, PeerId, RouterId};
+
+use crate::desired::{self, Peer, Treatment};
+
+/// What an established session brings.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub context: Context,
+    pub local_addr: IpAddr,
+    pub peer_asn: Asn,
+    pub peer_id: RouterId,
+    pub enhanced_refresh: bool,
+}
+
+impl From<Negotiated> for Session {
+    fn from(negotiated: Negotiated) -> Self {
+        Session {
+            local_addr: negotiated.endpoints.local.ip().to_canonical(),
+            peer_asn: negotiated.peer_asn,
+            peer_id: negotiated.peer_id,
+            enhanced_refresh: negotiated.enhanced_refresh,
+            context: negotiated.context,
+        }
+    }
+}
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub(super) struct PeerState {
+    pub id: PeerId,
+    pub name: String,
+    pub addr: IpAddr,
+    pub open: OpenParams,
+    pub treatment: Treatment,
+    /// While it is established.
+    pub session: Option<Session>,
+    /// What the table was last told of its session.
+    pub source: Option<SourcePeer>,
+    /// It has read everything and waits for `Ready`.
+    pub idle: bool,
+}
+
+impl PeerState {
+    pub fn new(id: PeerId, peer: &Peer) -> Self {
+        PeerState {
+            id,
+            name: peer.name.clone(),
+            addr: peer.spec.transport.peer,
+            open: peer.spec.open.clone(),
+            treatment: peer.treatment.clone(),
+            session: None,
+            source: None,
+            idle: true,
+        }
+    }
+
+    pub fn import_profile(&self) -> ImportProfile {
+        ImportProfile {
+            internal: self.treatment.internal,
+            local_asn: self.open.local_asn,
+            router_id: self.open.router_id,
+            rr_client: self.treatment.rr_client,
+            allow_own_as: self.treatment.allow_own_as,
+        }
+    }
+
+    pub fn export_profile(&self, session: &Session) -> ExportProfile {
+        ExportProfile {
+            internal: self.treatment.internal,
+            local_asn: self.open.local_asn,
+            local_addr: session.local_addr,
+            rr_client: self.treatment.rr_client,
+            next_hop: match self.treatment.next_hop {
+                desired::NextHopRule::Auto => NextHopRule::Auto,
+                desired::NextHopRule::SelfAddress => NextHopRule::SelfAddress,
+                desired::NextHopRule::Keep => NextHopRule::Keep,
+            },
+        }
+    }
+
+    /// What the table is to know of its session, the present one or the one that left its routes stale.
+    pub fn source_peer(&self) -> Option<SourcePeer> {
+        let (asn, router_id) = match (&self.session, &self.source) {
+            (Some(session), _) => (session.peer_asn, session.peer_id),
+            (None, Some(source)) => (source.asn, source.router_id),
+            (None, None) => return None,
+        };
+        Some(SourcePeer {
+            asn,
+            local_asn: self.open.local_asn,
+            router_id,
+            addr: self.addr,
+            internal: self.treatment.internal,
+            rr_client: self.treatment.rr_client,
+        })
+    }
+}
+
+/// All peers, by slot.
+#[derive(Default, Debug)]
+pub(super) struct Peers(Vec<Option<PeerState>>);
+
+impl Peers {
+    /// The peer with this handle; a handle of an earlier generation names nobody.
+    pub fn get(&self, id: PeerId) -> Option<&PeerState> {
+        self.slot(id.slot).filter(|peer| peer.id == id)
+    }
+
+    pub fn get_mut(&mut self, id: PeerId) -> Option<&mut PeerState> {
+        let place = usize::try_from(id.slot).ok().and_then(|at| self.0.get_mut(at))?;
+        place.as_mut().filter(|peer| peer.id == id)
+    }
+
+    pub fn slot(&self, slot: u32) -> Option<&PeerState> {
+        self.0.get(usize::try_from(slot).ok()?)?.as_ref()
+    }
+
+    pub fn insert(&mut self, peer: PeerState) {
+        let Ok(at) = usize::try_from(peer.id.slot) else { return };
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, || None);
+        }
+        if let Some(place) = self.0.get_mut(at) {
+            *place = Some(peer);
+        }
+    }
+
+    pub fn remove(&mut self, id: PeerId) {
+        if self.get(id).is_some()
+            && let Some(place) = usize::try_from(id.slot).ok().and_then(|at| self.0.get_mut(at))
+        {
+            *place = None;
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &PeerState> {
+        self.0.iter().flatten()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PeerState> {
+        self.0.iter_mut().flatten()
+    }
+}

@@ -1,0 +1,135 @@
+//! When the start is over (KRT-50 to KRT-52).
+//!
+//! Owns: for whom we wait after a start, and for how long. Until the end of recovery no route that was found in the
+//! kernel is removed. Never: removes anything itself.
+
+use std::collections::BTreeSet;
+
+use bgp_proto::{Afi, Millis, PeerId};
+
+use crate::fib::Phase;
+
+/// Nobody is waited for longer than this after the datastore was in sync. BIRD waits 240 s.
+pub const RECOVERY_LIMIT: Millis = Millis::secs(30);
+
+/// The wait after a start. It ends once.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    phase: Phase,
+    datastore_synced: bool,
+    kernel_synced: bool,
+    waiting: BTreeSet<(PeerId, Afi)>,
+    deadline: Option<Millis>,
+}
+
+impl Recovery {
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub fn recovering(&self) -> bool {
+        self.phase == Phase::Recovering
+    }
+
+    /// Whether the kernel has told all that was there at start.
+    pub fn kernel_synced(&self) -> bool {
+        self.kernel_synced
+    }
+
+    /// Whether both datastore and kernel are known, so that what we want in the kernel can be told.
+    pub fn informed(&self) -> bool {
+        self.datastore_synced && self.kernel_synced
+    }
+
+    /// The datastore says that these are the peers. Only those of the first time are waited for.
+    pub fn desired(&mut self, now: Millis, peers: impl Iterator<Item = (PeerId, Afi)>) {
+        if self.datastore_synced {
+            let peers: BTreeSet<_> = peers.collect();
+            self.waiting.retain(|peer| peers.contains(peer));
+        } else {
+            self.datastore_synced = true;
+            self.waiting = peers.collect();
+            self.deadline = Some(now + RECOVERY_LIMIT);
+        }
+    }
+
+    pub fn synced(&mut self) {
+        self.kernel_synced = true;
+    }
+
+    /// The peer has told all of its routes of this family.
+    pub fn told(&mut self, peer: PeerId, afi: Afi) {
+        self.waiting.remove(&(peer, afi));
+    }
+
+    /// The peer will not tell, or not soon.
+    pub fn give_up(&mut self, peer: PeerId) {
+        self.waiting.retain(|(other, _)| *other != peer);
+    }
+
+    /// Ends the wait if it is time; `true` exactly once.
+    pub fn ends(&mut self, now: Millis) -> bool {
+        let over = self.waiting.is_empty() || self.deadline.is_some_and(|deadline| deadline <= now);
+        if self.recovering() && self.informed() && over {
+            self.phase = Phase::Normal;
+            self.waiting.clear();
+            return true;
+        }
+        false
+    }
+
+    /// When to look again.
+    pub fn deadline(&self) -> Option<Millis> {
+        // Without the kernel the end of the limit changes nothing; its `Synced` is an input of its own.
+        self.deadline.filter(|_| self.recovering() && self.informed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: PeerId = PeerId { slot: 0, generation: 0 };
+    const B: PeerId = PeerId { slot: 1, generation: 0 };
+
+    fn started(peers: &[PeerId]) -> Recovery {
+        let mut recovery = Recovery::default();
+        recovery.desired(Millis(1000), peers.iter().map(|peer| (*peer, Afi::Ipv4)));
+        recovery.synced();
+        recovery
+    }
+
+    #[test]
+    fn it_waits_for_every_peer_or_the_limit_and_ends_once() {
+        let mut recovery = started(&[A, B]);
+        recovery.told(A, Afi::Ipv4);
+        assert!(!recovery.ends(Millis(30_999)));
+        assert_eq!(recovery.deadline(), Some(Millis(31_000)));
+        assert!(recovery.ends(Millis(31_000)));
+        assert!(!recovery.ends(Millis(40_000)));
+        assert_eq!(recovery.deadline(), None);
+        let mut recovery = started(&[A, B]);
+        recovery.told(A, Afi::Ipv4);
+        recovery.give_up(B);
+        assert!(recovery.ends(Millis(1001)));
+    }
+
+    #[test]
+    fn without_datastore_or_kernel_no_time_is_enough() {
+        let mut recovery = Recovery::default();
+        recovery.synced();
+        assert!(!recovery.ends(Millis::secs(10_000)));
+        let mut recovery = Recovery::default();
+        recovery.desired(Millis(0), std::iter::empty());
+        assert!(!recovery.ends(Millis::secs(10_000)));
+        recovery.synced();
+        assert!(recovery.ends(Millis::secs(10_000)));
+    }
+
+    #[test]
+    fn peers_that_come_late_are_not_waited_for_and_removed_ones_no_longer() {
+        let mut recovery = started(&[A]);
+        recovery.desired(Millis(2000), [(B, Afi::Ipv4)].into_iter());
+        assert!(recovery.ends(Millis(2000)));
+    }
+}
