@@ -17,7 +17,7 @@ use crate::wire::frame::Kind;
 use crate::wire::{Notification, Open};
 
 /// The whole session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum State {
     /// Not wanted.
     Down,
@@ -48,14 +48,14 @@ impl Wait {
 }
 
 /// Two slots for connections. The slot [`Conn::Active`] is `dial`, the slot [`Conn::Passive`] is `incoming`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Opening {
     pub(super) dial: Dial,
     pub(super) incoming: Option<Link>,
 }
 
 /// What our own attempt is at.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Dial {
     /// Passive, or the peer's connection has got further than ours (BGP-13).
     Off,
@@ -68,14 +68,14 @@ pub(super) enum Dial {
 }
 
 /// A connection on which the session is not up yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Link {
     OpenSent(Box<OpenSent>),
     OpenConfirm(Box<OpenConfirm>),
 }
 
 /// Our OPEN is out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OpenSent {
     pub(super) by: Side,
     pub(super) ends: Endpoints,
@@ -84,7 +84,7 @@ pub(super) struct OpenSent {
 }
 
 /// Both OPENs are there, and our KEEPALIVE is out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct OpenConfirm {
     pub(super) by: Side,
     pub(super) agreed: Box<Agreed>,
@@ -164,7 +164,7 @@ impl Opening {
 }
 
 /// Established.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Up {
     pub(super) conn: Conn,
     pub(super) since: Millis,
@@ -182,14 +182,14 @@ pub(super) struct Up {
 
 /// Another connection of the peer beside the established one, in the slot that is free. Our OPEN is kept back until
 /// the peer's has come: what does not speak BGP (a port scan, the rest of a simultaneous open) changes nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Challenger {
     pub(super) ends: Endpoints,
     pub(super) hold: Timer,
 }
 
 /// Route refresh of one family.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refreshes {
     /// How often the peer may ask for our routes.
     pub(super) asked: Bucket,

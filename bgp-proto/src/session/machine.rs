@@ -33,22 +33,22 @@ pub(super) const SETTLED: Millis = Millis::secs(5);
 const COLLISION: Notification = Notification::new(6, 7);
 
 /// One peer as a pure machine. See the [module](super) for how a shell drives it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     pub(super) spec: PeerSpec,
     pub(super) jitter: Jitter,
     pub(super) state: State,
     pub(super) helper: Helper,
-    pub(super) record: Record,
     restarting: AfiSet,
     /// The peer refused our capabilities: the next OPEN has none (BGP-15).
     plain: bool,
     backoff: Backoff,
     hurry: Hurry,
+    pub(super) record: Record,
 }
 
 /// Back-off after protocol errors (BGP-2, BGP-11).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Backoff {
     secs: u16,
     last: Option<Millis>,
@@ -68,7 +68,7 @@ impl Backoff {
 
 /// A collision must not cost a pause: if the connection that was kept comes to nothing, the next dial goes out at once,
 /// though not more often than once in a connect delay.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Hurry {
     due: bool,
     last: Option<Millis>,
@@ -111,11 +111,11 @@ impl Session {
             jitter: Jitter::new(seed),
             state: State::Down,
             helper: Helper::default(),
-            record: Record::default(),
             restarting,
             plain: false,
             backoff: Backoff::default(),
             hurry: Hurry::default(),
+            record: Record::default(),
         }
     }
 
@@ -573,6 +573,8 @@ impl Session {
         }
         self.plain = without;
         if error {
+            self.give_up_dial(out);
+            self.hurry.due = false;
             return self.error_wait(now);
         }
         if let State::Opening(Opening { dial: Dial::Off, .. }) = self.state {

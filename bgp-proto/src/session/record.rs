@@ -55,7 +55,7 @@ pub struct Counters {
 }
 
 /// What the session remembers for people.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Record {
     pub(super) since: Millis,
     pub(super) last: Option<DownReason>,

@@ -37,14 +37,14 @@ pub fn spec(us: usize, peer: usize) -> PeerSpec {
 }
 
 /// One TCP connection; index 0 and 1 are the two nodes.
-#[derive(Default, Clone)]
+#[derive(Default, Clone, Debug)]
 pub struct Tcp {
     /// Bytes on the way to each node.
     pub to: [VecDeque<u8>; 2],
     /// The node has closed its end; the other sees it after the bytes.
     pub closed: [bool; 2],
-    /// The end of the stream has been told to the node.
-    pub told: [bool; 2],
+    /// The node has crashed: what is on the way to it is lost, and it says no more, not even that it closes.
+    pub dead: [bool; 2],
     /// The slot that the connection has at each node; none before it is accepted.
     pub slot: [Option<Conn>; 2],
     pub dialled_by: usize,
@@ -53,14 +53,27 @@ pub struct Tcp {
     pub notified: [bool; 2],
 }
 
+impl Tcp {
+    /// Nothing can happen on it any more.
+    pub fn gone(&self) -> bool {
+        self.slot == [None, None] && (self.accepted || self.closed[self.dialled_by])
+    }
+
+    /// Both ends are open.
+    pub fn works(&self) -> bool {
+        self.closed == [false, false] && self.dead == [false, false]
+    }
+}
+
+#[derive(Clone)]
 pub struct Node {
+    seed: u64,
     pub session: Session,
     pub log: Vec<(Millis, Output)>,
     /// Connection in each slot.
     pub slots: BTreeMap<u8, usize>,
     pub dialing: bool,
     pub sent: BTreeMap<u8, Vec<u8>>,
-    pending: Vec<NextOpen>,
 }
 
 fn key(conn: Conn) -> u8 {
@@ -78,7 +91,7 @@ impl Node {
             slots: BTreeMap::new(),
             dialing: false,
             sent: BTreeMap::new(),
-            pending: Vec::new(),
+            seed,
         }
     }
 
@@ -95,7 +108,10 @@ impl Node {
     }
 }
 
+#[derive(Clone)]
 pub struct Network {
+    /// Whether outputs and sent bytes are remembered.
+    pub keep_log: bool,
     pub now: Millis,
     pub nodes: [Node; 2],
     pub tcp: Vec<Tcp>,
@@ -105,7 +121,13 @@ pub struct Network {
 
 impl Network {
     pub fn new(a: PeerSpec, b: PeerSpec) -> Self {
-        Network { now: Millis(0), nodes: [Node::new(a, 1), Node::new(b, 2)], tcp: Vec::new(), cut: false }
+        Network {
+            keep_log: true,
+            now: Millis(0),
+            nodes: [Node::new(a, 1), Node::new(b, 2)],
+            tcp: Vec::new(),
+            cut: false,
+        }
     }
 
     pub fn node(&mut self, node: usize) -> &mut Node {
@@ -126,7 +148,7 @@ impl Network {
 
     /// Connections that both ends hold open.
     pub fn links(&self) -> usize {
-        self.tcp.iter().filter(|tcp| tcp.accepted && tcp.closed == [false, false]).count()
+        self.tcp.iter().filter(|tcp| tcp.works()).count()
     }
 
     pub fn start(&mut self, node: usize) {
@@ -139,7 +161,9 @@ impl Network {
         self.nodes[node].session.handle(self.now, input, &mut out);
         for output in out {
             self.obey(node, &output, candidate);
-            self.nodes[node].log.push((self.now, output));
+            if self.keep_log {
+                self.nodes[node].log.push((self.now, output));
+            }
         }
     }
 
@@ -173,7 +197,9 @@ impl Network {
                     self.tcp[at].notified[node] = true;
                 }
                 self.tcp[at].to[1 - node].extend(bytes);
-                self.nodes[node].sent.get_mut(&key(*conn)).unwrap().extend(bytes);
+                if self.keep_log {
+                    self.nodes[node].sent.get_mut(&key(*conn)).unwrap().extend(bytes);
+                }
             }
             Output::Close(conn) => {
                 let at = self.nodes[node].slots.remove(&key(*conn)).expect("only what is open is closed");
@@ -229,6 +255,50 @@ impl Network {
         self.connect(1);
         for at in 0..self.tcp.len() {
             self.accept(at);
+        }
+    }
+
+    /// The connection on which a node's session is up.
+    pub fn established_on(&self, node: usize) -> Option<usize> {
+        let conn = self.nodes[node].session.negotiated()?.conn;
+        self.nodes[node].slots.get(&key(conn)).copied()
+    }
+
+    /// The process of a node ends without a word, and a new one starts at once.
+    pub fn crash(&mut self, node: usize) {
+        for tcp in &mut self.tcp {
+            if tcp.slot[node].take().is_some() || (!tcp.accepted && tcp.dialled_by != node) {
+                tcp.dead[node] = true;
+                tcp.accepted = true;
+                tcp.to[node].clear();
+            }
+        }
+        let fresh = Node::new(self.nodes[node].session.spec().clone(), self.nodes[node].seed + 2);
+        self.nodes[node] = fresh;
+        self.start(node);
+    }
+
+    /// Whether [`Network::deliver`] would do something.
+    pub fn can_deliver(&self, at: usize, node: usize) -> bool {
+        let tcp = &self.tcp[at];
+        tcp.slot[node].is_some() && !self.cut && (!tcp.to[node].is_empty() || tcp.closed[1 - node])
+    }
+
+    /// The earliest deadline comes.
+    pub fn tick(&mut self) {
+        if let Some(at) = self.deadline() {
+            self.now = self.now.max(at);
+            self.tick_due();
+        }
+    }
+
+    fn tick_due(&mut self) {
+        for node in 0..2 {
+            if self.nodes[node].session.deadline().is_some_and(|at| at <= self.now) {
+                self.input(node, Input::Tick, None);
+                let deadline = self.nodes[node].session.deadline();
+                assert!(deadline.is_none_or(|at| at > self.now), "a tick leaves no deadline behind");
+            }
         }
     }
 
@@ -299,16 +369,7 @@ impl Network {
             match self.deadline() {
                 Some(at) if at <= end => {
                     self.now = self.now.max(at);
-                    for node in 0..2 {
-                        if self.nodes[node].session.deadline().is_some_and(|at| at <= self.now) {
-                            self.input(node, Input::Tick, None);
-                            let deadline = self.nodes[node].session.deadline();
-                            assert!(
-                                deadline.is_none_or(|at| at > self.now),
-                                "a tick leaves no deadline behind"
-                            );
-                        }
-                    }
+                    self.tick_due();
                 }
                 _ => {
                     self.now = end;
