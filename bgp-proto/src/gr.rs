@@ -269,3 +269,141 @@ impl<K: Ord> Deferral<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: AfiSet = AfiSet::only(Afi::Ipv4);
+    const V6: AfiSet = AfiSet::only(Afi::Ipv6);
+
+    fn at(secs: u64) -> Millis {
+        Millis::secs(secs)
+    }
+
+    #[test]
+    fn a_loss_without_graceful_restart_or_without_restart_time_drops_everything() {
+        let mut helper = Helper::default();
+        assert_eq!(helper.lost(at(0), AfiSet::EMPTY, 120), Loss::Drop);
+        assert_eq!(helper.lost(at(0), V4, 0), Loss::Drop);
+        assert_eq!(helper.deadline(), None);
+    }
+
+    #[test]
+    fn routes_are_kept_for_exactly_the_restart_time_of_the_peer() {
+        let mut helper = Helper::default();
+        assert_eq!(helper.lost(at(10), V4, 120), Loss::Keep { sweep: AfiSet::EMPTY, keep: V4 });
+        assert_eq!(helper.deadline(), Some(at(130)));
+        assert_eq!(helper.tick(Millis(129_999)), None);
+        assert_eq!(helper.tick(at(130)), Some(Expired::Gone));
+        assert_eq!((helper.deadline(), helper.tick(at(500))), (None, None));
+    }
+
+    #[test]
+    fn families_that_the_peer_did_not_preserve_go_when_it_is_back() {
+        let mut helper = Helper::default();
+        helper.lost(at(0), AfiSet::BOTH, 120);
+        assert_eq!(helper.regained(at(5), V6), V4);
+        assert_eq!(helper.stale(), V6);
+        assert!(!helper.end_of_rib(Afi::Ipv4));
+        assert!(helper.end_of_rib(Afi::Ipv6));
+        assert!(!helper.end_of_rib(Afi::Ipv6), "only the first End-of-RIB sweeps");
+    }
+
+    #[test]
+    fn a_session_that_comes_up_for_the_first_time_sweeps_nothing() {
+        let mut helper = Helper::default();
+        assert_eq!(helper.regained(at(0), V4), AfiSet::EMPTY);
+        assert!(!helper.end_of_rib(Afi::Ipv4));
+    }
+
+    #[test]
+    fn a_peer_that_never_sends_end_of_rib_keeps_its_stale_routes_for_a_bounded_time() {
+        let mut helper = Helper::default();
+        helper.lost(at(0), V4, 120);
+        assert_eq!(helper.regained(at(3), V4), AfiSet::EMPTY);
+        assert_eq!(helper.deadline(), Some(at(363)));
+        assert_eq!(helper.tick(at(363)), Some(Expired::Stale(V4)));
+        assert_eq!(helper.stale(), AfiSet::EMPTY);
+    }
+
+    #[test]
+    fn a_peer_that_goes_away_again_before_end_of_rib_loses_only_what_was_stale_already() {
+        let mut helper = Helper::default();
+        helper.lost(at(0), V4, 120);
+        helper.regained(at(3), V4);
+        assert_eq!(helper.lost(at(5), V4, 120), Loss::Keep { sweep: V4, keep: V4 });
+        assert_eq!(helper.deadline(), Some(at(125)));
+        assert_eq!(helper.regained(at(9), V4), AfiSet::EMPTY);
+        assert!(helper.end_of_rib(Afi::Ipv4));
+    }
+
+    #[test]
+    fn a_peer_that_fails_while_it_comes_back_does_not_touch_the_timer() {
+        let mut helper = Helper::default();
+        helper.lost(at(0), V4, 120);
+        assert_eq!(helper.restart_timer(), Some(Timer { until: at(120), nominal: 120 }));
+        assert!(helper.clear() && !helper.clear());
+    }
+
+    fn restarted(peers: &[&'static str]) -> Deferral<&'static str> {
+        Deferral::restarted(at(0), V4, peers.iter().map(|p| (*p, V4)), 30)
+    }
+
+    #[test]
+    fn a_first_start_sets_no_flags_and_waits_for_nobody() {
+        let mut cold = Deferral::<&str>::cold();
+        assert_eq!((cold.ended(), cold.open_flags()), (Some(Ending::ColdStart), AfiSet::EMPTY));
+        cold.in_sync(|_| true);
+        assert_eq!((cold.ended(), cold.deadline()), (Some(Ending::ColdStart), None));
+        let nothing_survived = Deferral::restarted(at(0), AfiSet::EMPTY, [("a", V4)], 30);
+        assert_eq!(nothing_survived.ended(), Some(Ending::ColdStart));
+    }
+
+    #[test]
+    fn a_restart_waits_for_the_datastore_and_for_end_of_rib_of_each_former_peer() {
+        let mut wait = restarted(&["a", "b"]);
+        assert_eq!(wait.open_flags(), V4);
+        wait.established(&"a", V4, false);
+        wait.end_of_rib(&"a", Afi::Ipv4);
+        wait.end_of_rib(&"b", Afi::Ipv4);
+        assert_eq!(wait.ended(), None, "the datastore is not in sync");
+        wait.in_sync(|_| true);
+        assert_eq!((wait.ended(), wait.open_flags()), (Some(Ending::Complete), AfiSet::EMPTY));
+    }
+
+    #[test]
+    fn peers_that_will_send_nothing_are_not_waited_for() {
+        let mut wait = restarted(&["gone", "unreachable", "plain", "restarting", "last"]);
+        wait.in_sync(|peer| *peer != "gone");
+        wait.gave_up(&"unreachable");
+        wait.established(&"plain", AfiSet::EMPTY, false);
+        wait.established(&"restarting", V4, true);
+        assert_eq!(wait.awaited().copied().collect::<Vec<_>>(), ["last"]);
+        wait.gave_up(&"last");
+        assert_eq!(wait.ended(), Some(Ending::Complete));
+    }
+
+    #[test]
+    fn the_wait_for_peers_ends_with_the_limit_but_never_without_the_datastore() {
+        let mut wait = restarted(&["a"]);
+        wait.tick(at(60));
+        assert_eq!((wait.ended(), wait.deadline()), (None, None));
+        wait.in_sync(|_| true);
+        assert_eq!(wait.deadline(), Some(at(30)));
+        wait.tick(at(60));
+        assert_eq!(wait.ended(), Some(Ending::TimedOut));
+        wait.end_of_rib(&"a", Afi::Ipv4);
+        assert_eq!(wait.ended(), Some(Ending::TimedOut));
+    }
+
+    #[test]
+    fn every_family_of_a_peer_is_waited_for() {
+        let mut wait = Deferral::restarted(at(0), AfiSet::BOTH, [("a", AfiSet::BOTH)], 30);
+        wait.in_sync(|_| true);
+        wait.end_of_rib(&"a", Afi::Ipv6);
+        assert_eq!(wait.ended(), None);
+        wait.end_of_rib(&"a", Afi::Ipv4);
+        assert_eq!(wait.ended(), Some(Ending::Complete));
+    }
+}

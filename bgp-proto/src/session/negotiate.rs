@@ -225,3 +225,233 @@ pub(crate) fn negotiate(
     };
     Ok(Agreed { public, notification_gr, peer_restart_time, preserved })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::RouterId;
+
+    const V4: WireFamily = WireFamily { afi: 1, safi: 1 };
+    const V6: WireFamily = WireFamily { afi: 2, safi: 1 };
+
+    fn params(families: AfiSet) -> OpenParams {
+        OpenParams {
+            local_asn: Asn(64512),
+            peer_asn: Asn(64512),
+            router_id: RouterId("10.0.0.1".parse().unwrap()),
+            families,
+        }
+    }
+
+    fn peer(capabilities: Vec<Capability>) -> Open {
+        let router_id = RouterId("10.0.0.2".parse().unwrap());
+        Open { my_as: 64512, hold_time: 240, router_id, capabilities }
+    }
+
+    fn agree(params: &OpenParams, next: &NextOpen, open: Open) -> Result<Agreed, Refused> {
+        let sent = build_open(params, next, OpenMood::default());
+        let end = "10.0.0.1:179".parse().unwrap();
+        negotiate(params, &sent, open, Conn::Active, Endpoints { local: end, remote: end })
+    }
+
+    fn agreed(capabilities: Vec<Capability>) -> Agreed {
+        agree(&params(AfiSet::BOTH), &NextOpen::default(), peer(capabilities)).unwrap()
+    }
+
+    fn code_of(params: &OpenParams, open: &Open) -> Option<(u8, u8, Vec<u8>)> {
+        check(params, open)
+            .err()
+            .map(|r| (r.notification.code, r.notification.subcode, r.notification.data.to_vec()))
+    }
+
+    fn gr(time: u16, families: &[(WireFamily, bool)]) -> Capability {
+        Capability::GracefulRestart {
+            restarting: false,
+            notification: false,
+            time,
+            families: families
+                .iter()
+                .map(|(family, forwarding)| GrFamily { family: *family, forwarding: *forwarding })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_order_of_capabilities_is_birds() {
+        let open = build_open(&params(AfiSet::BOTH), &NextOpen::default(), OpenMood::default());
+        let codes: Vec<u8> = open.capabilities.iter().map(Capability::code).collect();
+        assert_eq!(codes, [1, 1, 2, 64, 65, 69, 70, 71]);
+    }
+
+    #[test]
+    fn as_numbers_from_65535_on_are_as_trans_in_the_fixed_field() {
+        for (asn, field) in [(64512, 64512), (65534, 65534), (65535, 23456), (70000, 23456)] {
+            let params = OpenParams { local_asn: Asn(asn), ..params(AfiSet::BOTH) };
+            let open = build_open(&params, &NextOpen::default(), OpenMood::default());
+            assert_eq!((open.my_as, open.asn()), (field, Asn(asn)));
+        }
+    }
+
+    #[test]
+    fn a_restarting_speaker_sets_r_and_the_f_bit_of_each_family_that_survived() {
+        let mood = OpenMood { restarting: AfiSet::only(Afi::Ipv6), plain: false };
+        let open = build_open(&params(AfiSet::BOTH), &NextOpen::default(), mood);
+        let expected = Capability::GracefulRestart {
+            restarting: true,
+            notification: false,
+            time: 120,
+            families: vec![
+                GrFamily { family: V4, forwarding: false },
+                GrFamily { family: V6, forwarding: true },
+            ],
+        };
+        assert!(open.capabilities.contains(&expected));
+        let other = build_open(&params(AfiSet::only(Afi::Ipv4)), &NextOpen::default(), mood);
+        assert!(other.capabilities.contains(&gr(120, &[(V4, false)])), "none of its families survived");
+    }
+
+    #[test]
+    fn settings_change_what_is_offered() {
+        let next = NextOpen {
+            restart_time: Some(5000),
+            notification_gr: true,
+            add_path: false,
+            ..NextOpen::default()
+        };
+        let open = build_open(&params(AfiSet::only(Afi::Ipv4)), &next, OpenMood::default());
+        assert!(matches!(
+            open.capabilities[2],
+            Capability::GracefulRestart { notification: true, time: 4095, .. }
+        ));
+        assert!(!open.capabilities.iter().any(|c| matches!(c, Capability::AddPath(_))));
+        let next = NextOpen { restart_time: None, ..NextOpen::default() };
+        let open = build_open(&params(AfiSet::only(Afi::Ipv4)), &next, OpenMood::default());
+        let codes: Vec<u8> = open.capabilities.iter().map(Capability::code).collect();
+        assert_eq!(codes, [1, 2, 65, 69, 70]);
+        let plain = OpenMood { plain: true, ..OpenMood::default() };
+        assert!(build_open(&params(AfiSet::BOTH), &next, plain).capabilities.is_empty());
+    }
+
+    #[test]
+    fn a_hold_time_of_one_or_two_seconds_is_refused_and_others_are_not() {
+        for (hold_time, refused) in [(0, false), (1, true), (2, true), (3, false), (65535, false)] {
+            let open = Open { hold_time, ..peer(vec![]) };
+            let expected = refused.then(|| (2, 6, vec![]));
+            assert_eq!(code_of(&params(AfiSet::BOTH), &open), expected, "{hold_time}");
+        }
+    }
+
+    #[test]
+    fn another_as_is_refused_with_the_number_as_wide_as_the_peer_writes_it() {
+        let params = params(AfiSet::BOTH);
+        let old = Open { my_as: 65001, ..peer(vec![]) };
+        assert_eq!(code_of(&params, &old), Some((2, 2, vec![0xfd, 0xe9])));
+        let new = Open { my_as: 23456, ..peer(vec![Capability::FourOctetAs(Asn(70000))]) };
+        assert_eq!(code_of(&params, &new), Some((2, 2, vec![0, 1, 0x11, 0x70])));
+        let reason = check(&params, &new).unwrap_err().reason;
+        assert_eq!(reason, DownReason::AsMismatch { expected: Asn(64512), got: Asn(70000) });
+    }
+
+    #[test]
+    fn as_trans_without_the_capability_names_nobody() {
+        let trans = OpenParams { peer_asn: Asn::TRANS, ..params(AfiSet::BOTH) };
+        let open = Open { my_as: 23456, ..peer(vec![]) };
+        assert_eq!(code_of(&trans, &open), Some((2, 2, vec![0x5b, 0xa0])));
+        let wide = OpenParams { peer_asn: Asn(70000), ..params(AfiSet::BOTH) };
+        let open = Open { my_as: 23456, ..peer(vec![Capability::FourOctetAs(Asn(70000))]) };
+        assert_eq!(code_of(&wide, &open), None);
+    }
+
+    #[test]
+    fn our_own_identifier_is_refused_inside_the_as_and_allowed_across() {
+        let ours = RouterId("10.0.0.1".parse().unwrap());
+        let open = Open { router_id: ours, ..peer(vec![]) };
+        assert_eq!(code_of(&params(AfiSet::BOTH), &open), Some((2, 3, vec![])));
+        let external = OpenParams { peer_asn: Asn(65001), ..params(AfiSet::BOTH) };
+        let open = Open { my_as: 65001, ..open };
+        assert_eq!(code_of(&external, &open), None);
+        let zero = Open { router_id: RouterId("0.0.0.0".parse().unwrap()), ..open };
+        assert_eq!(code_of(&external, &zero), Some((2, 3, vec![])));
+    }
+
+    #[test]
+    fn what_the_peer_does_not_offer_is_not_used() {
+        let agreed = agreed(vec![]);
+        let public = agreed.public;
+        assert!(!public.context.as4 && !public.refresh && !public.enhanced_refresh && !public.peer_graceful);
+        assert!(public.context.add_path_rx.is_empty() && public.context.add_path_tx.is_empty());
+        assert!(public.graceful.is_empty());
+        assert_eq!(public.context.families, AfiSet::only(Afi::Ipv4), "no capability stands for IPv4");
+    }
+
+    #[test]
+    fn what_we_do_not_offer_is_not_used() {
+        let next = NextOpen { restart_time: None, add_path: false, ..NextOpen::default() };
+        let open = peer(vec![
+            Capability::Multiprotocol(V4),
+            gr(120, &[(V4, true)]),
+            Capability::AddPath(vec![(V4, 3)]),
+            Capability::ExtendedMessage,
+        ]);
+        let agreed = agree(&params(AfiSet::only(Afi::Ipv4)), &next, open).unwrap();
+        assert!(agreed.public.graceful.is_empty() && agreed.public.context.add_path_tx.is_empty());
+        assert!(!agreed.public.context.extended_message);
+        assert!(agreed.public.peer_graceful, "it still sends End-of-RIB");
+    }
+
+    #[test]
+    fn families_are_those_of_both_and_a_peer_that_names_none_gets_what_we_carry() {
+        let both = agreed(vec![Capability::Multiprotocol(V6)]);
+        assert_eq!(both.public.context.families, AfiSet::only(Afi::Ipv6));
+        let six = params(AfiSet::only(Afi::Ipv6));
+        let silent = agree(&six, &NextOpen::default(), peer(vec![])).unwrap();
+        assert_eq!(silent.public.context.families, AfiSet::only(Afi::Ipv6));
+        let other = agree(&six, &NextOpen::default(), peer(vec![Capability::Multiprotocol(V4)])).unwrap();
+        assert!(other.public.context.families.is_empty());
+        let multicast = WireFamily { afi: 1, safi: 2 };
+        let strange = agreed(vec![Capability::Multiprotocol(multicast)]);
+        assert!(strange.public.context.families.is_empty());
+    }
+
+    #[test]
+    fn path_ids_are_used_in_the_direction_that_both_want_and_strange_modes_are_ignored() {
+        let with = |mode| agreed(vec![Capability::Multiprotocol(V4), Capability::AddPath(vec![(V4, mode)])]);
+        let four = AfiSet::only(Afi::Ipv4);
+        for (mode, rx, tx) in [
+            (0, AfiSet::EMPTY, AfiSet::EMPTY),
+            (1, AfiSet::EMPTY, four),
+            (2, four, AfiSet::EMPTY),
+            (3, four, four),
+            (4, AfiSet::EMPTY, AfiSet::EMPTY),
+            (255, AfiSet::EMPTY, AfiSet::EMPTY),
+        ] {
+            let context = with(mode).public.context;
+            assert_eq!((context.add_path_rx, context.add_path_tx), (rx, tx), "{mode}");
+        }
+    }
+
+    #[test]
+    fn the_last_graceful_restart_capability_counts_and_the_last_entry_of_a_family() {
+        let mp = Capability::Multiprotocol(V4);
+        let twice = agreed(vec![mp.clone(), gr(10, &[(V4, true)]), gr(4095, &[])]);
+        assert!(twice.public.graceful.is_empty());
+        assert_eq!(twice.peer_restart_time, 4095);
+        let double = agreed(vec![mp, gr(60, &[(V4, true), (V4, false), (V6, true)])]);
+        assert_eq!(double.public.graceful, AfiSet::only(Afi::Ipv4), "IPv6 is not carried");
+        assert!(double.preserved.is_empty());
+    }
+
+    #[test]
+    fn the_smaller_hold_time_holds() {
+        let open = Open { hold_time: 9, ..peer(vec![]) };
+        let agreed = agree(&params(AfiSet::BOTH), &NextOpen::default(), open).unwrap();
+        assert_eq!(agreed.public.hold_time, 9);
+    }
+
+    #[test]
+    fn enhanced_refresh_needs_plain_refresh() {
+        assert!(!agreed(vec![Capability::EnhancedRefresh]).public.enhanced_refresh);
+        let both = agreed(vec![Capability::RouteRefresh, Capability::EnhancedRefresh]);
+        assert!(both.public.refresh && both.public.enhanced_refresh);
+    }
+}
