@@ -4,6 +4,7 @@
 //! back. `desired`, `policy`, `speaker` and `fib::plan` are cores: no clocks, no I/O, no tokio.
 
 pub mod datastore;
+pub mod decode;
 pub mod desired;
 pub mod fib;
 pub mod policy;

@@ -47,6 +47,21 @@ impl Open {
             .unwrap_or(Asn(u32::from(self.my_as)))
     }
 
+    /// The checks of a received OPEN that need nothing but the message: an AS (RFC 7607 §2), an identifier (RFC 6286
+    /// §2.2) and a hold time (RFC 4271 §4.2) that exist.
+    pub fn check(&self) -> Result<(), Fatal> {
+        if self.my_as == 0 || self.capabilities.contains(&Capability::FourOctetAs(Asn(0))) {
+            return Err(Fatal::plain(2, 2, HEADER_LEN + 1, FaultKind::OpenAsZero));
+        }
+        if self.router_id.0.is_unspecified() {
+            return Err(Fatal::plain(2, 3, HEADER_LEN + 5, FaultKind::OpenIdZero));
+        }
+        if matches!(self.hold_time, 1 | 2) {
+            return Err(Fatal::plain(2, 6, HEADER_LEN + 3, FaultKind::HoldTime));
+        }
+        Ok(())
+    }
+
     /// The checks of a received OPEN that need to know who the peer should be: its AS, and that it is not ourselves
     /// (RFC 4271 §6.2, RFC 6286 §2.2: one identifier in two ASes is allowed). What is `None` is not checked.
     pub fn check_peer(
@@ -88,6 +103,13 @@ fn tlv(input: In<'_>, extended: bool) -> Parsed<'_, (u8, In<'_>)> {
 
 /// Decodes the body of a framed OPEN and makes the checks that need no configuration.
 pub(crate) fn decode(body: &[u8]) -> Result<Open, Fatal> {
+    let open = read(body)?;
+    open.check()?;
+    Ok(open)
+}
+
+/// Decodes the body of a framed OPEN, whatever its values mean.
+pub fn read(body: &[u8]) -> Result<Open, Fatal> {
     let Ok((_, (version, my_as, hold_time, id, len, parameters))) = fields(body) else {
         return Err(Fatal::plain(2, 0, HEADER_LEN, FaultKind::ParametersLength));
     };
@@ -97,22 +119,22 @@ pub(crate) fn decode(body: &[u8]) -> Result<Open, Fatal> {
         let notification = Notification { code: 2, subcode: 1, data };
         return Err(Fatal::new(notification, Fault::reset(HEADER_LEN, FaultKind::Version)));
     }
-    let capabilities = optional_parameters(len, parameters)?;
-    let open = Open { my_as, hold_time, router_id: RouterId(Ipv4Addr::from_bits(id)), capabilities };
-    let zero = open.capabilities.contains(&Capability::FourOctetAs(Asn(0)));
-    if my_as == 0 || zero {
-        return Err(Fatal::plain(2, 2, HEADER_LEN + 1, FaultKind::OpenAsZero));
-    }
-    if id == 0 {
-        return Err(Fatal::plain(2, 3, HEADER_LEN + 5, FaultKind::OpenIdZero));
-    }
-    if matches!(hold_time, 1 | 2) {
-        return Err(Fatal::plain(2, 6, HEADER_LEN + 3, FaultKind::HoldTime));
-    }
-    Ok(open)
+    let capabilities = optional_parameters(len, parameters)?
+        .into_iter()
+        .map(|(code, value)| Capability::decode(code, value))
+        .collect();
+    Ok(Open { my_as, hold_time, router_id: RouterId(Ipv4Addr::from_bits(id)), capabilities })
 }
 
-fn optional_parameters(len: u8, field: &[u8]) -> Result<Vec<Capability>, Fatal> {
+/// Codes and values of the capabilities in the body of a framed OPEN, verbatim.
+pub fn raw_capabilities(body: &[u8]) -> Result<Vec<(u8, &[u8])>, Fatal> {
+    match fields(body) {
+        Ok((_, (.., len, parameters))) => optional_parameters(len, parameters),
+        Err(_) => Err(Fatal::plain(2, 0, HEADER_LEN, FaultKind::ParametersLength)),
+    }
+}
+
+fn optional_parameters(len: u8, field: &[u8]) -> Result<Vec<(u8, &[u8])>, Fatal> {
     let wrong_length = |at| Fatal::plain(2, 0, at, FaultKind::ParametersLength);
     let (extended, field) = match field {
         // The one-octet length is ignored in the extended form, but for 0, which means that there are none.
@@ -141,7 +163,7 @@ fn optional_parameters(len: u8, field: &[u8]) -> Result<Vec<Capability>, Fatal> 
                 let at = value_at + value.len() - inner.len();
                 return Err(Fatal::plain(2, 0, at, FaultKind::CapabilityLength));
             };
-            capabilities.push(Capability::decode(code, octets));
+            capabilities.push((code, octets));
             inner = after;
         }
         rest = after;
