@@ -50,11 +50,11 @@ impl Vector {
         self.json["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect()
     }
 
-    fn from_raw(&self) -> Vec<Value> {
+    fn lines_of_raw(&self) -> Vec<Value> {
         decode(&self.args(), &self.octets)
     }
 
-    fn from_hex(&self) -> Vec<Value> {
+    fn lines_of_hex(&self) -> Vec<Value> {
         decode(&[&self.args()[..], &["--hex"]].concat(), self.hex.as_bytes())
     }
 }
@@ -88,7 +88,7 @@ fn every_vector_comes_out_as_its_file_says() {
     let mut wrong = Vec::new();
     for vector in &vectors {
         let want = vector.json["expect"].as_array().unwrap();
-        for got in [vector.from_raw(), vector.from_hex()] {
+        for got in [vector.lines_of_raw(), vector.lines_of_hex()] {
             if got.len() != want.len() || !want.iter().zip(&got).all(|(want, got)| agrees(want, got)) {
                 wrong.push(format!("{}\n  want {want:?}\n  got  {got:?}", vector.path.display()));
                 break;
@@ -111,7 +111,7 @@ fn every_fault_of_the_wire_has_a_vector() {
 #[test]
 fn an_outcome_other_than_accept_names_its_error_and_a_reset_its_notification() {
     for vector in vectors() {
-        for line in vector.from_hex() {
+        for line in vector.lines_of_hex() {
             let place = vector.path.display();
             let errors = line["errors"].as_array().unwrap();
             let outcome = line["outcome"].as_str().unwrap();
