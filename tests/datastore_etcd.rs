@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use calico_bgpd::datastore::decode::Reading;
 use calico_bgpd::datastore::model::AffinityState;
-use calico_bgpd::datastore::settings::{Backend, DatastoreSettings, EtcdSettings};
+use calico_bgpd::datastore::settings::{Backend, DatastoreSettings, EtcdSettings, Liveness};
 use calico_bgpd::datastore::snapshot::Snapshot;
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, read_once, run};
 use datastore_fixtures::{Dump, NODES, cluster_files, fixture, texts_of};
@@ -27,6 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Long enough for a slow machine; nothing waits for it where all is well.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Shorter than the daemon's own, for the tests of a dead connection.
+const LIVENESS: Liveness =
+    Liveness { ask_after: Duration::from_millis(200), answer_within: Duration::from_secs(5) };
 
 struct Etcd {
     child: Child,
@@ -113,10 +117,8 @@ fn free_port() -> u16 {
 }
 
 fn settings(url: String) -> DatastoreSettings {
-    DatastoreSettings {
-        backend: Backend::Etcd(EtcdSettings { endpoints: vec![url], user: None }),
-        use_pod_cidr: false,
-    }
+    let etcd = EtcdSettings { endpoints: vec![url], user: None, liveness: LIVENESS };
+    DatastoreSettings { backend: Backend::Etcd(etcd), use_pod_cidr: false }
 }
 
 /// A source that runs until it is dropped.
@@ -155,10 +157,20 @@ impl Drop for Following {
     }
 }
 
-/// A wire between the source and etcd that can be cut.
+/// How the wire between the source and etcd is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum State {
+    Whole,
+    /// Connections are closed, and new ones at once.
+    Cut,
+    /// Everything is swallowed, nothing closed; new connections work.
+    Stalled,
+}
+
+/// A wire between the source and etcd.
 struct Wire {
     port: u16,
-    whole: watch::Sender<bool>,
+    state: watch::Sender<State>,
 }
 
 impl Wire {
@@ -166,23 +178,26 @@ impl Wire {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, etcd.client));
-        let (whole, state) = watch::channel(true);
+        let (sender, state) = watch::channel(State::Whole);
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
                 let mut state = state.clone();
-                if !*state.borrow() {
+                if *state.borrow_and_update() == State::Cut {
                     continue;
                 }
                 tokio::spawn(async move {
                     let Ok(mut far) = TcpStream::connect(target).await else { return };
                     tokio::select! {
                         _ = copy_bidirectional(&mut near, &mut far) => {}
-                        _ = state.wait_for(|whole| !whole) => {}
+                        _ = state.changed() => {}
+                    }
+                    if *state.borrow() == State::Stalled {
+                        std::future::pending::<()>().await;
                     }
                 });
             }
         });
-        Wire { port, whole }
+        Wire { port, state: sender }
     }
 
     fn url(&self) -> String {
@@ -262,7 +277,7 @@ async fn a_compaction_while_the_watch_is_cut_loses_nothing_and_leaves_no_phantom
     source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
     source.state(SourceState::Connected).await;
 
-    wire.whole.send(false).unwrap();
+    wire.state.send(State::Cut).unwrap();
     source.state(SourceState::Retrying).await;
     let mut client = etcd.connect().await;
     client.delete("/calico/resources/v3/projectcalico.org/nodes/node-b", None).await.unwrap();
@@ -280,7 +295,7 @@ async fn a_compaction_while_the_watch_is_cut_loses_nothing_and_leaves_no_phantom
         "an outage changes nothing"
     );
 
-    wire.whole.send(true).unwrap();
+    wire.state.send(State::Whole).unwrap();
     let wanted = read_once(&settings(etcd.url()), "node-a").await.unwrap();
     assert_eq!(wanted.nodes.len(), 2);
     source.snapshot("the list after the compaction", |snapshot| *snapshot == wanted).await;
@@ -303,15 +318,42 @@ async fn changes_made_while_the_watch_is_cut_arrive_without_a_new_list() {
     let mut source = Following::start(wire.url(), "node-a");
     source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
     source.state(SourceState::Connected).await;
-    wire.whole.send(false).unwrap();
+    wire.state.send(State::Cut).unwrap();
     source.state(SourceState::Retrying).await;
     let mut client = etcd.connect().await;
     client.delete("/calico/resources/v3/projectcalico.org/nodes/node-c", None).await.unwrap();
     client.delete("/calico/resources/v3/projectcalico.org/ippools/v6-pool", None).await.unwrap();
-    wire.whole.send(true).unwrap();
+    wire.state.send(State::Whole).unwrap();
     source
         .snapshot("both deletions", |snapshot| snapshot.nodes.len() == 2 && snapshot.pools.len() == 2)
         .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_died_in_silence_is_noticed_and_replaced() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let wire = Wire::to(&etcd).await;
+    let mut source = Following::start(wire.url(), "node-a");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+    wire.state.send(State::Stalled).unwrap();
+    let mut client = etcd.connect().await;
+    client.delete("/calico/resources/v3/projectcalico.org/nodes/node-c", None).await.unwrap();
+    source.snapshot("the change behind the dead connection", |snapshot| snapshot.nodes.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_quiet_watch_is_not_taken_for_a_dead_one() {
+    let etcd = Etcd::start().await;
+    let wire = Wire::to(&etcd).await;
+    let mut source = Following::start(wire.url(), "node-a");
+    source.state(SourceState::Connected).await;
+    let since = source.receiver.status.borrow().since;
+    // Longer than a dead one is given.
+    tokio::time::sleep(LIVENESS.ask_after + LIVENESS.answer_within + Duration::from_secs(1)).await;
+    let status = source.receiver.status.borrow();
+    assert_eq!((status.state, status.since, &status.last_error), (SourceState::Connected, since, &None));
 }
 
 #[tokio::test]

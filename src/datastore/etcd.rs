@@ -6,6 +6,7 @@
 //! at once (O2); a watch that is silent is asked for a sign of life (O4). Never: decides what follows from a resource.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
@@ -27,9 +28,6 @@ use super::store::SnapshotBuilder;
 
 /// For connecting and for each answer (DS-4).
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection without traffic is tried this often, and given up after [`KEEPALIVE_TIMEOUT`].
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest and longest wait between attempts (DS-53).
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Keys asked for at a time.
@@ -43,6 +41,8 @@ pub struct EtcdState {
     node: String,
     reading: Reading,
     entries: BTreeMap<Vec<u8>, Entry>,
+    /// For each prefix the last revision seen: prefixes are watched apart, and one may be behind another.
+    seen: Vec<(String, i64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,46 +54,62 @@ struct Entry {
 impl EtcdState {
     /// Nothing known yet.
     pub fn new(node: &str, reading: Reading) -> Self {
-        EtcdState { node: node.to_owned(), reading, entries: BTreeMap::new() }
+        let prefixes = etcd_keys::prefixes(node, reading.use_pod_cidr);
+        let seen = prefixes.into_iter().map(|prefix| (prefix, 0)).collect();
+        EtcdState { node: node.to_owned(), reading, entries: BTreeMap::new(), seen }
     }
 
-    /// Applies a full list as a difference: keys that are not in it are gone. Whether anything changed.
-    pub fn relist<'k>(&mut self, list: impl IntoIterator<Item = (&'k [u8], &'k [u8], i64)>) -> bool {
-        let mut changed = false;
+    /// The prefixes that are listed and watched, each with the last revision seen.
+    pub fn seen(&self) -> &[(String, i64)] {
+        &self.seen
+    }
+
+    /// The newest revision seen; 0 before the first list.
+    pub fn revision(&self) -> i64 {
+        self.seen.iter().map(|(_, revision)| *revision).max().unwrap_or(0)
+    }
+
+    /// Applies a full list, made at `revision`, as a difference: keys that are not in it are gone. Entries are key,
+    /// value and the key's revision.
+    pub fn relist<'k>(&mut self, list: impl IntoIterator<Item = (&'k [u8], &'k [u8], i64)>, revision: i64) {
         let mut listed = BTreeSet::new();
         for (key, value, revision) in list {
-            changed |= self.value(key, value, revision, true);
+            self.put(key, value, revision);
             listed.insert(key.to_vec());
         }
-        let before = self.entries.len();
         self.entries.retain(|key, _| listed.contains(key));
-        changed | (self.entries.len() != before)
-    }
-
-    /// A key was written. Whether anything changed.
-    pub fn put(&mut self, key: &[u8], value: &[u8], revision: i64) -> bool {
-        self.value(key, value, revision, false)
-    }
-
-    /// A key was deleted. Whether anything changed.
-    pub fn delete(&mut self, key: &[u8], revision: i64) -> bool {
-        match self.entries.get(key) {
-            Some(entry) if entry.revision <= revision => self.entries.remove(key).is_some(),
-            _ => false,
+        for (_, seen) in &mut self.seen {
+            *seen = revision;
         }
     }
 
-    fn value(&mut self, key: &[u8], value: &[u8], revision: i64, listed: bool) -> bool {
-        // A list is the truth also where revisions went back, as after a restore from a backup.
-        if self.entries.get(key).is_some_and(|entry| !listed && entry.revision >= revision) {
+    /// Applies an event: a key was written, or with no value deleted. One that is older than what was seen is dropped
+    /// (D11). Whether anything changed.
+    pub fn event(&mut self, key: &[u8], value: Option<&[u8]>, revision: i64) -> bool {
+        let Some((_, seen)) = self.seen.iter_mut().find(|(prefix, _)| key.starts_with(prefix.as_bytes()))
+        else {
+            return false;
+        };
+        // The events of one transaction have one revision, so only what is older was surely seen.
+        if revision < *seen || self.entries.get(key).is_some_and(|entry| entry.revision >= revision) {
             return false;
         }
+        *seen = revision;
+        match value {
+            Some(value) => self.put(key, value, revision),
+            None => self.entries.remove(key).is_some(),
+        }
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8], revision: i64) -> bool {
         let Some(holds) = std::str::from_utf8(key).ok().and_then(etcd_keys::parse) else { return false };
-        let last = self.entries.get(key).and_then(|entry| entry.decoded.resource.as_ref());
+        let before = self.entries.get(key);
+        let last = before.and_then(|entry| entry.decoded.resource.as_ref());
         let decoded = decode_value(key, value, &holds, self.reading, last);
-        let before = self.entries.insert(key.to_vec(), Entry { revision, decoded });
-        // Looked up again rather than compared before: most writes are heartbeats that change nothing (DYN-11).
-        before.map(|entry| entry.decoded) != self.entries.get(key).map(|entry| entry.decoded.clone())
+        // Most writes are heartbeats that change nothing (DYN-11).
+        let changed = before.is_none_or(|entry| entry.decoded != decoded);
+        self.entries.insert(key.to_vec(), Entry { revision, decoded });
+        changed
     }
 
     /// Everything known.
@@ -156,33 +172,17 @@ enum Ended {
     Compacted { endpoint: String, from: i64 },
 }
 
-/// Where watching goes on.
-#[derive(Clone, Debug)]
-struct Resume {
-    /// The cluster's id: another cluster's revisions mean nothing.
-    cluster: u64,
-    /// For each prefix the last revision seen.
-    seen: Vec<(String, i64)>,
-}
-
-impl Resume {
-    fn newest(&self) -> i64 {
-        self.seen.iter().map(|(_, revision)| *revision).max().unwrap_or(0)
-    }
-}
-
 /// Reads everything once.
 ///
 /// # Errors
 ///
 /// Where no endpoint answers, with the last one's error.
 pub async fn read_once(settings: &EtcdSettings, node: &str, reading: Reading) -> Result<Snapshot, String> {
-    let prefixes = etcd_keys::prefixes(node, reading.use_pod_cidr);
     let mut last = String::new();
     for endpoint in &settings.endpoints {
         let mut state = EtcdState::new(node, reading);
         let link = Link::connect(endpoint, settings);
-        let listed = async { link.await?.list(&prefixes, &mut state).await };
+        let listed = async { link.await?.list(&mut state).await };
         match listed.await {
             Ok(_) => return Ok(state.snapshot()),
             Err(ended) => last = ended.to_string(),
@@ -199,13 +199,8 @@ pub async fn run(
     out: SourceSender,
     stop: CancellationToken,
 ) {
-    let mut follower = Follower {
-        prefixes: etcd_keys::prefixes(node, reading.use_pod_cidr),
-        state: EtcdState::new(node, reading),
-        resume: None,
-        debounce: Debounce::default(),
-        out,
-    };
+    let mut follower =
+        Follower { state: EtcdState::new(node, reading), cluster: None, debounce: Debounce::default(), out };
     let random = foldhash::fast::RandomState::default();
     // Nodes spread over the members of etcd.
     let count = u64::try_from(settings.endpoints.len()).unwrap_or(1).max(1);
@@ -227,7 +222,7 @@ pub async fn run(
         }
         if let Ended::Compacted { .. } = ended {
             tracing::info!(reason = %ended, "listing the datastore again");
-            follower.resume = None;
+            follower.cluster = None;
             if lasted > BACKOFF.0 {
                 continue;
             }
@@ -256,7 +251,7 @@ impl Link {
     async fn connect(endpoint: &str, settings: &EtcdSettings) -> Result<Link, Ended> {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(TIMEOUT)
-            .with_keep_alive(KEEPALIVE, KEEPALIVE_TIMEOUT)
+            .with_keep_alive(settings.liveness.ask_after, settings.liveness.answer_within)
             .with_keep_alive_while_idle(true)
             .with_require_leader(true);
         if let Some((name, password)) = &settings.user {
@@ -267,12 +262,12 @@ impl Link {
         Ok(Link { endpoint: endpoint.to_owned(), client })
     }
 
-    /// Lists all prefixes at the revision of the first answer.
-    async fn list(&mut self, prefixes: &[String], state: &mut EtcdState) -> Result<(Resume, bool), Ended> {
+    /// Lists all prefixes at the revision of the first answer; the cluster's id.
+    async fn list(&mut self, state: &mut EtcdState) -> Result<u64, Ended> {
         let mut kv = self.client.kv_client().max_decoding_message_size(MAX_MESSAGE);
         let (mut revision, mut cluster) = (0, 0);
         let mut found: Vec<KeyValue> = Vec::new();
-        for prefix in prefixes {
+        for (prefix, _) in state.seen() {
             let end = range_end(prefix.as_bytes());
             let mut from = prefix.as_bytes().to_vec();
             loop {
@@ -299,9 +294,8 @@ impl Link {
                 }
             }
         }
-        let changed = state.relist(found.iter().map(|kv| (kv.key(), kv.value(), kv.mod_revision())));
-        let seen = prefixes.iter().map(|prefix| (prefix.clone(), revision)).collect();
-        Ok((Resume { cluster, seen }, changed))
+        state.relist(found.iter().map(|kv| (kv.key(), kv.value(), kv.mod_revision())), revision);
+        Ok(cluster)
     }
 
     /// The cluster's id and present revision.
@@ -352,9 +346,9 @@ fn range_end(prefix: &[u8]) -> Vec<u8> {
 
 /// Follows etcd over many connections.
 struct Follower {
-    prefixes: Vec<String>,
     state: EtcdState,
-    resume: Option<Resume>,
+    /// The cluster whose revisions the state has; `None` where it must be listed (again).
+    cluster: Option<u64>,
     debounce: Debounce,
     out: SourceSender,
 }
@@ -377,43 +371,41 @@ impl Follower {
         &mut self,
         endpoint: &str,
         settings: &EtcdSettings,
-    ) -> Result<std::convert::Infallible, Ended> {
+    ) -> Result<Infallible, Ended> {
         let mut link = Link::connect(endpoint, settings).await?;
         let (cluster, revision) = link.position().await?;
-        let known = self.resume.take().filter(|known| known.cluster == cluster && known.newest() <= revision);
-        let mut resume = match known {
-            Some(known) => known,
-            None => {
-                let (listed, _) = link.list(&self.prefixes, &mut self.state).await?;
-                // Also where nothing changed: the first list of an empty datastore is news.
-                self.publish();
-                listed
-            }
-        };
-        self.resume = Some(resume.clone());
-        let watched = self.watch(link, &mut resume).await;
-        self.resume = Some(resume);
-        watched
+        // Another cluster's revisions mean nothing, and a history that went back was restored from a backup: a watch
+        // from a revision that is still to come would wait in silence.
+        if self.cluster != Some(cluster) || self.state.revision() > revision {
+            self.cluster = None;
+            let listed = link.list(&mut self.state).await?;
+            self.cluster = Some(listed);
+            // Also where nothing changed: the first list of an empty datastore is news.
+            self.publish();
+        }
+        self.watch(link, settings).await
     }
 
-    async fn watch(&mut self, link: Link, resume: &mut Resume) -> Result<std::convert::Infallible, Ended> {
+    async fn watch(&mut self, link: Link, settings: &EtcdSettings) -> Result<Infallible, Ended> {
         let Link { endpoint, client } = link;
         let ended = |why: &str| Ended::Watch { endpoint: endpoint.clone(), why: why.to_owned() };
         let broken = |error| Ended::Etcd { endpoint: endpoint.clone(), error };
         let options = |from: i64| WatchOptions::new().with_prefix().with_start_revision(from + 1);
         let mut watches = client.watch_client().max_decoding_message_size(MAX_MESSAGE);
-        let mut seen = resume.seen.iter();
-        let Some((first, from)) = seen.next() else { return Err(ended("nothing to watch")) };
+        let mut prefixes = self.state.seen().iter();
+        let Some((first, from)) = prefixes.next() else { return Err(ended("nothing to watch")) };
         let watch = watches.watch(first.clone(), Some(options(*from)));
         let mut stream = within(&endpoint, "starting the watch", watch).await?;
-        for (prefix, from) in seen {
+        for (prefix, from) in prefixes {
             stream.watch(prefix.clone(), Some(options(*from))).await.map_err(broken)?;
         }
-        let mut opened = 0;
+        let mut unopened = self.state.seen().len();
         let mut heard = Instant::now();
         let mut asked = false;
         loop {
-            let silent_until = heard + if asked { KEEPALIVE + KEEPALIVE_TIMEOUT } else { KEEPALIVE };
+            let liveness = settings.liveness;
+            let patience = liveness.ask_after + if asked { liveness.answer_within } else { Duration::ZERO };
+            let silent_until = heard + patience;
             let due = self.debounce.due();
             let response = tokio::select! {
                 response = stream.message() => response,
@@ -435,38 +427,23 @@ impl Follower {
             asked = false;
             if response.canceled() {
                 return Err(if response.compact_revision() > 0 {
-                    Ended::Compacted { endpoint: endpoint.clone(), from: resume.newest() }
+                    Ended::Compacted { endpoint: endpoint.clone(), from: self.state.revision() }
                 } else {
                     ended(response.cancel_reason())
                 });
             }
-            if response.created() {
-                opened += 1;
-                if opened == resume.seen.len() {
-                    self.out.connected(Some(resume.newest()));
-                }
-            }
+            unopened = unopened.saturating_sub(usize::from(response.created()));
             let mut changed = false;
             for event in response.events() {
                 let Some(kv) = event.kv() else { continue };
-                let (key, revision) = (kv.key(), kv.mod_revision());
-                let Some((_, seen)) =
-                    resume.seen.iter_mut().find(|(prefix, _)| key.starts_with(prefix.as_bytes()))
-                else {
-                    continue;
+                let value = match event.event_type() {
+                    EventType::Put => Some(kv.value()),
+                    EventType::Delete => None,
                 };
-                // The events of one transaction have one revision, so only older ones were surely seen.
-                if revision < *seen {
-                    continue;
-                }
-                *seen = revision;
-                changed |= match event.event_type() {
-                    EventType::Put => self.state.put(key, kv.value(), revision),
-                    EventType::Delete => self.state.delete(key, revision),
-                };
+                changed |= self.state.event(kv.key(), value, kv.mod_revision());
             }
-            if !response.events().is_empty() && opened == resume.seen.len() {
-                self.out.connected(Some(resume.newest()));
+            if unopened == 0 {
+                self.out.connected(Some(self.state.revision()));
             }
             if changed {
                 self.debounce.changed(Instant::now());
@@ -474,6 +451,104 @@ impl Follower {
                     self.publish();
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &[u8] = b"/calico/resources/v3/projectcalico.org/nodes/a";
+
+    fn state() -> EtcdState {
+        EtcdState::new("a", Reading::default())
+    }
+
+    fn node(asn: u32) -> Vec<u8> {
+        format!(r#"{{"kind":"Node","metadata":{{"name":"a"}},"spec":{{"bgp":{{"asNumber":{asn}}}}}}}"#)
+            .into_bytes()
+    }
+
+    #[test]
+    fn a_heartbeat_changes_nothing() {
+        let mut state = state();
+        assert!(state.event(NODE, Some(&node(1)), 5));
+        let beat = br#"{"kind":"Node","metadata":{"name":"a","annotations":{"beat":"1"}},"spec":{"bgp":{"asNumber":1}}}"#;
+        assert!(!state.event(NODE, Some(beat), 6));
+        assert_eq!(state.revision(), 6, "and yet it is seen");
+    }
+
+    #[test]
+    fn a_replayed_event_neither_goes_back_nor_brings_a_deleted_key_to_life() {
+        let mut state = state();
+        assert!(state.event(NODE, Some(&node(1)), 5));
+        assert!(state.event(NODE, Some(&node(2)), 7));
+        assert!(!state.event(NODE, Some(&node(1)), 5));
+        assert_eq!(state.snapshot().nodes["a"].asn, Some(bgp_proto::Asn(2)));
+        assert!(!state.event(NODE, None, 6));
+        assert!(state.event(NODE, None, 8));
+        assert!(!state.event(NODE, Some(&node(2)), 7));
+        assert!(state.snapshot().nodes.is_empty());
+        assert!(state.event(NODE, Some(&node(3)), 9), "created again");
+    }
+
+    #[test]
+    fn a_list_is_the_truth_also_where_revisions_went_back() {
+        let mut state = state();
+        state.event(NODE, Some(&node(1)), 50);
+        state.relist([(NODE, node(2).as_slice(), 3)], 4);
+        assert_eq!(state.snapshot().nodes["a"].asn, Some(bgp_proto::Asn(2)));
+        assert_eq!(state.revision(), 4);
+        state.relist([], 5);
+        assert!(state.snapshot().nodes.is_empty());
+    }
+
+    #[test]
+    fn an_empty_affinity_value_is_an_implicitly_confirmed_block() {
+        let mut state = state();
+        let key = |cidr: &str| format!("/calico/ipam/v2/host/a/ipv4/block/{cidr}").into_bytes();
+        state.event(&key("10.0.0.0-26"), Some(b""), 1);
+        state.event(&key("10.0.0.64-26"), Some(br#"{"state":"confirmed","deleted":true}"#), 2);
+        state.event(&key("10.0.0.128-26"), Some(b"{"), 3);
+        let snapshot = state.snapshot();
+        let blocks: Vec<String> =
+            snapshot.blocks.iter().map(|(block, state)| format!("{block} {state:?}")).collect();
+        assert_eq!(blocks, ["10.0.0.0/26 Confirmed"]);
+        assert_eq!(snapshot.problems.len(), 1);
+    }
+
+    #[test]
+    fn the_range_of_a_prefix_ends_behind_its_last_key() {
+        assert_eq!(range_end(b"a/"), b"a0");
+        assert_eq!(range_end(&[0x61, 0xff]), b"b");
+        assert_eq!(range_end(&[0xff]), [0]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn events_in_order_lead_where_a_list_starts_whatever_is_replayed(
+            steps in proptest::collection::vec((0usize..4, proptest::option::of(1u32..5), 0usize..6), 1..40)
+        ) {
+            let keys: Vec<Vec<u8>> =
+                ["a", "b", "c", "d"].iter().map(|name| [NODE, name.as_bytes()].concat()).collect();
+            let (mut followed, mut truth) = (state(), BTreeMap::new());
+            let mut history: Vec<(usize, Option<Vec<u8>>, i64)> = Vec::new();
+            for (step, (key, asn, replay)) in steps.into_iter().enumerate() {
+                let (value, revision) = (asn.map(node), step as i64 + 1);
+                followed.event(&keys[key], value.as_deref(), revision);
+                match &value {
+                    Some(value) => drop(truth.insert(key, (value.clone(), revision))),
+                    None => drop(truth.remove(&key)),
+                }
+                history.push((key, value, revision));
+                for (key, value, revision) in history.iter().rev().take(replay).rev() {
+                    followed.event(&keys[*key], value.as_deref(), *revision);
+                }
+            }
+            let mut listed = state();
+            listed.relist(truth.iter().map(|(key, (value, at))| (keys[*key].as_slice(), value.as_slice(), *at)), 99);
+            proptest::prop_assert_eq!(followed.snapshot(), listed.snapshot());
         }
     }
 }

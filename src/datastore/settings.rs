@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the resources are and how they are read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +35,24 @@ pub struct EtcdSettings {
     pub endpoints: Vec<String>,
     /// `ETCD_USERNAME` and `ETCD_PASSWORD`, where both are set.
     pub user: Option<(String, String)>,
+    /// When a silent connection is given up.
+    pub liveness: Liveness,
+}
+
+/// When a silent connection is given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Liveness {
+    /// A sign of life is asked for after this much silence.
+    pub ask_after: Duration,
+    /// It must come within this time.
+    pub answer_within: Duration,
+}
+
+impl Default for Liveness {
+    /// 30 s and 10 s (DS-4).
+    fn default() -> Self {
+        Liveness { ask_after: Duration::from_secs(30), answer_within: Duration::from_secs(10) }
+    }
 }
 
 impl fmt::Debug for EtcdSettings {
@@ -144,7 +163,7 @@ fn etcd(endpoints: &str, var: &dyn Fn(&str) -> String) -> Result<EtcdSettings, S
     }
     let (name, password) = (var("ETCD_USERNAME"), var("ETCD_PASSWORD"));
     let user = (!name.is_empty() && !password.is_empty()).then_some((name, password));
-    Ok(EtcdSettings { endpoints, user })
+    Ok(EtcdSettings { endpoints, user, liveness: Liveness::default() })
 }
 
 fn boolean(name: &'static str, value: String) -> Result<bool, SettingsError> {
