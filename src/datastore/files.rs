@@ -6,7 +6,7 @@
 //! at once); a folder that cannot be read is an outage and changes nothing; where two files have one resource, the first
 //! file name wins. [`run`] watches and polls. Never: knows what resources mean.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -46,8 +46,8 @@ pub struct Fingerprint {
     changed: (i64, i64),
 }
 
-/// Files by name, as the folder has them now.
-type Listing = BTreeMap<String, (PathBuf, Fingerprint)>;
+/// Files by name, as the folder has them now; without a fingerprint where even that cannot be had.
+type Listing = BTreeMap<String, (PathBuf, Option<Fingerprint>)>;
 
 #[derive(Clone, Debug, Default)]
 struct File {
@@ -111,6 +111,14 @@ impl FileSet {
             file.carry(before);
         }
         self.files.insert(name.to_owned(), file);
+    }
+
+    /// Whether the listing shows what was read already. What could not be read is tried again.
+    fn has(&self, listing: &Listing) -> bool {
+        let known = self.files.iter().filter(|(_, file)| file.print.is_some() || file.broken);
+        let known = known.map(|(name, file)| (name, file.print));
+        known.eq(listing.iter().map(|(name, (_, print))| (name, *print)))
+            && listing.values().all(|(_, print)| print.is_some())
     }
 
     /// File `name` is there and cannot be read: what it said stays.
@@ -231,15 +239,15 @@ pub fn read_once(path: &Path, node: &str, reading: Reading) -> io::Result<Snapsh
 /// The files that count, with their fingerprints.
 fn list(path: &Path) -> io::Result<Listing> {
     let mut listing = Listing::new();
-    if !std::fs::metadata(path)?.is_dir() {
-        let name =
-            path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
-        listing.insert(name, (path.to_owned(), fingerprint(path)?));
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_file() {
+        listing.insert(name_of(path), (path.to_owned(), Some(print_of(&metadata))));
         return Ok(listing);
     }
+    // Fails with a clear word for what is neither a file nor a folder.
     for entry in std::fs::read_dir(path)? {
         let path = entry?.path();
-        let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+        let name = name_of(&path);
         let known = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
         if !known || name.starts_with('.') {
             continue;
@@ -247,19 +255,21 @@ fn list(path: &Path) -> io::Result<Listing> {
         // Links are followed, as in a mounted ConfigMap. A pipe would never end, a folder is not descended into.
         match std::fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => {
-                listing.insert(name, (path, print_of(&metadata)));
+                listing.insert(name, (path, Some(print_of(&metadata))));
             }
             Ok(_) => {}
             // It went away while we looked, or is a link to nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(_) => {
+                listing.insert(name, (path, None));
+            }
         }
     }
     Ok(listing)
 }
 
-fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
-    std::fs::metadata(path).map(|metadata| print_of(&metadata))
+fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 fn print_of(metadata: &std::fs::Metadata) -> Fingerprint {
@@ -271,38 +281,32 @@ fn print_of(metadata: &std::fs::Metadata) -> Fingerprint {
     }
 }
 
-/// Brings the set to what the listing has; whether anything was read or lost.
-fn apply(set: &mut FileSet, listing: &Listing, now: Instant) -> bool {
-    let mut changed = false;
+/// Brings the set to what the listing has.
+fn apply(set: &mut FileSet, listing: &Listing, now: Instant) {
     for (name, (path, print)) in listing {
-        if set.files.get(name).is_some_and(|file| file.print == Some(*print)) {
+        if print.is_some() && set.files.get(name).is_some_and(|file| file.print == *print) {
             continue;
         }
-        changed = true;
-        if print.len > MAX_BYTES {
+        if print.is_some_and(|print| print.len > MAX_BYTES) {
             set.unreadable(name, "is larger than 256 MiB", now);
             continue;
         }
         match std::fs::read(path) {
-            Ok(bytes) => set.put(name, &bytes, Some(*print), now),
+            Ok(bytes) => set.put(name, &bytes, *print, now),
             Err(error) => set.unreadable(name, &format!("cannot be read: {error}"), now),
         }
     }
-    let gone: BTreeSet<String> =
-        set.files.keys().filter(|name| !listing.contains_key(*name)).cloned().collect();
+    let gone: Vec<String> = set.files.keys().filter(|name| !listing.contains_key(*name)).cloned().collect();
     for name in gone {
-        let before = set.files.get(&name).is_some_and(|file| file.print.is_some() || file.broken);
         set.vanished(&name, now);
-        changed |= before;
     }
-    changed
 }
 
 /// Watches the file or folder until `stop`.
 pub async fn run(path: PathBuf, node: &str, reading: Reading, out: SourceSender, stop: CancellationToken) {
     let mut set = FileSet::new(node, reading);
     let (wake, mut woken) = mpsc::channel::<()>(1);
-    let mut watch = FolderWatch::new(path.clone(), wake);
+    let mut watch = FolderWatch::new(&path, wake);
     let mut in_sync = false;
     loop {
         watch.renew();
@@ -313,22 +317,21 @@ pub async fn run(path: PathBuf, node: &str, reading: Reading, out: SourceSender,
                 next = RETRY;
             }
             Ok(listing) => {
-                let before = set.clone();
-                let work = tokio::task::spawn_blocking(move || {
-                    let changed = apply(&mut set, &listing, Instant::now());
-                    (set, changed)
-                });
-                let changed;
-                (set, changed) = match work.await {
-                    Ok(done) => done,
-                    Err(error) => {
-                        out.retrying(format!("reading {} failed: {error}", path.display()));
-                        (before, false)
+                let news = !set.has(&listing);
+                if news {
+                    let mut read = set.clone();
+                    let work = move || {
+                        apply(&mut read, &listing, Instant::now());
+                        read
+                    };
+                    match tokio::task::spawn_blocking(work).await {
+                        Ok(read) => set = read,
+                        Err(error) => tracing::error!(%error, "reading the files failed"),
                     }
-                };
-                let expired = set.expire(Instant::now());
+                }
+                let believed = set.expire(Instant::now());
                 out.connected(None);
-                if changed || expired || !in_sync {
+                if news || believed || !in_sync {
                     in_sync = true;
                     out.publish(set.snapshot());
                 }
@@ -353,17 +356,7 @@ async fn settled(path: &Path, set: &FileSet) -> io::Result<Listing> {
     };
     let started = Instant::now();
     let mut listing = look().await?;
-    let known: BTreeMap<&String, Option<Fingerprint>> = set
-        .files
-        .iter()
-        .map(|(name, file)| (name, file.print))
-        .filter(|(_, print)| print.is_some())
-        .collect();
-    let same = |listing: &Listing| {
-        listing.len() == known.len()
-            && listing.iter().all(|(name, (_, print))| known.get(name) == Some(&Some(*print)))
-    };
-    while !same(&listing) && started.elapsed() < QUIET_AT_MOST {
+    while !set.has(&listing) && started.elapsed() < QUIET_AT_MOST {
         tokio::time::sleep(QUIET).await;
         let again = look().await?;
         if again == listing {
@@ -376,25 +369,28 @@ async fn settled(path: &Path, set: &FileSet) -> io::Result<Listing> {
 
 /// The file system's notifications, renewed where the folder was replaced by another one.
 struct FolderWatch {
-    folder: PathBuf,
+    path: PathBuf,
     wake: mpsc::Sender<()>,
     watching: Option<(notify::RecommendedWatcher, u64)>,
     complained: bool,
 }
 
 impl FolderWatch {
-    fn new(path: PathBuf, wake: mpsc::Sender<()>) -> Self {
-        // A file is watched by its folder, since it may be replaced by renaming.
-        let folder = if path.is_dir() {
-            path
-        } else {
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
-        };
-        FolderWatch { folder, wake, watching: None, complained: false }
+    fn new(path: &Path, wake: mpsc::Sender<()>) -> Self {
+        FolderWatch { path: path.to_owned(), wake, watching: None, complained: false }
+    }
+
+    /// A file is watched by its folder, since it may be replaced by renaming; so is a folder that is yet to come.
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() && !self.path.is_dir() => Path::new("."),
+            Some(parent) if !self.path.is_dir() => parent,
+            _ => &self.path,
+        }
     }
 
     fn renew(&mut self) {
-        let Ok(metadata) = std::fs::metadata(&self.folder) else {
+        let Ok(metadata) = std::fs::metadata(self.folder()) else {
             self.watching = None;
             return;
         };
@@ -409,7 +405,7 @@ impl FolderWatch {
             }
         });
         let watching = watcher.and_then(|mut watcher| {
-            watcher.watch(&self.folder, notify::RecursiveMode::NonRecursive)?;
+            watcher.watch(self.folder(), notify::RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
         match watching {
@@ -417,7 +413,8 @@ impl FolderWatch {
             Err(error) => {
                 self.watching = None;
                 if !std::mem::replace(&mut self.complained, true) {
-                    tracing::warn!(folder = %self.folder.display(), %error, "no notifications of changed files; looking every 5 s");
+                    let folder = self.folder().display().to_string();
+                    tracing::warn!(folder, %error, "no notifications of changed files; looking every 5 s");
                 }
             }
         }

@@ -133,17 +133,21 @@ fn yaml(text: &str, line: usize) -> Result<Value, String> {
     options.non_finite_float_policy = serde_saphyr::options::NonFiniteFloatPolicy::AsString;
     options.with_snippet = false;
     options.emit_comments = false;
-    // A large cluster is one list of many thousand resources; what the file can make us allocate stays proportional to
-    // its size, but for aliases, which keep their limits.
+    // A large cluster is one list of many thousand resources: what a file can make us allocate is bounded by its size,
+    // and where aliases multiply it, by a number. A resource in a List is ten deep; the parser recurses.
     options.budget = serde_saphyr::budget! {
         max_events: 50_000_000,
         max_nodes: 20_000_000,
-        max_depth: 128,
+        max_depth: 40,
         max_total_scalar_bytes: 1 << 30,
+        max_recorded_anchor_events: 100_000,
     };
+    options.alias_limits = serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let message = error.to_string();
-        let first = message.lines().next().unwrap_or("not YAML").trim();
+        let first = message.lines().next().unwrap_or("not YAML");
+        // Its own place is counted from where the document starts.
+        let first = first.split(" at line ").next().unwrap_or(first).trim();
         let place = error.location().map_or(0, |place| usize::try_from(place.line()).unwrap_or(0));
         let above = text.lines().take_while(|text| blank_lines(text.as_bytes()).is_none()).count();
         let line = line + place.saturating_sub(1).saturating_sub(above);

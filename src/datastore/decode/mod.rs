@@ -12,6 +12,8 @@ pub mod documents;
 pub mod fields;
 mod node;
 mod peer;
+#[cfg(test)]
+mod tests;
 pub mod text;
 
 use std::fmt;
@@ -174,6 +176,8 @@ impl Walk<'_, '_> {
         if let Some(item_kind) = kind.strip_suffix("List")
             && (map.contains_key("items") || map.get("metadata").is_none_or(|m| m.get("name").is_none()))
         {
+            // Items of a plain List say themselves what they are.
+            let api_version = if item_kind.is_empty() { "" } else { api_version };
             return self.list(map, place, ItemType { api_version, kind: item_kind });
         }
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
