@@ -1,0 +1,356 @@
+//! A session under a script of bytes: every byte string is a sequence of inputs, also of such that a correct shell or a
+//! correct peer would not give. Whatever comes, the promises of the module hold.
+//!
+//! Used by the property test beside it and by the fuzz target.
+
+use bgp_proto::session::{
+    CloseCause, Conn, DialError, Endpoints, Input, MaxPrefix, NextOpen, OpenParams, Output, PeerSpec,
+    Session, StateName, StopReason, Transport, TtlRule,
+};
+use bgp_proto::wire::capability::{GrFamily, WireFamily};
+use bgp_proto::wire::refresh::RefreshKind;
+use bgp_proto::wire::{
+    Capability, Context, NextHop, Nlri, Notification, Open, PeerType, RouteRefresh, encode_end_of_rib,
+    encode_keepalive, encode_notification, encode_open, encode_reach, encode_refresh, encode_unreach,
+};
+use bgp_proto::{Afi, AfiSet, Asn, Millis, Prefix4, RouterId, V4};
+use bytes::BytesMut;
+
+const FAMILY: WireFamily = WireFamily { afi: 1, safi: 1 };
+
+/// Takes the script apart; zeroes when it is at its end.
+struct Script<'a>(&'a [u8]);
+
+impl Script<'_> {
+    fn byte(&mut self) -> u8 {
+        match self.0 {
+            [first, rest @ ..] => {
+                self.0 = rest;
+                *first
+            }
+            [] => 0,
+        }
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
+        self.0 = rest;
+        taken.to_vec()
+    }
+
+    fn conn(&mut self) -> Conn {
+        if self.byte() & 1 == 0 { Conn::Active } else { Conn::Passive }
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[usize::from(self.byte()) % of.len()]
+    }
+
+    fn next_open(&mut self) -> NextOpen {
+        let flags = self.byte();
+        NextOpen {
+            passive: flags & 1 != 0,
+            hold_time: self.pick(&[240, 0, 3, 9]),
+            keepalive: self.pick(&[None, None, Some(0), Some(30)]),
+            restart_time: self.pick(&[Some(120), None, Some(0), Some(5000)]),
+            notification_gr: flags & 2 != 0,
+            send_hold: self.pick(&[Some(480), None, Some(0), Some(60)]),
+            connect_delay: self.pick(&[2, 0]),
+            connect_retry: self.pick(&[5, 0]),
+            error_wait: self.pick(&[(5, 30), (0, 0)]),
+            open_hold: self.pick(&[240, 0]),
+            add_path: flags & 4 != 0,
+            max_prefix: self.pick(&[
+                None,
+                Some(MaxPrefix { limit: 1, close: true, restart: Some(0) }),
+                Some(MaxPrefix { limit: 1, close: false, restart: None }),
+                Some(MaxPrefix { limit: 0, close: true, restart: None }),
+            ]),
+            ..NextOpen::default()
+        }
+    }
+
+    /// A message that parses, of any kind.
+    fn message(&mut self) -> BytesMut {
+        let mut out = BytesMut::new();
+        let prefixes = [Nlri { path_id: 0, prefix: "10.1.0.0/16".parse::<Prefix4>().unwrap() }; 1];
+        let context = Context::new(PeerType::Ibgp);
+        match self.byte() % 12 {
+            0..=2 => encode_open(&self.open(), &mut out),
+            3..=5 => encode_keepalive(&mut out),
+            6 => encode_end_of_rib(self.pick(&Afi::ALL), &mut out),
+            7 => {
+                let next_hop = NextHop::V4("10.0.0.2".parse().unwrap());
+                let prefix: Prefix4 = format!("10.{}.0.0/16", self.byte()).parse().unwrap();
+                let list = [Nlri::<V4> { path_id: 0, prefix }];
+                encode_reach(&context, &Default::default(), next_hop, &list, &mut out);
+            }
+            8 => {
+                encode_unreach(&context, &prefixes, &mut out);
+            }
+            9 => {
+                let notification = Notification {
+                    code: self.byte() % 10,
+                    subcode: self.byte() % 12,
+                    data: self.bytes(3).into(),
+                };
+                encode_notification(&notification, &mut out);
+            }
+            _ => {
+                let kind = self.pick(&[
+                    RefreshKind::Request,
+                    RefreshKind::Begin,
+                    RefreshKind::End,
+                    RefreshKind::Unknown(7),
+                ]);
+                let family = self.pick(&[
+                    FAMILY,
+                    FAMILY,
+                    WireFamily { afi: 2, safi: 1 },
+                    WireFamily { afi: 9, safi: 9 },
+                ]);
+                encode_refresh(RouteRefresh { family, kind }, &mut out);
+            }
+        }
+        out
+    }
+
+    fn open(&mut self) -> Open {
+        let flags = self.byte();
+        let mut capabilities = vec![Capability::Multiprotocol(FAMILY), Capability::RouteRefresh];
+        if flags & 1 == 0 {
+            capabilities.push(Capability::GracefulRestart {
+                restarting: flags & 2 != 0,
+                notification: flags & 4 != 0,
+                time: self.pick(&[120, 0, 4095, 1]),
+                families: vec![GrFamily { family: FAMILY, forwarding: flags & 8 != 0 }],
+            });
+        }
+        if flags & 16 == 0 {
+            capabilities.push(Capability::EnhancedRefresh);
+        }
+        if flags & 96 == 96 {
+            capabilities.clear();
+        }
+        Open {
+            my_as: if flags & 0xc0 == 0xc0 { 65001 } else { 64512 },
+            hold_time: self.pick(&[240, 240, 3, 0, 1]),
+            router_id: RouterId(std::net::Ipv4Addr::new(10, 0, 0, self.pick(&[2, 2, 2, 1, 0]))),
+            capabilities,
+        }
+    }
+
+    /// A header that is right around a body that need not be.
+    fn rubbish(&mut self) -> Vec<u8> {
+        let kind = self.byte();
+        let len = usize::from(self.byte() % 64);
+        let body = self.bytes(len);
+        let mut frame = vec![0xff; 16];
+        frame.extend(u16::try_from(19 + body.len()).unwrap().to_be_bytes());
+        frame.push(kind % 7);
+        frame.extend(body);
+        frame
+    }
+}
+
+/// What a shell knows, and what it may rely on.
+#[derive(Default)]
+struct Shell {
+    dialing: bool,
+    /// For each slot, whether a NOTIFICATION has been sent on it.
+    open: [Option<bool>; 2],
+    up: bool,
+    /// Routes of the peer are kept without a session.
+    kept: bool,
+    answers: usize,
+}
+
+fn slot(conn: Conn) -> usize {
+    usize::from(conn == Conn::Passive)
+}
+
+impl Shell {
+    fn obey(&mut self, output: &Output) {
+        match output {
+            Output::Dial => assert!(!std::mem::replace(&mut self.dialing, true), "one dial at a time"),
+            Output::AbortDial => assert!(std::mem::take(&mut self.dialing), "nothing to abort"),
+            Output::Accept(conn) => {
+                self.answers += 1;
+                assert_eq!(self.open[slot(*conn)].replace(false), None, "the slot is taken");
+            }
+            Output::Refuse(_) => self.answers += 1,
+            Output::Close(conn) => assert!(self.open[slot(*conn)].take().is_some(), "closed twice"),
+            Output::Send(conn, bytes) => {
+                let notified = self.open[slot(*conn)].as_mut().expect("sent on a closed connection");
+                assert!(!*notified, "sent after a NOTIFICATION");
+                *notified = bytes[18] == 3;
+            }
+            Output::Up(negotiated) => {
+                assert!(!std::mem::replace(&mut self.up, true), "up twice");
+                assert!(self.open[slot(negotiated.conn)].is_some(), "up on a closed connection");
+                self.kept = false;
+            }
+            Output::Update(_) | Output::EndOfRib(_) | Output::MarkStale(_) | Output::RefreshRequested(_) => {
+                assert!(self.up, "routes without a session");
+            }
+            Output::SweepStale(_) => assert!(self.up, "sweeps while no session is up"),
+            Output::Stale(_) => {
+                assert!(std::mem::take(&mut self.up), "stale without a session");
+                self.kept = true;
+            }
+            Output::Down => {
+                assert!(std::mem::take(&mut self.up) | std::mem::take(&mut self.kept), "down without routes");
+            }
+            Output::Event(_) => {}
+        }
+    }
+}
+
+struct World {
+    session: Session,
+    shell: Shell,
+    now: Millis,
+}
+
+impl World {
+    fn give(&mut self, input: Input<'_>) {
+        let connected = matches!(input, Input::Connected(..));
+        match &input {
+            Input::Connected(Conn::Active, _) | Input::DialFailed(_) => self.shell.dialing = false,
+            Input::Closed(conn, _) => self.shell.open[slot(*conn)] = None,
+            _ => {}
+        }
+        self.shell.answers = 0;
+        let mut out = Vec::new();
+        self.session.handle(self.now, input, &mut out);
+        assert!(out.len() < 24, "outputs without bound");
+        for output in &out {
+            self.shell.obey(output);
+        }
+        assert_eq!(self.shell.answers, usize::from(connected), "each connection has one answer");
+        assert_eq!(self.shell.up, self.session.is_established());
+        assert_eq!(self.shell.up, self.session.status().negotiated.is_some());
+    }
+
+    fn tick(&mut self) {
+        self.give(Input::Tick);
+        assert!(self.session.deadline().is_none_or(|at| at > self.now), "a tick leaves nothing due");
+    }
+
+    fn ends(conn: Conn) -> Endpoints {
+        let (local, remote) = match conn {
+            Conn::Active => ("10.0.0.1:40000", "10.0.0.2:179"),
+            Conn::Passive => ("10.0.0.1:179", "10.0.0.2:40000"),
+        };
+        Endpoints { local: local.parse().unwrap(), remote: remote.parse().unwrap() }
+    }
+
+    fn step(&mut self, script: &mut Script<'_>) {
+        match script.byte() % 32 {
+            0 => self.give(Input::Start),
+            1 => {
+                let reason = script.pick(&[
+                    StopReason::Deconfigured,
+                    StopReason::AdminDown,
+                    StopReason::AdminReset,
+                    StopReason::Reconfigured,
+                ]);
+                self.give(Input::Stop(reason));
+                self.give(Input::Start);
+            }
+            2..=5 => {
+                if self.shell.dialing {
+                    self.give(Input::Connected(Conn::Active, Self::ends(Conn::Active)));
+                }
+            }
+            6..=8 => self.give(Input::Connected(Conn::Passive, Self::ends(Conn::Passive))),
+            9 => {
+                if self.shell.dialing {
+                    let error = script.pick(&[DialError::Refused, DialError::Timeout, DialError::Os(5)]);
+                    self.give(Input::DialFailed(error));
+                }
+            }
+            10..=19 => {
+                let (conn, message) = (script.conn(), script.message());
+                self.give(Input::Frame(conn, &message));
+            }
+            20 => {
+                let (conn, frame) = (script.conn(), script.rubbish());
+                self.give(Input::Frame(conn, &frame));
+            }
+            21 => {
+                let conn = script.conn();
+                let len = usize::from(script.byte());
+                let frame = script.bytes(len);
+                self.give(Input::Frame(conn, &frame));
+            }
+            22 => {
+                let conn = script.conn();
+                self.give(Input::BadFrame(conn, Notification::new(1, 3)));
+            }
+            23 => {
+                let conn = script.conn();
+                self.give(Input::Closed(conn, script.pick(&[CloseCause::Eof, CloseCause::Reset])));
+            }
+            24 => {
+                let conn = script.conn();
+                self.give(script.pick(&[Input::Blocked, Input::Wrote, Input::Unread])(conn));
+            }
+            25 => self.give(Input::RequestRefresh(script.pick(&Afi::ALL))),
+            26 => {
+                let notification = Notification::new(script.pick(&[6, 3]), script.byte() % 12);
+                self.give(Input::Close(notification));
+            }
+            27 => {
+                let next = script.next_open();
+                self.give(Input::Reconfigure(next));
+            }
+            28 => self.give(Input::Restarting(script.pick(&[AfiSet::EMPTY, AfiSet::BOTH]))),
+            29 => {
+                // Time passes, and the tick comes late.
+                self.now = self.now + Millis(u64::from(script.byte()) << (script.byte() % 12));
+                self.tick();
+            }
+            _ => {
+                if let Some(at) = self.session.deadline() {
+                    self.now = self.now.max(at);
+                    self.tick();
+                }
+            }
+        }
+    }
+}
+
+/// Runs a script and checks every promise after every input. Says how often the session came up.
+pub fn run(data: &[u8]) -> u64 {
+    let mut script = Script(data);
+    let spec = PeerSpec {
+        transport: Transport {
+            peer: "10.0.0.2".parse().unwrap(),
+            scope: 0,
+            port: 179,
+            ttl: TtlRule::Security { hops: 1 },
+        },
+        open: OpenParams {
+            local_asn: Asn(64512),
+            peer_asn: Asn(64512),
+            router_id: RouterId("10.0.0.1".parse().unwrap()),
+            families: script.pick(&[AfiSet::only(Afi::Ipv4), AfiSet::BOTH]),
+        },
+        next: script.next_open(),
+    };
+    let mut world = World {
+        session: Session::new(spec, u64::from(script.byte()), AfiSet::EMPTY),
+        shell: Shell::default(),
+        now: Millis(0),
+    };
+    world.give(Input::Start);
+    while !script.0.is_empty() {
+        world.step(&mut script);
+    }
+    world.give(Input::Stop(StopReason::Deconfigured));
+    assert_eq!((world.session.state_name(), world.session.deadline()), (StateName::Down, None));
+    assert_eq!(world.shell.open, [None, None], "connections left open");
+    assert!(!world.shell.dialing && !world.shell.up && !world.shell.kept, "something is left behind");
+    world.session.status().counters.established
+}
