@@ -3,9 +3,35 @@
 //! Data flows one way: datastore → snapshot → desired state → plan → sessions, table, kernel. Only observations flow
 //! back. `desired`, `policy`, `speaker` and `fib::plan` are cores: no clocks, no I/O, no tokio.
 
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`], [`settings`] | flags, environment, defaults |
+//! | [`app`], [`runtime`], [`clock`] | every long-lived task; start and stop; threads; time |
+//! | [`datastore`] | resources from files or etcd, as snapshots |
+//! | [`desired`], [`policy`] | what this node shall do, compiled and compared |
+//! | [`apply`] | desired state to running sessions |
+//! | [`net`] | listener, dials, one task for each peer |
+//! | [`core_thread`], [`speaker`] | the table, on a thread of its own |
+//! | [`fib`] | the kernel's routes: as heard, as wanted, and what makes one the other |
+//! | [`control`], [`telemetry`] | what people and programs can ask, and the log |
+
+// Denied again in the modules that are cores.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod app;
+pub mod apply;
+pub mod cli;
+pub mod clock;
+pub mod control;
+pub mod core_thread;
 pub mod datastore;
 pub mod decode;
 pub mod desired;
 pub mod fib;
+pub mod net;
 pub mod policy;
+pub mod runtime;
+pub mod settings;
 pub mod speaker;
+pub mod telemetry;

@@ -1,2 +1,143 @@
-//! stub
-fn main() {}
+//! `calico-bgpd`: arguments, settings, runtime; then [`app`](calico_bgpd::app), or one answer.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use calico_bgpd::cli::{Cli, Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, FamilyWord, ReadOnce, Run, Show};
+use calico_bgpd::control::show::{Client, ShowError, peer_text, peers_table, routes_table, status_text};
+use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
+use calico_bgpd::telemetry::log::Log;
+use calico_bgpd::{app, datastore, desired, runtime};
+use clap::Parser;
+
+/// How long the last log lines may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run(&args),
+        Command::Check(args) => read_once(&args, Once::Check),
+        Command::Intent(args) => read_once(&args, Once::Intent),
+        Command::Show(what) => show(what),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let usage = error.downcast_ref::<SettingError>().is_some();
+            // Standard error may be closed; then there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "calico-bgpd: {error:#}");
+            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
+        }
+    }
+}
+
+fn run(args: &Run) -> anyhow::Result<u8> {
+    let settings = resolve(&args.run_dir, &args.node, &args.daemon, &Process)?;
+    if let Some(backend) = &settings.no_bgp {
+        print(&format!("CALICO_NETWORKING_BACKEND={backend}: this node speaks no BGP\n"))?;
+        return Ok(EXIT_OK);
+    }
+    let log = Arc::new(Log::start(&settings.log_level, settings.log_format)?);
+    // The usual hook writes to standard error by itself, and would wait where nobody reads (P9).
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    let runtime = runtime::build(settings.workers)?;
+    let result = runtime.block_on(app::run(settings, log.clone()));
+    runtime.shutdown_timeout(LAST_LINES);
+    if let Err(error) = &result {
+        tracing::error!("{error}");
+    }
+    log.flush(LAST_LINES);
+    Ok(if result.is_ok() { EXIT_OK } else { EXIT_FAILED })
+}
+
+/// What is done with a snapshot that was read once.
+#[derive(Clone, Copy)]
+enum Once {
+    Check,
+    Intent,
+}
+
+fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
+    let settings = resolve_node(&args.node, &Process)?;
+    let limit = Duration::from_secs(args.timeout);
+    let runtime = runtime::build(Some(1))?;
+    let read = runtime.block_on(async {
+        let read = datastore::read_once(&settings.datastore, &settings.facts.node_name);
+        tokio::time::timeout(limit, read).await
+    });
+    runtime.shutdown_background();
+    let snapshot = match read {
+        Ok(read) => read.map_err(anyhow::Error::msg)?,
+        Err(_) => anyhow::bail!("the datastore did not answer within {} s", args.timeout),
+    };
+    let compiled = desired::compile(&snapshot, &settings.facts);
+    match what {
+        Once::Check => {
+            let check = desired::view::check(compiled.as_ref());
+            print(&if args.output.json { json(&check)? } else { check.to_string() })?;
+            Ok(check.exit_code())
+        }
+        Once::Intent => match &compiled {
+            Ok(state) => {
+                let text =
+                    if args.output.json { json(&desired::view(state))? } else { desired::render_text(state) };
+                print(&text)?;
+                Ok(EXIT_OK)
+            }
+            Err(unready) => {
+                let check = desired::view::check(Err(unready));
+                anyhow::bail!("nothing can be configured\n{}", check.to_string().trim_end())
+            }
+        },
+    }
+}
+
+fn show(what: Show) -> anyhow::Result<u8> {
+    match what {
+        Show::Peers(args) => {
+            let mut peers = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.peers()?;
+            if let Some(wanted) = &args.peer {
+                peers.retain(|peer| peer.name == *wanted || peer.address == *wanted);
+                anyhow::ensure!(!peers.is_empty(), "no session has the name or address {wanted:?}");
+            }
+            if args.output.json {
+                print(&json(&peers)?)?;
+            } else if args.peer.is_some() {
+                print(&peers.iter().map(peer_text).collect::<Vec<_>>().join("\n"))?;
+            } else {
+                print(&peers_table(&peers))?;
+            }
+        }
+        Show::Routes(args) => {
+            let families = match args.family {
+                Some(FamilyWord::Ipv4) => &["ipv4"][..],
+                Some(FamilyWord::Ipv6) => &["ipv6"],
+                None => &["ipv4", "ipv6"],
+            };
+            let mut client = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?;
+            let routes: Result<Vec<_>, ShowError> =
+                families.iter().map(|family| client.routes(family)).collect();
+            let routes = routes?.concat();
+            print(&if args.output.json { json(&routes)? } else { routes_table(&routes) })?;
+        }
+        Show::Status(args) => {
+            let status = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.status()?;
+            print(&if args.output.json { json(&status)? } else { status_text(&status) })?;
+        }
+    }
+    Ok(EXIT_OK)
+}
+
+fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// Prints; a reader that has had enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

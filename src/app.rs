@@ -1,0 +1,294 @@
+//! The daemon: what is started, in which order, and how it ends.
+//!
+//! Owns: every long-lived task and thread, the run directory's lock, signals. Never: decides about routes or sessions.
+//!
+//! Start: lock, control socket, table, kernel, listener, datastore. Stop: sessions first (TCP closed without NOTIFICATION where graceful
+//! restart is negotiated, BGP-33), then the rest; kernel routes stay (KRT-49).
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::apply::{Applied, Applier, Surroundings};
+use crate::cli::EXIT_DEFECT;
+use crate::clock::Clock;
+use crate::control::server::{self, ControlSocket, Views};
+use crate::core_thread::{self, KernelPort};
+use crate::datastore;
+use crate::fib::Phase;
+use crate::fib::linux::LinuxKernel;
+use crate::fib::reconciler::{self, FibStatus};
+use crate::net::dial::random;
+use crate::net::listener::{self, ListenPlan, ListenStatus};
+use crate::net::peer_task::panic_text;
+use crate::settings::Settings;
+use crate::speaker::Speaker;
+use crate::telemetry::log::Log;
+
+/// Messages between the table and the kernel that may wait.
+const KERNEL_QUEUE: usize = 256;
+/// How long each step of an orderly stop may take.
+const STOP: Duration = Duration::from_secs(3);
+/// CAP_NET_ADMIN of linux/capability.h.
+const CAP_NET_ADMIN: u32 = 12;
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Another instance.
+    #[error("{path} is locked: calico-bgpd already runs with this run directory{}", match .pid { Some(pid) => format!(" (process {pid})"), None => String::new() })]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the other instance wrote into it.
+        pid: Option<u32>,
+    },
+    /// Not root.
+    #[error(
+        "CAP_NET_ADMIN is missing, without which no route can be written: run calico-bgpd as root or give it that capability"
+    )]
+    NotPermitted,
+    /// The system refuses something that nothing can go on without.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The lock of a run directory; held while this lives.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes the lock of a run directory, making the directory where it is missing.
+    ///
+    /// `Ok(None)`: the directory cannot be written (P4); the daemon goes on without it.
+    pub fn take(run_dir: &Path) -> Result<Option<RunLock>, AppError> {
+        let path = run_dir.join("calico-bgpd.lock");
+        let open = || -> io::Result<File> {
+            std::fs::create_dir_all(run_dir)?;
+            File::options().read(true).write(true).create(true).truncate(false).open(&path)
+        };
+        let mut file = match open() {
+            Ok(file) => file,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "no lock and no control socket: the run directory cannot be written");
+                return Ok(None);
+            }
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+                return Err(AppError::Locked { path, pid });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(AppError::System { what: "cannot lock the run directory", source });
+            }
+        }
+        // For people only; the lock itself is the kernel's.
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = written {
+            warn!(path = %path.display(), %error, "cannot write the process number into the lock file");
+        }
+        Ok(Some(RunLock { _file: file }))
+    }
+}
+
+/// Whether `CapEff` of a `/proc/<pid>/status` text has CAP_NET_ADMIN; `None` where it cannot be told.
+fn has_net_admin(status: &str) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask & (1 << CAP_NET_ADMIN) != 0)
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. Call inside the runtime.
+pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if has_net_admin(&status) == Some(false) {
+        return Err(AppError::NotPermitted);
+    }
+    let system = |what| move |source| AppError::System { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot listen for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot listen for SIGINT"))?;
+    let lock = RunLock::take(&settings.run_dir)?;
+    let clock = Clock::start();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = settings.node.facts.node_name,
+        run_dir = %settings.run_dir.display(),
+        "calico-bgpd starts"
+    );
+
+    let (core, inbox) = core_thread::inboxes::<Speaker>();
+    let (events_tx, events) = mpsc::channel(KERNEL_QUEUE);
+    let (fib_tx, fib_rx) = mpsc::channel(KERNEL_QUEUE);
+    let (phase_tx, phase) = watch::channel(Phase::Recovering);
+    let (fib_status_tx, fib) = watch::channel(FibStatus::default());
+    let (listen_tx, listen) = watch::channel(Arc::new(ListenPlan::default()));
+    let (listen_status_tx, listen_status) = watch::channel(ListenStatus::default());
+    let (applied_tx, applied) = watch::channel(Arc::new(Applied::default()));
+    let (source_tx, source) = datastore::channel();
+    let closers = TaskTracker::new();
+    let (stop_sessions, stop_rest) = (CancellationToken::new(), CancellationToken::new());
+
+    let kernel = KernelPort { events, wanted: fib_tx };
+    let core_thread =
+        start_core(clock, inbox, kernel, phase_tx, log.clone()).map_err(system("cannot start a thread"))?;
+    let reconciler = tokio::spawn(reconciler::run(
+        LinuxKernel::new(),
+        fib_rx,
+        events_tx,
+        fib_status_tx,
+        stop_rest.clone(),
+    ));
+    let mut tasks: Vec<(&'static str, JoinHandle<()>)> = vec![("kernel", reconciler)];
+    tasks.push(("listener", tokio::spawn(listener::run(listen, listen_status_tx, stop_rest.clone()))));
+    let applier = Applier::new(Surroundings {
+        facts: settings.node.facts.clone(),
+        clock,
+        core: core.clone(),
+        listen: listen_tx,
+        applied: applied_tx,
+        closers: closers.clone(),
+        log: Some(log),
+    });
+    let mut applier = tokio::spawn(applier.run(source.snapshots.clone(), stop_sessions.clone()));
+    let (node, stop) = (settings.node.facts.node_name.clone(), stop_rest.clone());
+    let datastore = settings.node.datastore.clone();
+    tasks.push((
+        "datastore",
+        tokio::spawn(async move { datastore::run(datastore, &node, source_tx, stop).await }),
+    ));
+    if lock.is_some() {
+        match ControlSocket::bind(&settings.run_dir) {
+            Ok(socket) => {
+                let views =
+                    Views { clock, core, applied, source: source.status, listen: listen_status, phase, fib };
+                tasks.push(("control", tokio::spawn(server::run(socket, views, stop_rest.clone()))));
+            }
+            Err(error) => warn!(%error, "no control socket: show cannot ask this daemon"),
+        }
+    } else {
+        drop(core);
+    }
+
+    // Nothing below ends by itself: what does has failed.
+    let failed = tokio::select! {
+        _ = terminate.recv() => { info!("SIGTERM: sessions end, routes stay"); None }
+        _ = interrupt.recv() => { info!("SIGINT: sessions end, routes stay"); None }
+        end = &mut applier => Some(("configuration", end)),
+        (name, end) = first_to_end(&mut tasks) => Some((name, end)),
+    };
+    if let Some((name, end)) = failed {
+        match end {
+            Err(panic) => defect(name, &panic.to_string()),
+            Ok(()) => defect(name, "it ended by itself"),
+        }
+    }
+    stop_sessions.cancel();
+    if timeout(STOP * 2, applier).await.is_err() {
+        warn!("sessions did not end in time");
+    }
+    closers.close();
+    if timeout(STOP, closers.wait()).await.is_err() {
+        warn!("some connections did not close in time");
+    }
+    stop_rest.cancel();
+    for (name, task) in tasks {
+        if timeout(STOP, task).await.is_err() {
+            warn!(task = name, "did not end in time");
+        }
+    }
+    // Every way into the table is closed by now, so its thread ends.
+    let ended = timeout(STOP, tokio::task::spawn_blocking(move || core_thread.join())).await;
+    if ended.is_err() {
+        warn!("the table did not end in time");
+    }
+    info!("calico-bgpd ends; kernel routes stay");
+    Ok(())
+}
+
+async fn first_to_end(
+    tasks: &mut [(&'static str, JoinHandle<()>)],
+) -> (&'static str, Result<(), tokio::task::JoinError>) {
+    let (end, index, _) = futures::future::select_all(tasks.iter_mut().map(|(_, task)| task)).await;
+    (tasks.get(index).map_or("task", |(name, _)| name), end)
+}
+
+/// Starts the table's thread. A panic there ends the process: its state is suspect, and routes and sessions survive a restart.
+fn start_core(
+    clock: Clock,
+    inbox: core_thread::Inbox<Speaker>,
+    kernel: KernelPort,
+    phase: watch::Sender<Phase>,
+    log: Arc<Log>,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    let speaker = Speaker::new(random());
+    std::thread::Builder::new().name("core".into()).spawn(move || {
+        let run = std::panic::AssertUnwindSafe(|| core_thread::run(speaker, clock, inbox, kernel, phase));
+        match std::panic::catch_unwind(run) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => end_of_core(&log, &error.to_string()),
+            Err(panic) => end_of_core(&log, panic_text(&*panic)),
+        }
+    })
+}
+
+fn end_of_core(log: &Log, why: &str) {
+    error!("the table failed and the process ends; kernel routes stay: {why}");
+    log.flush(STOP);
+    std::process::exit(i32::from(EXIT_DEFECT));
+}
+
+/// A part that must not end has ended.
+fn defect(name: &'static str, why: &str) {
+    error!(task = name, "a part of the daemon failed and the process ends; kernel routes stay: {why}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_instance_is_refused_and_a_dead_one_is_not_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("made/on/demand");
+        let lock = RunLock::take(&run_dir).unwrap();
+        assert!(lock.is_some());
+        let error = RunLock::take(&run_dir).unwrap_err().to_string();
+        assert!(error.contains("already runs") && error.contains(&std::process::id().to_string()), "{error}");
+        drop(lock);
+        assert!(RunLock::take(&run_dir).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_run_directory_that_cannot_be_made_is_no_reason_to_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(RunLock::take(&file.join("below")).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_capability_is_read_from_the_effective_set() {
+        assert_eq!(has_net_admin("Name:\tx\nCapEff:\t000001ffffffffff\n"), Some(true));
+        assert_eq!(has_net_admin("CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000000\n"), Some(false));
+        assert_eq!(has_net_admin(""), None);
+    }
+}

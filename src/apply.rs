@@ -1,0 +1,430 @@
+//! From a snapshot of the datastore to running sessions.
+//!
+//! Owns: the desired state in force, which peers have a task and which handle each has, what the listener shall do, what people
+//! are told of the configuration. Never: compiles or compares by itself (see [`desired`](crate::desired)); never undoes anything because the
+//! datastore is silent: what cannot be compiled leaves the state before it in force (NODE-7, O1).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::session::StopReason;
+use bgp_proto::{AfiSet, PeerId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::control::peer_view::PeerView;
+use crate::core_thread::{Core, CorePort, Urgent};
+use crate::datastore::model::{Problem, SecretBytes, Severity};
+use crate::datastore::snapshot::Snapshot;
+use crate::desired::{self, Auth, DesiredState, NodeFacts, Peer, PeerChange};
+use crate::net::dial::DialGate;
+use crate::net::listener::{Accepted, Caller, ListenPlan};
+use crate::net::mailbox::Mailbox;
+use crate::net::peer_task::{PeerTask, Wanted};
+use crate::telemetry::log::Log;
+
+/// Changes that follow each other within this time are joined; the first after quiet is applied at once.
+const JOIN: Duration = Duration::from_millis(50);
+/// How long a session that takes another's place waits for its end.
+const HANDOVER: Duration = Duration::from_secs(3);
+/// Connections of a peer that may wait for its task.
+const DOOR: usize = 2;
+
+/// A session as the control socket sees it.
+#[derive(Clone, Debug)]
+pub struct PeerEntry {
+    /// Handle.
+    pub id: PeerId,
+    /// What is wanted.
+    pub peer: Arc<Peer>,
+    /// What its task shows.
+    pub view: watch::Receiver<PeerView>,
+}
+
+/// The state in force, for people.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// `NODENAME`.
+    pub node: String,
+    /// Counts the states that were applied.
+    pub generation: u64,
+    /// The state; `None` before the first.
+    pub state: Option<Arc<DesiredState>>,
+    /// Sessions by name.
+    pub peers: Vec<PeerEntry>,
+    /// What is wrong, or not done, by the last snapshot.
+    pub problems: Vec<Problem>,
+    /// Why the last snapshot is not in force.
+    pub waiting_for: Option<String>,
+}
+
+/// Handles: lowest free slot first, each use of a slot with another generation.
+#[derive(Debug, Default)]
+struct Slots {
+    generations: Vec<u32>,
+    free: BTreeSet<u32>,
+}
+
+impl Slots {
+    fn take(&mut self) -> PeerId {
+        let slot = self.free.pop_first().unwrap_or_else(|| {
+            self.generations.push(0);
+            u32::try_from(self.generations.len() - 1).unwrap_or(u32::MAX)
+        });
+        let mut id = PeerId { slot, generation: 0 };
+        if let Some(generation) = usize::try_from(slot).ok().and_then(|slot| self.generations.get_mut(slot)) {
+            *generation = generation.wrapping_add(1);
+            id.generation = *generation;
+        }
+        id
+    }
+
+    fn give_back(&mut self, id: PeerId) {
+        self.free.insert(id.slot);
+    }
+}
+
+/// A peer with a task.
+struct Running {
+    id: PeerId,
+    peer: Arc<Peer>,
+    wanted: watch::Sender<Wanted>,
+    door: mpsc::Sender<Accepted>,
+    mailbox: Arc<Mailbox>,
+    view: watch::Receiver<PeerView>,
+    task: JoinHandle<()>,
+}
+
+/// What the task that applies is made with.
+pub struct Surroundings<C> {
+    /// Facts that no datastore has.
+    pub facts: NodeFacts,
+    /// Time.
+    pub clock: Clock,
+    /// The table.
+    pub core: CorePort<C>,
+    /// What the listener shall do.
+    pub listen: watch::Sender<Arc<ListenPlan>>,
+    /// What people see.
+    pub applied: watch::Sender<Arc<Applied>>,
+    /// Connections that are being closed.
+    pub closers: TaskTracker,
+    /// The log, whose level may follow the datastore.
+    pub log: Option<Arc<Log>>,
+}
+
+/// Applies snapshots.
+pub struct Applier<C> {
+    surroundings: Surroundings<C>,
+    gate: DialGate,
+    slots: Slots,
+    running: BTreeMap<String, Running>,
+    state: Option<Arc<DesiredState>>,
+    generation: u64,
+    problems: Vec<Problem>,
+    waiting_for: Option<String>,
+}
+
+impl<C: Core> Applier<C> {
+    /// Nothing is applied yet.
+    pub fn new(surroundings: Surroundings<C>) -> Self {
+        Applier {
+            surroundings,
+            gate: DialGate::default(),
+            slots: Slots::default(),
+            running: BTreeMap::new(),
+            state: None,
+            generation: 0,
+            problems: Vec::new(),
+            waiting_for: Some("the datastore".into()),
+        }
+    }
+
+    /// Applies each snapshot until `stop`; then ends all sessions so that neighbours keep our routes where they can (BGP-33).
+    pub async fn run(
+        mut self,
+        mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+        stop: CancellationToken,
+    ) {
+        self.publish();
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            if let Some(snapshot) = snapshot {
+                self.apply(&snapshot).await;
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = sleep(JOIN) => {}
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        // The source has ended for good; what is in force stays.
+                        stop.cancelled().await;
+                        break;
+                    }
+                }
+            }
+        }
+        self.end_all().await;
+    }
+
+    async fn apply(&mut self, snapshot: &Snapshot) {
+        if let Some(log) = &self.surroundings.log {
+            log.follow(log_severity(snapshot, &self.surroundings.facts.node_name));
+        }
+        match desired::compile(snapshot, &self.surroundings.facts) {
+            Ok(mut state) => {
+                if let Some(old) = &self.state {
+                    desired::retain_keys(old, &mut state);
+                }
+                self.tell_problems(&state.problems);
+                self.waiting_for = None;
+                self.change_to(Arc::new(state)).await;
+            }
+            Err(unready) => {
+                self.tell_problems(&unready.problems);
+                let why = unready
+                    .problems
+                    .iter()
+                    .find(|problem| problem.severity == Severity::Error)
+                    .map_or_else(|| "a state that can be configured".to_string(), ToString::to_string);
+                if self.waiting_for.as_ref() != Some(&why) && self.state.is_some() {
+                    warn!("the last configuration stays in force: {why}");
+                }
+                self.waiting_for = Some(why);
+            }
+        }
+        self.publish();
+    }
+
+    /// Says what is newly wrong, each thing once.
+    fn tell_problems(&mut self, problems: &[Problem]) {
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            match problem.severity {
+                Severity::Error => error!("{problem}"),
+                Severity::Warning => warn!("{problem}"),
+            }
+        }
+        self.problems = problems.to_vec();
+    }
+
+    async fn change_to(&mut self, state: Arc<DesiredState>) {
+        let plan = desired::diff(self.state.as_deref(), &state);
+        if plan.is_empty() {
+            self.state = Some(state);
+            return;
+        }
+        // Sessions that end, by name, for those that take their place.
+        let mut ending = BTreeMap::new();
+        let mut starting = Vec::new();
+        for (name, change) in &plan.peers {
+            match (change, state.peers.get(name)) {
+                (PeerChange::Removed, _) | (_, None) => {
+                    if let Some(task) = self.end(name, StopReason::Deconfigured) {
+                        ending.insert(name.clone(), task);
+                    }
+                }
+                (PeerChange::Added, Some(peer)) => starting.push(Arc::new(peer.clone())),
+                (PeerChange::Replaced, Some(peer)) => {
+                    if let Some(task) = self.end(name, StopReason::Reconfigured) {
+                        ending.insert(name.clone(), task);
+                    }
+                    starting.push(Arc::new(peer.clone()));
+                }
+                (PeerChange::Updated { .. }, Some(peer)) => {
+                    let held_before = self.running.get(name).and_then(|old| held(&old.peer));
+                    if held(peer) != held_before {
+                        if let Some(task) = self.end(name, StopReason::Reconfigured) {
+                            ending.insert(name.clone(), task);
+                        }
+                        starting.push(Arc::new(peer.clone()));
+                    } else if let Some(running) = self.running.get_mut(name) {
+                        running.peer = Arc::new(peer.clone());
+                        running.wanted.send_modify(|wanted| {
+                            wanted.next = peer.spec.next.clone();
+                            wanted.key = key(peer);
+                        });
+                    }
+                }
+            }
+        }
+        let mut tasks = Vec::new();
+        for peer in starting {
+            let after = ending.remove(&peer.name);
+            let (running, task) = self.prepare(peer);
+            tasks.push((running.peer.name.clone(), task, after));
+            self.running.insert(running.peer.name.clone(), running);
+        }
+        // The table hears of new peers before these can speak.
+        let desired = Urgent::Desired {
+            state: state.clone(),
+            peers: Arc::new(self.running.iter().map(|(name, peer)| (name.clone(), peer.id)).collect()),
+            mailboxes: self.running.values().map(|peer| (peer.id, peer.mailbox.clone())).collect(),
+        };
+        if self.surroundings.core.urgent.send(desired).await.is_err() {
+            return;
+        }
+        for (name, task, after) in tasks {
+            let handle = tokio::spawn(async move {
+                if let Some(after) = after {
+                    // A connection that is still open at the other end would collide with the first dial.
+                    let _ = timeout(HANDOVER, after).await;
+                }
+                task.run().await;
+            });
+            if let Some(running) = self.running.get_mut(&name) {
+                running.task = handle;
+            }
+        }
+        self.generation += 1;
+        let count = |wanted: fn(&PeerChange) -> bool| plan.peers.values().filter(|c| wanted(c)).count();
+        info!(
+            generation = self.generation,
+            peers = state.peers.len(),
+            added = count(|c| matches!(c, PeerChange::Added)),
+            removed = count(|c| matches!(c, PeerChange::Removed)),
+            restarted = count(|c| matches!(c, PeerChange::Replaced)),
+            changed = count(|c| matches!(c, PeerChange::Updated { .. })),
+            "configured"
+        );
+        self.state = Some(state);
+        self.plan_listener();
+    }
+
+    fn prepare(&mut self, peer: Arc<Peer>) -> (Running, PeerTask<C>) {
+        let id = self.slots.take();
+        let (wanted, wanted_rx) = watch::channel(Wanted {
+            next: peer.spec.next.clone(),
+            key: key(&peer),
+            restarting: AfiSet::EMPTY,
+            stop: None,
+        });
+        let (door, door_rx) = mpsc::channel(DOOR);
+        let (view, view_rx) = watch::channel(PeerView::default());
+        let mailbox = Arc::new(Mailbox::default());
+        let task = PeerTask {
+            id,
+            name: peer.name.as_str().into(),
+            spec: peer.spec.clone(),
+            held: held(&peer),
+            wanted: wanted_rx,
+            door: door_rx,
+            mailbox: mailbox.clone(),
+            core: self.surroundings.core.clone(),
+            gate: self.gate.clone(),
+            closers: self.surroundings.closers.clone(),
+            view,
+            clock: self.surroundings.clock,
+        };
+        // Takes the place of the handle until the task is spawned.
+        let nothing = tokio::spawn(async {});
+        let running = Running { id, peer, wanted, door, mailbox, view: view_rx, task: nothing };
+        (running, task)
+    }
+
+    fn end(&mut self, name: &str, why: StopReason) -> Option<JoinHandle<()>> {
+        let running = self.running.remove(name)?;
+        running.wanted.send_modify(|wanted| wanted.stop = Some(why));
+        self.slots.give_back(running.id);
+        Some(running.task)
+    }
+
+    fn plan_listener(&self) {
+        let Some(state) = &self.state else { return };
+        let callers = self
+            .running
+            .values()
+            .map(|running| {
+                let spec = &running.peer.spec;
+                Caller {
+                    name: running.peer.name.clone(),
+                    addr: spec.transport.peer,
+                    scope: spec.transport.scope,
+                    local: spec.next.source,
+                    ttl: spec.transport.ttl,
+                    key: key(&running.peer),
+                    door: running.door.clone(),
+                }
+            })
+            .collect();
+        let plan = ListenPlan { sockets: state.listen.clone(), callers };
+        self.surroundings.listen.send_replace(Arc::new(plan));
+    }
+
+    fn publish(&self) {
+        let peers = self
+            .running
+            .values()
+            .map(|running| PeerEntry {
+                id: running.id,
+                peer: running.peer.clone(),
+                view: running.view.clone(),
+            })
+            .collect();
+        self.surroundings.applied.send_replace(Arc::new(Applied {
+            node: self.surroundings.facts.node_name.clone(),
+            generation: self.generation,
+            state: self.state.clone(),
+            peers,
+            problems: self.problems.clone(),
+            waiting_for: self.waiting_for.clone(),
+        }));
+    }
+
+    async fn end_all(mut self) {
+        for running in self.running.values() {
+            running.wanted.send_modify(|wanted| wanted.stop = Some(StopReason::Exit));
+        }
+        for running in std::mem::take(&mut self.running).into_values() {
+            let _ = timeout(HANDOVER, running.task).await;
+        }
+    }
+}
+
+/// Why a session must not start.
+fn held(peer: &Peer) -> Option<String> {
+    match &peer.auth {
+        Auth::Withheld(from) => {
+            Some(format!("its password, key {:?} of Secret {:?}, cannot be used", from.key, from.name))
+        }
+        Auth::None | Auth::Key { .. } | Auth::Missing(_) => None,
+    }
+}
+
+/// The key with which a session is signed.
+fn key(peer: &Peer) -> Option<SecretBytes> {
+    match &peer.auth {
+        Auth::Key { key, .. } => Some(key.clone()),
+        Auth::None | Auth::Missing(_) | Auth::Withheld(_) => None,
+    }
+}
+
+/// NODE-30: of this node's own configuration, else of the global one.
+fn log_severity<'s>(snapshot: &'s Snapshot, node: &str) -> Option<&'s str> {
+    let of = |name: &str| snapshot.bgp_configurations.get(name)?.log_severity.as_deref();
+    of(&format!("node.{node}")).or_else(|| of("default"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_reused_with_another_generation() {
+        let mut slots = Slots::default();
+        let (a, b) = (slots.take(), slots.take());
+        assert_eq!((a.slot, b.slot), (0, 1));
+        slots.give_back(a);
+        let again = slots.take();
+        assert_eq!(again.slot, 0);
+        assert_ne!(again.generation, a.generation);
+    }
+}

@@ -1,0 +1,289 @@
+//! Requests and answers of the control socket, as they stand on the line.
+//!
+//! Owns: names and shapes, which are an interface: keys are added, never renamed. Absent means "not known" or "not there".
+//! Times are ages in seconds: they need no clock that both sides share.
+
+use serde::{Deserialize, Serialize};
+
+/// Routes of one page.
+pub const PAGE: usize = 1000;
+
+/// A request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "show", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Sessions.
+    Peers,
+    /// One page of routes.
+    Routes {
+        /// `ipv4` or `ipv6`.
+        family: String,
+        /// Go on after this prefix.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
+    /// The daemon.
+    Status,
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// To [`Request::Peers`].
+    Peers(Vec<Peer>),
+    /// To [`Request::Routes`].
+    Routes(Page),
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// The request could not be answered; why.
+    Error(String),
+}
+
+/// One session.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    /// BIRD's name of the session.
+    pub name: String,
+    /// The peer's address.
+    pub address: String,
+    /// The peer's port for our dials.
+    pub port: u16,
+    /// The peer's AS.
+    pub as_number: u32,
+    /// Our AS in the session.
+    pub local_as_number: u32,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// `mesh`, `global`, `node` or `local-workload`.
+    pub class: String,
+    /// The resource that asks for it.
+    pub resource: String,
+    /// We do not dial.
+    pub passive: bool,
+    /// State of RFC 4271.
+    pub state: String,
+    /// Since when.
+    pub since_seconds: u64,
+    /// Why it is not established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Our address in the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address: Option<String>,
+    /// The peer's BGP identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<String>,
+    /// Hold time agreed on, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_time: Option<u16>,
+    /// Both sides do graceful restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_restart: Option<bool>,
+    /// The peer is away; its routes are kept for so many seconds more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes_kept_seconds: Option<u64>,
+    /// Routes received and not refused for their form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+    /// Of these, accepted by policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<u64>,
+    /// Routes that the peer has from us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<u64>,
+    /// Messages received.
+    pub messages_received: Messages,
+    /// Messages sent, but for UPDATE.
+    pub messages_sent: Messages,
+    /// UPDATEs with errors that cost routes or attributes but not the session.
+    pub faulty_updates: u64,
+    /// Attempts to connect.
+    pub dials: u64,
+    /// Times that the session came up.
+    pub established: u64,
+    /// Defects of ours that ended it.
+    pub defects: u64,
+    /// The last events, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// Counted messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Messages {
+    /// OPEN.
+    pub open: u64,
+    /// UPDATE.
+    pub update: u64,
+    /// NOTIFICATION.
+    pub notification: u64,
+    /// KEEPALIVE.
+    pub keepalive: u64,
+    /// ROUTE-REFRESH.
+    pub refresh: u64,
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// How long ago.
+    pub age_seconds: u64,
+    /// What.
+    pub text: String,
+}
+
+/// One page of routes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    /// Routes in order of prefix, the best of each prefix first.
+    pub routes: Vec<Route>,
+    /// There is more: ask again with `after` set to this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// One route.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// The prefix.
+    pub prefix: String,
+    /// `direct`, `static`, `bgp` or `kernel`.
+    pub source: String,
+    /// The session that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// BGP next hop, or gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// Interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+    /// Metric in the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+    /// The one that is used.
+    pub best: bool,
+    /// In words: used, or why not.
+    pub state: String,
+}
+
+/// The daemon.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// This node.
+    pub node: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Grows with each desired state that was applied; 0 before the first.
+    pub generation: u64,
+    /// Why the last snapshot could not be applied, while the state before it stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
+    /// Our AS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<u32>,
+    /// Our BGP identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<String>,
+    /// Calico release in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// Where the release is known from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_source: Option<String>,
+    /// `recovering` or `normal`.
+    pub phase: String,
+    /// The datastore.
+    pub datastore: Datastore,
+    /// Listening sockets.
+    pub listen: Vec<Listen>,
+    /// Connections from addresses of no peer.
+    pub strangers: u64,
+    /// Sessions wanted.
+    pub peers: usize,
+    /// Sessions established.
+    pub peers_established: usize,
+    /// What is wrong, or not done.
+    pub problems: Vec<Problem>,
+}
+
+/// The datastore as the daemon sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Datastore {
+    /// `connecting`, `connected` or `retrying`.
+    pub state: String,
+    /// Since when.
+    pub since_seconds: u64,
+    /// Everything was listed once.
+    pub in_sync: bool,
+    /// The last error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Failed attempts since it was last reached.
+    pub failures: u32,
+    /// Revision (etcd).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i64>,
+}
+
+/// One listening socket.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listen {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Address and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Why there is no socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Refused input.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// `warning` or `error`.
+    pub severity: String,
+    /// Which resource.
+    pub resource: String,
+    /// Which field.
+    pub field: String,
+    /// Why.
+    pub why: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_lines_that_a_person_can_type() {
+        let read = |text: &str| serde_json::from_str::<Request>(text);
+        assert_eq!(read(r#"{"show":"peers"}"#).unwrap(), Request::Peers);
+        assert_eq!(
+            read(r#"{"show":"routes","family":"ipv4"}"#).unwrap(),
+            Request::Routes { family: "ipv4".into(), after: None }
+        );
+        assert!(read(r#"{"show":"secrets"}"#).is_err());
+        assert!(read(r#"{"show":"routes","family":"ipv4","afer":"x"}"#).is_err());
+    }
+
+    #[test]
+    fn answers_are_named_by_their_key() {
+        let text = serde_json::to_string(&Answer::Error("no".into())).unwrap();
+        assert_eq!(text, r#"{"error":"no"}"#);
+        let text = serde_json::to_string(&Answer::Routes(Page::default())).unwrap();
+        assert_eq!(text, r#"{"routes":{"routes":[]}}"#);
+    }
+}

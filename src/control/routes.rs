@@ -1,0 +1,96 @@
+//! Routes of the table as they stand on the line.
+//!
+//! Owns: which path becomes which line, and the words for what became of it. Never: decides.
+
+use std::fmt::Write as _;
+
+use bgp_proto::rib::{Forward, Reason, Refused, SourceClass};
+
+use super::answer::{PAGE, Page, Route};
+use crate::fib::reconciler::FibStatus;
+use crate::speaker::status::{PathStatus, RouteStatus};
+
+/// One page: every path of these destinations, and where the next page begins if this one is full.
+pub fn page(destinations: &[RouteStatus], fib: &FibStatus) -> Page {
+    let routes = destinations
+        .iter()
+        .flat_map(|destination| destination.paths.iter().map(|path| route(destination, path, fib)))
+        .collect();
+    let full = destinations.len() >= PAGE;
+    let next = destinations.last().filter(|_| full).map(|last| last.prefix.to_string());
+    Page { routes, next }
+}
+
+fn route(destination: &RouteStatus, path: &PathStatus, fib: &FibStatus) -> Route {
+    let best = path.reason.is_none();
+    let wanted = destination.kernel.as_ref().filter(|_| best);
+    let mut state = match (path.reason, wanted) {
+        (Some(reason), _) => words(reason).to_string(),
+        (None, None) => "best".to_string(),
+        (None, Some(route)) => match fib.problems.get(&destination.prefix) {
+            Some(problem) => format!("not in the kernel as wanted: {problem}"),
+            None => format!("kernel {}", route.target.kind()),
+        },
+    };
+    if path.stale {
+        let _ = write!(state, ", stale");
+    }
+    Route {
+        prefix: destination.prefix.to_string(),
+        source: match path.source.class() {
+            SourceClass::Direct => "direct",
+            SourceClass::Static => "static",
+            SourceClass::Bgp => "bgp",
+            SourceClass::Kernel => "kernel",
+        }
+        .into(),
+        peer: Some(path.peer.clone()).filter(|name| !name.is_empty()),
+        via: via(path),
+        dev: Some(path.interface.clone()).filter(|name| !name.is_empty()),
+        metric: wanted.map(|route| route.metric).or(path.metric),
+        best,
+        state,
+    }
+}
+
+/// The next hop as received, else the gateways.
+fn via(path: &PathStatus) -> Option<String> {
+    if let Some(next_hop) = path.next_hop {
+        return Some(next_hop.addr().to_string());
+    }
+    match &path.forward {
+        Forward::Legs(legs) => {
+            let gateways: Vec<String> =
+                legs.iter().filter_map(|leg| leg.via).map(|via| via.to_string()).collect();
+            Some(gateways.join(" ")).filter(|text| !text.is_empty())
+        }
+        Forward::Blackhole => Some("blackhole".into()),
+        Forward::Unreachable => Some("unreachable".into()),
+        Forward::Prohibit => Some("prohibit".into()),
+    }
+}
+
+/// Why a path is not the best.
+const fn words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Refused(Refused::AsLoop) => "refused: our AS is in its AS_PATH",
+        Reason::Refused(Refused::OwnOriginator) => "refused: we are its originator",
+        Reason::Refused(Refused::ClusterLoop) => "refused: our cluster is in its CLUSTER_LIST",
+        Reason::Refused(Refused::Bogus) => "refused: no unicast network",
+        Reason::Refused(Refused::Policy) => "refused by import policy",
+        Reason::GatewayNotConnected => "its gateway is on no connected subnet",
+        Reason::Preference => "another has a higher preference",
+        Reason::Class => "a route of a class that goes first has the same preference",
+        Reason::Unresolvable => "its next hop leads nowhere",
+        Reason::LocalPref => "another has a higher LOCAL_PREF",
+        Reason::PathLength => "another has a shorter AS_PATH",
+        Reason::Origin => "another has a lower ORIGIN",
+        Reason::Med => "another from the same AS has a lower MED",
+        Reason::Internal => "another is external",
+        Reason::IgpMetric => "the next hop of another is nearer",
+        Reason::RouterId => "another comes from a lower router id",
+        Reason::ClusterList => "another was reflected fewer times",
+        Reason::PeerAddress => "another comes from a lower peer address",
+        Reason::PathId => "another has a lower path id",
+    }
+}

@@ -1,0 +1,325 @@
+//! The server's side of the control socket.
+//!
+//! Owns: `calico-bgpd.sock`, its clients, and how published views become answers. Never: changes anything. A socket file that a
+//! dead process left is replaced: the lock of the run directory says that it is dead (P11).
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::answer::{self, Answer, Request};
+use super::peer_view::PeerView;
+use super::routes::page;
+use crate::apply::{Applied, PeerEntry};
+use crate::clock::Clock;
+use crate::core_thread::CorePort;
+use crate::datastore::SourceStatus;
+use crate::datastore::model::Severity;
+use crate::desired::PeerClass;
+use crate::fib::Phase;
+use crate::fib::reconciler::FibStatus;
+use crate::net::listener::ListenStatus;
+use crate::speaker::Speaker;
+use crate::speaker::status::PeerCounts;
+
+/// Clients at once; others wait.
+const CLIENTS: usize = 16;
+/// Longest request.
+const MAX_REQUEST: u64 = 4096;
+/// How long a client may be silent, or take for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Owner and group may ask.
+const MODE: u32 = 0o660;
+
+/// Everything that answers are made of.
+#[derive(Clone)]
+pub struct Views {
+    /// Time.
+    pub clock: Clock,
+    /// For tables.
+    pub core: CorePort<Speaker>,
+    /// The desired state, and how it fares.
+    pub applied: watch::Receiver<Arc<Applied>>,
+    /// The datastore.
+    pub source: watch::Receiver<SourceStatus>,
+    /// Listening sockets.
+    pub listen: watch::Receiver<ListenStatus>,
+    /// Recovery.
+    pub phase: watch::Receiver<Phase>,
+    /// The kernel.
+    pub fib: watch::Receiver<FibStatus>,
+}
+
+/// The bound socket; its file goes when this goes.
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Binds in the run directory. Call only with the directory's lock held.
+    pub fn bind(run_dir: &Path) -> io::Result<ControlSocket> {
+        let path = run_dir.join(super::SOCKET);
+        match std::fs::remove_file(&path) {
+            Ok(()) => debug!(path = %path.display(), "replaced the control socket of an earlier process"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let listener = UnixListener::bind(&path)?;
+        let socket = ControlSocket { listener, path };
+        std::fs::set_permissions(&socket.path, std::fs::Permissions::from_mode(MODE))?;
+        Ok(socket)
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Serves until `stop`.
+pub async fn run(socket: ControlSocket, views: Views, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(CLIENTS));
+    let clients = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = next_client(&socket.listener, &permits) => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let (views, stop) = (views.clone(), stop.clone());
+                clients.spawn(async move {
+                    let _permit = permit;
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        result = client(stream, &views) => {
+                            if let Err(error) = result {
+                                debug!(%error, "a control client went away");
+                            }
+                        }
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of descriptors: this must not spin, and the daemon's other work matters more.
+                debug!(%error, "cannot accept a control client");
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+        }
+    }
+}
+
+async fn next_client(
+    listener: &UnixListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn client(stream: UnixStream, views: &Views) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    loop {
+        let mut line = Vec::new();
+        let mut request = (&mut reader).take(MAX_REQUEST);
+        let read = request.read_until(b'\n', &mut line);
+        if timeout(PATIENCE, read).await.map_err(|_| io::ErrorKind::TimedOut)?? == 0 {
+            return Ok(());
+        }
+        let whole = line.ends_with(b"\n") || line.len() < usize::try_from(MAX_REQUEST).unwrap_or(usize::MAX);
+        let answer = if whole {
+            match serde_json::from_slice(&line) {
+                Ok(request) => views.answer(&request).await,
+                Err(error) => Answer::Error(format!("not a request: {error}")),
+            }
+        } else {
+            Answer::Error(format!("a request has at most {MAX_REQUEST} bytes"))
+        };
+        let mut text = serde_json::to_vec(&answer)?;
+        text.push(b'\n');
+        timeout(PATIENCE, writer.write_all(&text)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        if !whole {
+            return Ok(());
+        }
+    }
+}
+
+impl Views {
+    async fn answer(&self, request: &Request) -> Answer {
+        match request {
+            Request::Peers => self.peers().await,
+            Request::Routes { family, after } => self.routes(family, after.as_deref()).await,
+            Request::Status => self.status(),
+        }
+    }
+
+    async fn peers(&self) -> Answer {
+        let applied = self.applied.borrow().clone();
+        let ids: Vec<(PeerId, Afi)> = applied.peers.iter().map(|entry| (entry.id, entry.peer.afi)).collect();
+        let counts = self
+            .core
+            .look(move |core| ids.iter().map(|(id, afi)| core.counts(*id, *afi)).collect::<Vec<_>>())
+            .await;
+        let Ok(counts) = counts else { return Answer::Error("the table has ended".into()) };
+        let now = self.clock.now();
+        let peers = applied
+            .peers
+            .iter()
+            .zip(counts)
+            .map(|(entry, counts)| peer(entry, &entry.view.borrow(), counts, now))
+            .collect();
+        Answer::Peers(peers)
+    }
+
+    async fn routes(&self, family: &str, after: Option<&str>) -> Answer {
+        let Some(afi) = Afi::ALL.into_iter().find(|afi| afi.name() == family) else {
+            return Answer::Error(format!("{family:?} is neither ipv4 nor ipv6"));
+        };
+        let after = match after.map(str::parse::<IpPrefix>) {
+            None => None,
+            Some(Ok(prefix)) if prefix.afi() == afi => Some(prefix),
+            Some(_) => return Answer::Error(format!("{after:?} is no {family} prefix")),
+        };
+        match self.core.look(move |core| core.routes(afi, after, answer::PAGE)).await {
+            Ok(routes) => Answer::Routes(page(&routes, &self.fib.borrow())),
+            Err(error) => Answer::Error(error.to_string()),
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let applied = self.applied.borrow().clone();
+        let source = self.source.borrow().clone();
+        let listen = self.listen.borrow().clone();
+        let state = applied.state.as_deref();
+        let established = applied.peers.iter().filter(|entry| entry.view.borrow().is_established()).count();
+        let problems = applied
+            .problems
+            .iter()
+            .map(|problem| answer::Problem {
+                severity: match problem.severity {
+                    Severity::Warning => "warning".into(),
+                    Severity::Error => "error".into(),
+                },
+                resource: problem.resource.clone(),
+                field: problem.field.clone(),
+                why: problem.why.clone(),
+            })
+            .collect();
+        let phase = match *self.phase.borrow() {
+            Phase::Recovering => "recovering",
+            Phase::Normal => "normal",
+        };
+        Answer::Status(Box::new(answer::Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: applied.node.clone(),
+            uptime_seconds: self.clock.now().as_secs(),
+            generation: applied.generation,
+            waiting_for: applied.waiting_for.clone(),
+            as_number: state.map(|state| state.node.asn.0),
+            router_id: state.map(|state| state.node.router_id.to_string()),
+            release: state.map(|state| state.release.release.to_string()),
+            release_source: state.map(|state| state.release.source.name().to_string()),
+            phase: phase.into(),
+            datastore: answer::Datastore {
+                state: source.state.name().into(),
+                since_seconds: since(source.since),
+                in_sync: source.in_sync,
+                last_error: source.last_error,
+                failures: source.failures,
+                revision: source.revision,
+            },
+            listen: listen
+                .sockets
+                .iter()
+                .map(|(afi, socket)| answer::Listen {
+                    family: afi.name().into(),
+                    address: socket.as_ref().ok().map(ToString::to_string),
+                    error: socket.as_ref().err().cloned(),
+                })
+                .collect(),
+            strangers: listen.strangers,
+            peers: applied.peers.len(),
+            peers_established: established,
+            problems,
+        }))
+    }
+}
+
+fn since(at: Instant) -> u64 {
+    Instant::now().saturating_duration_since(at).as_secs()
+}
+
+/// One session as it stands on the line.
+fn peer(entry: &PeerEntry, view: &PeerView, counts: PeerCounts, now: Millis) -> answer::Peer {
+    let wanted = &entry.peer;
+    let spec = &wanted.spec;
+    let age = |at: Millis| (now - at).as_secs();
+    let mut peer = answer::Peer {
+        name: wanted.name.clone(),
+        address: spec.transport.peer.to_string(),
+        port: spec.transport.port,
+        as_number: spec.open.peer_asn.0,
+        local_as_number: spec.open.local_asn.0,
+        family: wanted.afi.name().into(),
+        class: match wanted.class {
+            PeerClass::Mesh => "mesh",
+            PeerClass::Global => "global",
+            PeerClass::Node => "node",
+            PeerClass::LocalWorkload => "local-workload",
+        }
+        .into(),
+        resource: wanted.resource.clone(),
+        passive: spec.next.passive,
+        state: view.state().name().into(),
+        since_seconds: now.as_secs(),
+        defects: view.defects,
+        ..answer::Peer::default()
+    };
+    let count = |n: usize| Some(u64::try_from(n).unwrap_or(u64::MAX));
+    peer.received = count(counts.imported + counts.filtered);
+    peer.accepted = count(counts.imported);
+    peer.sent = count(counts.exported);
+    peer.reason = view.reason(&wanted.auth);
+    let Some(status) = &view.status else { return peer };
+    peer.since_seconds = age(status.since);
+    peer.routes_kept_seconds = status.restart.map(|timer| timer.left(now).as_secs());
+    if let Some(negotiated) = &status.negotiated {
+        peer.local_address = Some(negotiated.endpoints.local.ip().to_string());
+        peer.router_id = Some(negotiated.peer_id.to_string());
+        peer.hold_time = Some(negotiated.hold_time);
+        peer.graceful_restart = Some(!negotiated.graceful.is_empty());
+    }
+    let messages = |m: bgp_proto::session::Messages| answer::Messages {
+        open: m.open,
+        update: m.update,
+        notification: m.notification,
+        keepalive: m.keepalive,
+        refresh: m.refresh,
+    };
+    peer.messages_received = messages(status.counters.received);
+    peer.messages_sent = messages(status.counters.sent);
+    peer.faulty_updates = status.counters.faulty_updates;
+    peer.dials = status.counters.dials;
+    peer.established = status.counters.established;
+    peer.events = status
+        .events
+        .iter()
+        .map(|(at, event)| answer::Event { age_seconds: age(*at), text: event.to_string() })
+        .collect();
+    peer
+}

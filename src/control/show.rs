@@ -1,0 +1,301 @@
+//! `calico-bgpd show`: asks the daemon and prints tables, or JSON.
+//!
+//! Owns: the client's side of the socket and the layout of tables. Nobody parses these; programs take `--json`.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::SOCKET;
+use super::answer::{Answer, Page, Peer, Request, Route, Status};
+
+/// How long the daemon may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest answer that is read.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ShowError {
+    /// No daemon.
+    #[error("nobody answers at {path}: is calico-bgpd running, with this run directory?")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The daemon went away, or the answer is no answer.
+    #[error("the daemon's answer cannot be read: {0}")]
+    Answer(String),
+    /// The daemon says why it cannot answer.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// One connection to the daemon.
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the daemon of this run directory.
+    pub fn connect(run_dir: &Path) -> Result<Client, ShowError> {
+        let path = run_dir.join(SOCKET);
+        let connect = || -> io::Result<UnixStream> {
+            let stream = UnixStream::connect(&path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        };
+        match connect() {
+            Ok(stream) => Ok(Client { stream: BufReader::new(stream) }),
+            Err(source) => Err(ShowError::Connect { path, source }),
+        }
+    }
+
+    /// Asks.
+    pub fn ask(&mut self, request: &Request) -> Result<Answer, ShowError> {
+        let broken = |error: &dyn std::fmt::Display| ShowError::Answer(error.to_string());
+        let mut line = serde_json::to_string(request).map_err(|e| broken(&e))?;
+        line.push('\n');
+        self.stream.get_mut().write_all(line.as_bytes()).map_err(|e| broken(&e))?;
+        let mut answer = String::new();
+        (&mut self.stream).take(MAX_ANSWER).read_line(&mut answer).map_err(|e| broken(&e))?;
+        match serde_json::from_str(&answer).map_err(|e| broken(&e))? {
+            Answer::Error(why) => Err(ShowError::Refused(why)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// All sessions.
+    pub fn peers(&mut self) -> Result<Vec<Peer>, ShowError> {
+        match self.ask(&Request::Peers)? {
+            Answer::Peers(peers) => Ok(peers),
+            _ => Err(ShowError::Answer("it answers another question".into())),
+        }
+    }
+
+    /// All routes of a family, page by page.
+    pub fn routes(&mut self, family: &str) -> Result<Vec<Route>, ShowError> {
+        let mut routes = Vec::new();
+        let mut after = None;
+        loop {
+            let request = Request::Routes { family: family.to_string(), after };
+            let Answer::Routes(Page { routes: page, next }) = self.ask(&request)? else {
+                return Err(ShowError::Answer("it answers another question".into()));
+            };
+            routes.extend(page);
+            match next {
+                Some(_) => after = next,
+                None => return Ok(routes),
+            }
+        }
+    }
+
+    /// The daemon's state.
+    pub fn status(&mut self) -> Result<Status, ShowError> {
+        match self.ask(&Request::Status)? {
+            Answer::Status(status) => Ok(*status),
+            _ => Err(ShowError::Answer("it answers another question".into())),
+        }
+    }
+}
+
+/// Seconds as people say them: `42s`, `12m03s`, `5h20m`, `3d04h`.
+pub fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match () {
+        () if days > 0 => format!("{days}d{:02}h", hours % 24),
+        () if hours > 0 => format!("{hours}h{:02}m", minutes % 60),
+        () if minutes > 0 => format!("{minutes}m{:02}s", seconds % 60),
+        () => format!("{seconds}s"),
+    }
+}
+
+/// A table with a heading; columns as wide as they must be.
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = heading.iter().map(|text| text.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut row = String::new();
+        for (width, cell) in widths.iter().zip(cells) {
+            let _ = write!(row, "{cell:<width$}  ");
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    };
+    line(&mut heading.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+fn number(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_string(), |value| value.to_string())
+}
+
+/// `show peers`.
+pub fn peers_table(peers: &[Peer]) -> String {
+    let rows: Vec<Vec<String>> = peers
+        .iter()
+        .map(|peer| {
+            vec![
+                peer.name.clone(),
+                peer.address.clone(),
+                peer.as_number.to_string(),
+                peer.family.clone(),
+                peer.state.clone(),
+                age(peer.since_seconds),
+                number(peer.accepted.or(peer.received)),
+                number(peer.sent),
+                peer.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(&["NAME", "ADDRESS", "AS", "FAMILY", "STATE", "SINCE", "IN", "OUT", "REASON"], &rows)
+}
+
+/// `show peers NAME`: everything of one session.
+pub fn peer_text(peer: &Peer) -> String {
+    let mut text = String::new();
+    let mut line = |what: &str, value: String| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "{what:<20}{value}");
+        }
+    };
+    line("name", peer.name.clone());
+    line("asked for by", peer.resource.clone());
+    line("address", format!("{} port {}", peer.address, peer.port));
+    line("AS", format!("{} (ours {})", peer.as_number, peer.local_as_number));
+    line("family", peer.family.clone());
+    line("state", format!("{} for {}", peer.state, age(peer.since_seconds)));
+    line("dialled by", if peer.passive { "the peer only".into() } else { String::new() });
+    line("reason", peer.reason.clone().unwrap_or_default());
+    line("our address", peer.local_address.clone().unwrap_or_default());
+    line("router id", peer.router_id.clone().unwrap_or_default());
+    line("hold time", peer.hold_time.map(|t| format!("{t}s")).unwrap_or_default());
+    line("graceful restart", peer.graceful_restart.map(|on| on.to_string()).unwrap_or_default());
+    line("routes kept for", peer.routes_kept_seconds.map(age).unwrap_or_default());
+    line(
+        "routes",
+        format!(
+            "{} received, {} accepted, {} sent",
+            number(peer.received),
+            number(peer.accepted),
+            number(peer.sent)
+        ),
+    );
+    line("faulty updates", peer.faulty_updates.to_string());
+    line("attempts", format!("{} dials, {} times established", peer.dials, peer.established));
+    for event in &peer.events {
+        line("event", format!("{} ago: {}", age(event.age_seconds), event.text));
+    }
+    text
+}
+
+/// `show routes`.
+pub fn routes_table(routes: &[Route]) -> String {
+    let rows: Vec<Vec<String>> = routes
+        .iter()
+        .map(|route| {
+            let or_dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".into());
+            vec![
+                if route.best { "*".into() } else { String::new() },
+                route.prefix.clone(),
+                or_dash(&route.via),
+                or_dash(&route.dev),
+                number(route.metric.map(u64::from)),
+                route.peer.clone().unwrap_or_else(|| route.source.clone()),
+                route.state.clone(),
+            ]
+        })
+        .collect();
+    table(&["", "PREFIX", "VIA", "DEV", "METRIC", "SOURCE", "STATE"], &rows)
+}
+
+/// `show status`.
+pub fn status_text(status: &Status) -> String {
+    let mut text = String::new();
+    let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "not known yet".into());
+    let mut line = |what: &str, value: String| {
+        let _ = writeln!(text, "{what:<20}{value}");
+    };
+    line("calico-bgpd", format!("{}, running for {}", status.version, age(status.uptime_seconds)));
+    line(
+        "node",
+        match (&status.router_id, status.as_number) {
+            (Some(id), Some(asn)) => format!("{}, AS {asn}, router id {id}", status.node),
+            _ => format!("{}, not configured yet", status.node),
+        },
+    );
+    line(
+        "Calico release",
+        match &status.release_source {
+            Some(source) => format!("{} ({source})", known(&status.release)),
+            None => known(&status.release),
+        },
+    );
+    line("phase", status.phase.clone());
+    let datastore = &status.datastore;
+    let sync = if datastore.in_sync { "in sync" } else { "not in sync" };
+    line("datastore", format!("{} for {}, {sync}", datastore.state, age(datastore.since_seconds)));
+    if let Some(error) = &datastore.last_error {
+        line("last error", error.clone());
+    }
+    if let Some(why) = &status.waiting_for {
+        line("waiting for", why.clone());
+    }
+    line("generation", status.generation.to_string());
+    for listen in &status.listen {
+        let what = listen.address.clone().or_else(|| listen.error.clone()).unwrap_or_default();
+        line("listening", what);
+    }
+    line("peers", format!("{} of {} established", status.peers_established, status.peers));
+    if status.strangers > 0 {
+        line("unknown callers", status.strangers.to_string());
+    }
+    for problem in &status.problems {
+        let field = if problem.field.is_empty() { String::new() } else { format!("{}: ", problem.field) };
+        line(&problem.severity, format!("{}: {field}{}", problem.resource, problem.why));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let texts = [0, 59, 60, 3599, 3600, 86_399, 86_400, 90_061].map(age);
+        assert_eq!(texts, ["0s", "59s", "1m00s", "59m59s", "1h00m", "23h59m", "1d00h", "1d01h"]);
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_has_no_blanks_at_line_ends() {
+        let peer = Peer {
+            name: "Mesh_192_0_2_1".into(),
+            address: "192.0.2.1".into(),
+            as_number: 64512,
+            family: "ipv4".into(),
+            state: "Active".into(),
+            reason: Some("connection refused".into()),
+            ..Peer::default()
+        };
+        let up = Peer { reason: None, sent: Some(3), state: "Established".into(), ..peer.clone() };
+        let text = peers_table(&[peer, up]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].find("STATE"), lines[1].find("Active"));
+        assert_eq!(lines[0].find("REASON"), lines[1].find("connection"));
+        assert!(lines.iter().all(|line| !line.ends_with(' ')), "{text}");
+    }
+}

@@ -1,0 +1,399 @@
+//! The thread of the table.
+//!
+//! Owns: one [`Core`] (in the daemon the speaker) on an OS thread of its own, two bounded inboxes, one deadline, and the delivery of what the
+//! core says. Never: runs on a runtime worker, waits for a peer or for the kernel, or decides anything. A long walk in here
+//! delays routes but no keepalive: those live with the peer tasks (design §6).
+//!
+//! What comes from one session stays in order: its messages travel as [`Batch`]es of one incarnation, one at a time. Only
+//! the end of a session overtakes them, in the urgent inbox; what of its incarnation comes later is dropped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bgp_proto::{IpPrefix, Millis, PeerId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock::Clock;
+use crate::desired::DesiredState;
+use crate::fib::reconciler::FibInput;
+use crate::fib::{FibChange, KernelEvent, Phase};
+use crate::net::mailbox::{Incarnation, Mailbox};
+use crate::speaker::{Speaker, SpeakerInput, SpeakerOutput};
+
+/// Batches that may wait; with at most [`BATCH_BYTES`] each this bounds what waits for the core to 16 MiB.
+const BULK: usize = 256;
+/// Bytes of messages after which a peer sends its batch and reads no further until the core has taken it.
+pub const BATCH_BYTES: usize = 64 * 1024;
+/// Urgent messages that may wait.
+const URGENT: usize = 1024;
+/// Inputs between two looks at what came out and at the urgent inbox.
+const SLICE: usize = 256;
+
+/// What the thread drives. The speaker in the daemon; tests have slow ones and broken ones.
+pub trait Core: Send + 'static {
+    /// Takes one input; never blocks for anything but its own work.
+    fn handle(&mut self, now: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>);
+    /// When [`SpeakerInput::Tick`] is wanted.
+    fn deadline(&self) -> Option<Millis>;
+}
+
+impl Core for Speaker {
+    fn handle(&mut self, now: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
+        Speaker::handle(self, now, input, out);
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        Speaker::deadline(self)
+    }
+}
+
+/// Messages of one session, in order.
+#[derive(Debug)]
+pub struct Batch {
+    /// Whose.
+    pub peer: PeerId,
+    /// Which session of this peer.
+    pub incarnation: Incarnation,
+    /// What was said.
+    pub inputs: Vec<SpeakerInput>,
+    /// Dropped when the core has taken all of it: the peer may send the next.
+    pub credit: oneshot::Sender<()>,
+}
+
+/// A look at the core, done on its thread.
+pub type Look<C> = Box<dyn FnOnce(&C) + Send>;
+
+/// What does not wait behind the messages of sessions.
+pub enum Urgent<C> {
+    /// A new desired state with the handle and the mailbox of each of its peers.
+    Desired {
+        /// The state.
+        state: Arc<DesiredState>,
+        /// Handles by name.
+        peers: Arc<BTreeMap<String, PeerId>>,
+        /// Where each peer's mail goes.
+        mailboxes: BTreeMap<PeerId, Arc<Mailbox>>,
+    },
+    /// A session is gone with its routes: nothing more of this incarnation is taken.
+    PeerDown(PeerId, Incarnation),
+    /// An attempt to reach a peer failed.
+    Unreachable(PeerId),
+    /// Somebody wants to see something.
+    Look(Look<C>),
+}
+
+/// The way into the core. Cheap to clone.
+pub struct CorePort<C> {
+    /// Goes first.
+    pub urgent: mpsc::Sender<Urgent<C>>,
+    /// Messages of sessions.
+    pub bulk: mpsc::Sender<Batch>,
+}
+
+impl<C> Clone for CorePort<C> {
+    fn clone(&self) -> Self {
+        CorePort { urgent: self.urgent.clone(), bulk: self.bulk.clone() }
+    }
+}
+
+/// The core does not answer: it has ended.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the table's thread has ended")]
+pub struct CoreGone;
+
+impl<C: Core> CorePort<C> {
+    /// Runs `look` on the core's thread and brings back what it says.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&C) -> T + Send + 'static,
+    ) -> Result<T, CoreGone> {
+        let (answer, answered) = oneshot::channel();
+        let look: Look<C> = Box::new(move |core| drop(answer.send(look(core))));
+        self.urgent.send(Urgent::Look(look)).await.map_err(|_| CoreGone)?;
+        answered.await.map_err(|_| CoreGone)
+    }
+}
+
+/// The receiving ends, for the thread.
+pub struct Inbox<C> {
+    urgent: mpsc::Receiver<Urgent<C>>,
+    bulk: mpsc::Receiver<Batch>,
+}
+
+/// Makes the two inboxes.
+pub fn inboxes<C>() -> (CorePort<C>, Inbox<C>) {
+    let (urgent, urgent_rx) = mpsc::channel(URGENT);
+    let (bulk, bulk_rx) = mpsc::channel(BULK);
+    (CorePort { urgent, bulk }, Inbox { urgent: urgent_rx, bulk: bulk_rx })
+}
+
+/// The two ends towards the kernel's reconciler.
+pub struct KernelPort {
+    /// What the kernel tells.
+    pub events: mpsc::Receiver<KernelEvent>,
+    /// What is wanted of it.
+    pub wanted: mpsc::Sender<FibInput>,
+}
+
+/// Drives `core` until every port is dropped. Blocks: call it on a thread of its own.
+pub fn run<C: Core>(
+    core: C,
+    clock: Clock,
+    inbox: Inbox<C>,
+    kernel: KernelPort,
+    phase: watch::Sender<Phase>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    runtime.block_on(Driver::new(core, clock, phase).run(inbox, kernel));
+    Ok(())
+}
+
+/// What the thread knows of a peer's session.
+#[derive(Clone, Copy, Default)]
+struct Sessions {
+    /// The newest whose messages came.
+    current: Incarnation,
+    /// The newest that has ended.
+    ended: Incarnation,
+}
+
+struct Driver<C> {
+    core: C,
+    clock: Clock,
+    phase: watch::Sender<Phase>,
+    out: Vec<SpeakerOutput>,
+    mailboxes: BTreeMap<PeerId, Arc<Mailbox>>,
+    sessions: BTreeMap<PeerId, Sessions>,
+    fib: FibBacklog,
+}
+
+/// What the reconciler has not taken yet: the latest for each prefix.
+#[derive(Default)]
+struct FibBacklog {
+    changes: BTreeMap<IpPrefix, FibChange>,
+    phase: Option<Phase>,
+}
+
+impl FibBacklog {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.phase.is_none()
+    }
+
+    /// Changes first: what was wanted when the phase changed must be known before anything is deleted.
+    fn next(&mut self) -> Option<FibInput> {
+        if self.changes.is_empty() {
+            self.phase.take().map(FibInput::Phase)
+        } else {
+            Some(FibInput::Changes(std::mem::take(&mut self.changes).into_values().collect()))
+        }
+    }
+}
+
+impl<C: Core> Driver<C> {
+    fn new(core: C, clock: Clock, phase: watch::Sender<Phase>) -> Self {
+        Driver {
+            core,
+            clock,
+            phase,
+            out: Vec::new(),
+            mailboxes: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            fib: FibBacklog::default(),
+        }
+    }
+
+    async fn run(&mut self, mut inbox: Inbox<C>, kernel: KernelPort) {
+        let KernelPort { mut events, wanted } = kernel;
+        let mut listening = true;
+        loop {
+            let deadline = self.core.deadline().map(|at| self.clock.instant(at));
+            let backlog = !self.fib.is_empty();
+            tokio::select! {
+                biased;
+                urgent = inbox.urgent.recv() => match urgent {
+                    Some(urgent) => self.urgent(urgent),
+                    // Every port holds both senders, so the bulk inbox ends with this one.
+                    None => return,
+                },
+                event = events.recv(), if listening => match event {
+                    Some(event) => self.feed(SpeakerInput::Kernel(event)),
+                    None => listening = false,
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.feed(SpeakerInput::Tick);
+                }
+                slot = wanted.reserve(), if backlog => match slot {
+                    Ok(slot) => {
+                        if let Some(input) = self.fib.next() {
+                            slot.send(input);
+                        }
+                    }
+                    // The reconciler ends when the process does.
+                    Err(_) => self.fib = FibBacklog::default(),
+                },
+                batch = inbox.bulk.recv() => match batch {
+                    Some(batch) => self.batch(batch, &mut inbox),
+                    None => return,
+                },
+            }
+            // As much as is there, before what came out is handed on.
+            for _ in 0..SLICE {
+                match inbox.urgent.try_recv() {
+                    Ok(urgent) => self.urgent(urgent),
+                    Err(_) => break,
+                }
+            }
+            for _ in 0..SLICE {
+                match events.try_recv() {
+                    Ok(event) => self.feed(SpeakerInput::Kernel(event)),
+                    Err(_) => break,
+                }
+            }
+            self.deliver();
+        }
+    }
+
+    fn feed(&mut self, input: SpeakerInput) {
+        self.core.handle(self.clock.now(), input, &mut self.out);
+    }
+
+    fn urgent(&mut self, urgent: Urgent<C>) {
+        match urgent {
+            Urgent::Desired { state, peers, mailboxes } => {
+                self.sessions.retain(|peer, _| mailboxes.contains_key(peer));
+                self.mailboxes = mailboxes;
+                self.feed(SpeakerInput::Desired { state, peers });
+            }
+            Urgent::PeerDown(peer, incarnation) => {
+                if self.mailboxes.contains_key(&peer) {
+                    let sessions = self.sessions.entry(peer).or_default();
+                    sessions.ended = sessions.ended.max(incarnation);
+                    self.feed(SpeakerInput::PeerDown(peer));
+                }
+            }
+            Urgent::Unreachable(peer) => self.feed(SpeakerInput::PeerUnreachable(peer)),
+            Urgent::Look(look) => look(&self.core),
+        }
+    }
+
+    fn batch(&mut self, batch: Batch, inbox: &mut Inbox<C>) {
+        let Batch { peer, incarnation, inputs, credit } = batch;
+        for (n, input) in inputs.into_iter().enumerate() {
+            if n % SLICE == SLICE - 1 {
+                while let Ok(urgent) = inbox.urgent.try_recv() {
+                    self.urgent(urgent);
+                }
+                self.deliver();
+            }
+            // A peer that is no longer wanted, or a session that has ended.
+            let wanted = self.mailboxes.contains_key(&peer) && {
+                let sessions = self.sessions.entry(peer).or_default();
+                sessions.current = sessions.current.max(incarnation);
+                sessions.ended < incarnation
+            };
+            if !wanted {
+                break;
+            }
+            self.feed(input);
+        }
+        drop(credit);
+    }
+
+    /// Hands on what the core said.
+    fn deliver(&mut self) {
+        for output in std::mem::take(&mut self.out) {
+            match output {
+                SpeakerOutput::Ready(peer) => self.mail(peer, |mailbox, n| mailbox.ready(n)),
+                SpeakerOutput::Fill { peer, bytes } => self.mail(peer, |mailbox, n| mailbox.fill(n, bytes)),
+                SpeakerOutput::RequestRefresh(peer, afi) => {
+                    self.mail(peer, |mailbox, n| mailbox.refresh(n, afi));
+                }
+                SpeakerOutput::EndSession(peer, why) => self.mail(peer, |mailbox, n| mailbox.end(n, why)),
+                SpeakerOutput::Fib(changes) => {
+                    self.fib.changes.extend(changes.into_iter().map(|change| (change.prefix, change)));
+                }
+                SpeakerOutput::Phase(phase) => {
+                    self.fib.phase = Some(phase);
+                    self.phase.send_replace(phase);
+                }
+            }
+        }
+    }
+
+    fn mail(&self, peer: PeerId, put: impl FnOnce(&Mailbox, Incarnation)) {
+        if let (Some(mailbox), Some(sessions)) = (self.mailboxes.get(&peer), self.sessions.get(&peer)) {
+            put(mailbox, sessions.current);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bgp_proto::Afi;
+    use bytes::Bytes;
+    use std::sync::mpsc::{Receiver, SyncSender};
+
+    const PEER: PeerId = PeerId { slot: 0, generation: 1 };
+
+    /// Writes down what it is told.
+    struct Recorder(SyncSender<String>);
+
+    impl Core for Recorder {
+        fn handle(&mut self, _: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
+            if let SpeakerInput::Want { peer, .. } = input {
+                out.push(SpeakerOutput::Fill { peer, bytes: Bytes::from_static(b"update") });
+            }
+            let _ = self.0.send(format!("{input:?}"));
+        }
+        fn deadline(&self) -> Option<Millis> {
+            None
+        }
+    }
+
+    fn batch(incarnation: Incarnation, inputs: Vec<SpeakerInput>) -> (Batch, oneshot::Receiver<()>) {
+        let (credit, taken) = oneshot::channel();
+        (Batch { peer: PEER, incarnation, inputs, credit }, taken)
+    }
+
+    fn recorder() -> (Driver<Recorder>, Inbox<Recorder>, Receiver<String>, Arc<Mailbox>) {
+        let (told, heard) = std::sync::mpsc::sync_channel(100);
+        let (_, inbox) = inboxes();
+        let mailbox = Arc::new(Mailbox::default());
+        let mut driver = Driver::new(Recorder(told), Clock::start(), watch::channel(Phase::Recovering).0);
+        driver.mailboxes.insert(PEER, mailbox.clone());
+        (driver, inbox, heard, mailbox)
+    }
+
+    #[test]
+    fn what_an_ended_session_still_had_under_way_is_dropped_and_the_next_one_is_heard() {
+        let (mut driver, mut inbox, heard, _) = recorder();
+        driver.urgent(Urgent::PeerDown(PEER, 1));
+        driver.batch(batch(1, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0, &mut inbox);
+        driver.batch(batch(2, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv6)]).0, &mut inbox);
+        let heard: Vec<String> = heard.try_iter().collect();
+        assert_eq!(heard.len(), 2, "{heard:?}");
+        assert!(heard[0].contains("PeerDown") && heard[1].contains("Ipv6"), "{heard:?}");
+    }
+
+    #[test]
+    fn the_credit_comes_back_when_the_batch_is_done_and_the_fill_names_the_session() {
+        let (mut driver, mut inbox, _heard, mailbox) = recorder();
+        let (batch, mut taken) = batch(3, vec![SpeakerInput::Want { peer: PEER, budget: 100 }]);
+        driver.batch(batch, &mut inbox);
+        driver.deliver();
+        assert_eq!(taken.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        let mail = mailbox.take();
+        assert_eq!((mail.incarnation, mail.fill), (3, Some(Bytes::from_static(b"update"))));
+    }
+
+    #[test]
+    fn messages_of_a_peer_that_is_gone_reach_nobody() {
+        let (mut driver, mut inbox, heard, _) = recorder();
+        driver.mailboxes.clear();
+        driver.batch(batch(1, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0, &mut inbox);
+        driver.urgent(Urgent::PeerDown(PEER, 1));
+        assert_eq!(heard.try_iter().count(), 0);
+    }
+}

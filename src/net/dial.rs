@@ -1,0 +1,196 @@
+//! One outgoing TCP connection, and how many may be under way.
+//!
+//! Owns: socket options of a dial, errno to [`DialError`], the bound on concurrent dials with its jitter (T21). Never:
+//! decides when to dial or for how long to try: the session does. BGP-4, BGP-8, BGP-10.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::session::{DialError, TtlRule};
+use bgp_proto::{Afi, IpPrefix};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::sockopt;
+use crate::datastore::model::SecretBytes;
+
+/// Dials under way at once; each costs a socket and, towards a dead peer, the kernel's SYN timers.
+const CONCURRENT: usize = 512;
+
+/// Where to dial, and how.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// The peer.
+    pub peer: IpAddr,
+    /// Interface index for a link-local peer.
+    pub scope: u32,
+    /// The peer's port.
+    pub port: u16,
+    /// Address to dial from.
+    pub source: Option<IpAddr>,
+    /// TTL rule, in force from the SYN on.
+    pub ttl: TtlRule,
+    /// MD5 key.
+    pub key: Option<SecretBytes>,
+}
+
+/// A dial that failed.
+#[derive(Debug)]
+pub struct DialFailure {
+    /// For the session.
+    pub error: DialError,
+    /// What people should know beside it: an option that could not be set.
+    pub note: Option<String>,
+}
+
+/// Bounds the dials under way, in the whole process.
+#[derive(Clone, Debug)]
+pub struct DialGate {
+    permits: Arc<Semaphore>,
+}
+
+impl Default for DialGate {
+    fn default() -> Self {
+        DialGate { permits: Arc::new(Semaphore::new(CONCURRENT)) }
+    }
+}
+
+impl DialGate {
+    /// Dials. A single dial starts at once; where hundreds start together they are spread, two milliseconds for each that is
+    /// under way.
+    pub async fn dial(&self, to: Destination) -> Result<TcpStream, DialFailure> {
+        let busy = CONCURRENT.saturating_sub(self.permits.available_permits());
+        let spread = u64::try_from(busy).unwrap_or_default().saturating_mul(2);
+        if let Some(pause) = random().checked_rem(spread.saturating_add(1)).filter(|_| busy > 8) {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        let _permit = self.permits.acquire().await;
+        connect(&to).await
+    }
+}
+
+/// A number nobody can foresee; the standard library seeds its hashers from the system.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
+async fn connect(to: &Destination) -> Result<TcpStream, DialFailure> {
+    let socket = prepare(to)?;
+    let remote = socket_addr(to.peer, to.port, to.scope);
+    socket.connect(remote).await.map_err(|error| failed(&error))
+}
+
+/// A socket that is ready to connect.
+fn prepare(to: &Destination) -> Result<TcpSocket, DialFailure> {
+    let afi = Afi::of(to.peer);
+    let domain = if afi == Afi::Ipv4 { Domain::IPV4 } else { Domain::IPV6 };
+    let socket =
+        Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(|error| noted(&error, "socket"))?;
+    let set = |what: &'static str, result: io::Result<()>| result.map_err(|error| noted(&error, what));
+    set("non-blocking mode", socket.set_nonblocking(true))?;
+    set("TCP_NODELAY", socket.set_tcp_nodelay(true))?;
+    set("DSCP", sockopt::set_control_class(&socket, afi))?;
+    set("TTL", sockopt::set_ttl_rule(&socket, afi, to.ttl))?;
+    if let Some(key) = &to.key {
+        let host = IpPrefix::new(to.peer, if afi == Afi::Ipv4 { 32 } else { 128 });
+        if let Some(host) = host {
+            sockopt::set_md5_key(&socket, host, key.expose()).map_err(|error| DialFailure {
+                error: DialError::Os(libc::ENOMEM),
+                note: Some(error.to_string()),
+            })?;
+        }
+    }
+    if let Some(source) = to.source {
+        let local = socket_addr(source, 0, if is_link_local(source) { to.scope } else { 0 });
+        socket.bind(&local.into()).map_err(|error| failed(&error))?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// A socket address with the scope that a link-local one needs.
+pub fn socket_addr(addr: IpAddr, port: u16, scope: u32) -> SocketAddr {
+    match addr {
+        IpAddr::V4(addr) => SocketAddr::new(addr.into(), port),
+        IpAddr::V6(addr) => SocketAddrV6::new(addr, port, 0, scope).into(),
+    }
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
+}
+
+fn noted(error: &io::Error, what: &str) -> DialFailure {
+    DialFailure { error: dial_error(error), note: Some(format!("{what}: {error}")) }
+}
+
+fn failed(error: &io::Error) -> DialFailure {
+    DialFailure { error: dial_error(error), note: None }
+}
+
+/// What an errno of `connect` or `bind` means for a session.
+pub fn dial_error(error: &io::Error) -> DialError {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => DialError::Refused,
+        Some(libc::ETIMEDOUT) => DialError::Timeout,
+        Some(libc::EHOSTUNREACH) => DialError::HostUnreachable,
+        Some(libc::ENETUNREACH | libc::ENETDOWN) => DialError::NetworkUnreachable,
+        Some(libc::EADDRNOTAVAIL) => DialError::SourceUnavailable,
+        Some(errno) => DialError::Os(errno),
+        None => DialError::Os(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    fn to(addr: SocketAddr) -> Destination {
+        Destination {
+            peer: addr.ip(),
+            scope: 0,
+            port: addr.port(),
+            source: None,
+            ttl: TtlRule::Multihop(64),
+            key: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dial_reaches_a_listener_without_delay_and_from_the_source_that_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut destination = to(listener.local_addr().unwrap());
+        destination.source = Some("127.0.0.9".parse().unwrap());
+        let gate = DialGate::default();
+        let (stream, accepted) = tokio::join!(gate.dial(destination), listener.accept());
+        let stream = stream.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(accepted.unwrap().1.ip().to_string(), "127.0.0.9");
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_refuses_and_a_foreign_source_is_not_available() {
+        let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let gate = DialGate::default();
+        assert_eq!(gate.dial(to(addr)).await.unwrap_err().error, DialError::Refused);
+        let mut foreign = to(addr);
+        foreign.source = Some("192.0.2.1".parse().unwrap());
+        assert_eq!(gate.dial(foreign).await.unwrap_err().error, DialError::SourceUnavailable);
+    }
+
+    #[tokio::test]
+    async fn a_key_on_one_side_only_leaves_the_dial_without_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut destination = to(listener.local_addr().unwrap());
+        destination.key = Some(SecretBytes::new(b"secret".to_vec()));
+        let gate = DialGate::default();
+        let outcome = tokio::time::timeout(Duration::from_millis(300), gate.dial(destination.clone())).await;
+        assert!(outcome.is_err(), "an unsigned listener answered a signed SYN: {outcome:?}");
+        sockopt::set_md5_key(&listener, "127.0.0.1/32".parse().unwrap(), b"secret").unwrap();
+        assert!(gate.dial(destination).await.is_ok());
+    }
+}

@@ -1,0 +1,12 @@
+//! Sockets: the listener, the dials and one task for each peer around a pure
+//! [`Session`](bgp_proto::session::Session).
+//!
+//! Nothing in here decides anything about BGP: bytes, timers and commands go in, what the session says is done.
+
+pub mod dial;
+pub mod line;
+pub mod listener;
+pub mod mailbox;
+pub mod md5;
+pub mod peer_task;
+pub mod sockopt;

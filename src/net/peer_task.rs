@@ -1,0 +1,643 @@
+//! The shell around one [`Session`]: sockets, one timer, the way to and from the core.
+//!
+//! Owns: up to two connections, the dial, what the session has for the core and what the core has for the peer. Never: decides anything
+//! about BGP: bytes and times go in, and what the session says is done.
+//!
+//! - **Pull.** Routes are asked of the core only when the connection has written all that it had, one answer at a time; so a slow
+//!   peer holds at most one answer, and the rest waits where it can still change.
+//! - **Credit.** One batch is with the core at a time. While that is so and the next is full, nothing is read, and TCP tells
+//!   the peer. Keepalives go on; bytes that wait unread keep the hold timer from expiring (T17).
+//! - **Panics** end this peer's session only; it starts anew (P8).
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::session::{
+    CloseCause, Conn, DialError, DownReason, Endpoints, Event, Input, NextOpen, Output, PeerSpec, Session,
+    StopReason,
+};
+use bgp_proto::wire::frame::{MAX_EXTENDED_LEN, MAX_LEN, Next, next_frame};
+use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId};
+use futures::FutureExt;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::dial::{Destination, DialFailure, DialGate, random};
+use super::line::{Line, READ};
+use super::listener::Accepted;
+use super::mailbox::{Incarnation, Mailbox};
+use super::sockopt;
+use crate::clock::Clock;
+use crate::control::peer_view::PeerView;
+use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent};
+use crate::datastore::model::SecretBytes;
+use crate::speaker::SpeakerInput;
+
+/// Bytes of routes asked for at once.
+const BUDGET: usize = 32 * 1024;
+/// Pause before a session starts anew after a defect.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+
+/// What may change while a task lives; the latest counts.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// For the next connection.
+    pub next: NextOpen,
+    /// The MD5 key.
+    pub key: Option<SecretBytes>,
+    /// Families whose forwarding our own restart preserved, while recovery lasts.
+    pub restarting: AfiSet,
+    /// The task shall end.
+    pub stop: Option<StopReason>,
+}
+
+/// What a peer task is made with.
+pub struct PeerTask<C> {
+    /// Handle.
+    pub id: PeerId,
+    /// Session name.
+    pub name: Arc<str>,
+    /// The session's parameters.
+    pub spec: PeerSpec,
+    /// Why the session must not start (`strict`), in words.
+    pub held: Option<String>,
+    /// Commands.
+    pub wanted: watch::Receiver<Wanted>,
+    /// Connections that the peer dialled.
+    pub door: mpsc::Receiver<Accepted>,
+    /// Mail from the core.
+    pub mailbox: Arc<Mailbox>,
+    /// The way to the core.
+    pub core: CorePort<C>,
+    /// Bound on dials.
+    pub gate: DialGate,
+    /// Connections that are being closed.
+    pub closers: TaskTracker,
+    /// What people see.
+    pub view: watch::Sender<PeerView>,
+    /// Time.
+    pub clock: Clock,
+}
+
+impl<C: 'static> PeerTask<C> {
+    /// Runs until told to stop. A panic inside costs the session, not the task.
+    pub async fn run(mut self) {
+        let mut incarnation = 0;
+        loop {
+            let mut shell = Shell::new(&mut self, incarnation);
+            let end = AssertUnwindSafe(shell.run()).catch_unwind().await;
+            incarnation = shell.incarnation;
+            drop(shell);
+            let Err(panic) = end else { return };
+            warn!(peer = %self.name, panic = panic_text(&panic), "a defect ended this session; it starts anew");
+            self.view.send_modify(|view| view.defects += 1);
+            // Where the core has ended the process is about to.
+            let _ = self.core.urgent.send(Urgent::PeerDown(self.id, incarnation)).await;
+            sleep(AFTER_PANIC).await;
+        }
+    }
+}
+
+/// The text of a panic, where it has one.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Result<TcpStream, DialFailure>> + Send>>;
+
+/// What the task woke up for.
+enum Woke {
+    Wanted,
+    Gone,
+    Accepted(Accepted),
+    Mail,
+    Dialled(Result<TcpStream, DialFailure>),
+    Readable(Conn),
+    Writable(Conn),
+    BatchTaken,
+    Sent,
+    Deadline,
+}
+
+/// Two places for connections.
+#[derive(Default)]
+struct Lines {
+    active: Option<Line>,
+    passive: Option<Line>,
+}
+
+impl Lines {
+    fn slot(&mut self, conn: Conn) -> &mut Option<Line> {
+        match conn {
+            Conn::Active => &mut self.active,
+            Conn::Passive => &mut self.passive,
+        }
+    }
+
+    async fn readable(&self) -> Conn {
+        tokio::select! {
+            () = readable(self.active.as_ref()) => Conn::Active,
+            () = readable(self.passive.as_ref()) => Conn::Passive,
+        }
+    }
+
+    async fn writable(&self) -> Conn {
+        tokio::select! {
+            () = writable(self.active.as_ref()) => Conn::Active,
+            () = writable(self.passive.as_ref()) => Conn::Passive,
+        }
+    }
+}
+
+async fn readable(line: Option<&Line>) {
+    match line {
+        Some(line) => line.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn writable(line: Option<&Line>) {
+    match line {
+        Some(line) => line.writable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the session has for the core.
+#[derive(Default)]
+struct ToCore {
+    inputs: Vec<SpeakerInput>,
+    bytes: usize,
+    /// The batch that the core has not finished yet.
+    credit: Option<oneshot::Receiver<()>>,
+    /// A session ended with its routes: goes before any later batch.
+    down: Option<Incarnation>,
+    /// An attempt failed.
+    unreachable: bool,
+}
+
+impl ToCore {
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES
+    }
+
+    fn owes_urgent(&self) -> bool {
+        self.down.is_some() || self.unreachable
+    }
+
+    fn may_send(&self) -> bool {
+        !self.inputs.is_empty() && self.credit.is_none() && self.down.is_none()
+    }
+}
+
+/// What the peer has asked of the core for its present session.
+#[derive(Default)]
+struct Pull {
+    /// The core has something.
+    ready: bool,
+    /// An answer is under way.
+    asked: bool,
+}
+
+struct Shell<'a, C> {
+    task: &'a mut PeerTask<C>,
+    session: Session,
+    out: Vec<Output>,
+    lines: Lines,
+    /// A connection that the session has not placed yet.
+    arriving: Option<Line>,
+    dialling: Option<Dialling>,
+    to_core: ToCore,
+    pull: Pull,
+    /// The connection of the established session.
+    up: Option<Conn>,
+    incarnation: Incarnation,
+    key: Option<SecretBytes>,
+    next: NextOpen,
+    restarting: AfiSet,
+    /// What the last dial could not set.
+    note: Option<String>,
+    /// Something happened that people want to see at once.
+    news: bool,
+}
+
+impl<'a, C: 'static> Shell<'a, C> {
+    fn new(task: &'a mut PeerTask<C>, incarnation: Incarnation) -> Self {
+        let wanted = task.wanted.borrow_and_update().clone();
+        let spec = PeerSpec { next: wanted.next.clone(), ..task.spec.clone() };
+        Shell {
+            session: Session::new(spec, random(), wanted.restarting),
+            task,
+            out: Vec::new(),
+            lines: Lines::default(),
+            arriving: None,
+            dialling: None,
+            to_core: ToCore::default(),
+            pull: Pull::default(),
+            up: None,
+            incarnation,
+            key: wanted.key,
+            next: wanted.next,
+            restarting: wanted.restarting,
+            note: None,
+            news: true,
+        }
+    }
+
+    async fn run(&mut self) {
+        if self.task.wanted.borrow().stop.is_some() {
+            return;
+        }
+        match &self.task.held {
+            Some(why) => {
+                let why = why.clone();
+                self.task.view.send_modify(|view| view.hold(why));
+            }
+            None => self.input(Input::Start),
+        }
+        loop {
+            self.settle();
+            match self.wait().await {
+                Woke::Wanted => {
+                    if self.wanted_changed() {
+                        self.settle();
+                        return;
+                    }
+                }
+                Woke::Gone => {
+                    self.input(Input::Stop(StopReason::Exit));
+                    self.settle();
+                    return;
+                }
+                Woke::Accepted(Accepted { stream, endpoints }) => {
+                    self.arriving = Some(Line::new(stream, endpoints, MAX_LEN));
+                    self.input(Input::Connected(Conn::Passive, endpoints));
+                }
+                Woke::Mail => self.mail(),
+                Woke::Dialled(result) => self.dialled(result),
+                Woke::Readable(conn) => self.read(conn),
+                Woke::Writable(conn) => self.flush(conn),
+                Woke::BatchTaken => self.to_core.credit = None,
+                Woke::Sent => {}
+                Woke::Deadline => self.tick(),
+            }
+        }
+    }
+
+    /// Waits for the next thing to do.
+    async fn wait(&mut self) -> Woke {
+        let deadline = self.session.deadline().map(|at| self.task.clock.instant(at));
+        let reading = !self.to_core.is_full();
+        let may_send = self.to_core.may_send();
+        let owes_urgent = self.to_core.owes_urgent();
+        let has_credit_out = self.to_core.credit.is_some();
+        tokio::select! {
+            changed = self.task.wanted.changed() => {
+                if changed.is_ok() { Woke::Wanted } else { Woke::Gone }
+            }
+            Some(accepted) = self.task.door.recv() => Woke::Accepted(accepted),
+            () = self.task.mailbox.arrived() => Woke::Mail,
+            result = dialled(&mut self.dialling) => Woke::Dialled(result),
+            conn = self.lines.readable(), if reading => Woke::Readable(conn),
+            conn = self.lines.writable() => Woke::Writable(conn),
+            () = taken(&mut self.to_core.credit), if has_credit_out => Woke::BatchTaken,
+            slot = self.task.core.urgent.reserve(), if owes_urgent => {
+                if let Ok(slot) = slot {
+                    match self.to_core.down.take() {
+                        Some(incarnation) => slot.send(Urgent::PeerDown(self.task.id, incarnation)),
+                        None => {
+                            self.to_core.unreachable = false;
+                            slot.send(Urgent::Unreachable(self.task.id));
+                        }
+                    }
+                    Woke::Sent
+                } else {
+                    Woke::Gone
+                }
+            }
+            slot = self.task.core.bulk.reserve(), if may_send => {
+                if let Ok(slot) = slot {
+                    let (credit, taken) = oneshot::channel();
+                    let inputs = std::mem::take(&mut self.to_core.inputs);
+                    self.to_core.bytes = 0;
+                    self.to_core.credit = Some(taken);
+                    slot.send(Batch { peer: self.task.id, incarnation: self.incarnation, inputs, credit });
+                    Woke::Sent
+                } else {
+                    Woke::Gone
+                }
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Woke::Deadline,
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.task.clock.now()
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        let now = self.now();
+        self.session.handle(now, input, &mut self.out);
+    }
+
+    /// Does what the session said until it has nothing more to say, writes, asks for routes, and shows the state.
+    fn settle(&mut self) {
+        while !self.out.is_empty() {
+            for output in std::mem::take(&mut self.out) {
+                self.perform(output);
+            }
+            self.flush(Conn::Active);
+            self.flush(Conn::Passive);
+        }
+        if self.arriving.take().is_some() {
+            debug_assert!(false, "the session placed no connection");
+        }
+        self.ask();
+        let now = self.now();
+        let (session, note, news) = (&self.session, self.note.as_deref(), std::mem::take(&mut self.news));
+        self.task.view.send_if_modified(|view| view.update(session, now, note, news));
+    }
+
+    fn perform(&mut self, output: Output) {
+        let id = self.task.id;
+        match output {
+            Output::Dial => {
+                let gate = self.task.gate.clone();
+                let to = self.destination();
+                self.dialling = Some(Box::pin(async move { gate.dial(to).await }));
+            }
+            Output::AbortDial => self.dialling = None,
+            Output::Accept(conn) => {
+                let line = self.arriving.take();
+                *self.lines.slot(conn) = line;
+            }
+            Output::Refuse(bytes) => {
+                if let Some(mut line) = self.arriving.take() {
+                    line.push(bytes, false);
+                    self.task.closers.spawn(line.hang_up());
+                }
+            }
+            Output::Close(conn) => {
+                if let Some(line) = self.lines.slot(conn).take() {
+                    self.task.closers.spawn(line.hang_up());
+                }
+                self.left(conn);
+            }
+            Output::Send(conn, bytes) => {
+                if let Some(line) = self.lines.slot(conn) {
+                    line.push(bytes, false);
+                }
+            }
+            Output::Up(negotiated) => {
+                self.incarnation += 1;
+                self.up = Some(negotiated.conn);
+                self.pull = Pull::default();
+                if negotiated.context.extended_message
+                    && let Some(line) = self.lines.slot(negotiated.conn)
+                {
+                    line.max_message = MAX_EXTENDED_LEN;
+                }
+                self.tell(SpeakerInput::PeerUp { peer: id, negotiated }, 0);
+            }
+            Output::Update(update) => self.tell(SpeakerInput::Update { peer: id, update }, 0),
+            Output::RefreshRequested(afi) => self.tell(SpeakerInput::RefreshRequested(id, afi), 0),
+            Output::EndOfRib(afi) => self.tell(SpeakerInput::EndOfRib(id, afi), 0),
+            Output::MarkStale(afi) => self.tell(SpeakerInput::MarkStale(id, afi), 0),
+            Output::SweepStale(afi) => self.tell(SpeakerInput::SweepStale(id, afi), 0),
+            Output::Stale(families) => {
+                self.session_over();
+                self.tell(SpeakerInput::Stale(id, families), 0);
+            }
+            Output::Down => {
+                self.session_over();
+                self.to_core.inputs.clear();
+                self.to_core.bytes = 0;
+                self.to_core.down = Some(self.incarnation);
+            }
+            Output::Event(event) => self.event(&event),
+        }
+    }
+
+    /// Puts something into the next batch.
+    fn tell(&mut self, input: SpeakerInput, bytes: usize) {
+        self.to_core.inputs.push(input);
+        self.to_core.bytes += bytes;
+    }
+
+    fn session_over(&mut self) {
+        self.up = None;
+        self.pull = Pull::default();
+    }
+
+    /// A connection is gone.
+    fn left(&mut self, conn: Conn) {
+        if self.up == Some(conn) {
+            self.session_over();
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.news = true;
+        let peer = &self.task.name;
+        if let Event::Down(DownReason::Dial(_)) = event {
+            self.to_core.unreachable = true;
+        }
+        info!(%peer, address = %self.task.spec.transport.peer, "{event}");
+    }
+
+    fn destination(&self) -> Destination {
+        let transport = &self.task.spec.transport;
+        Destination {
+            peer: transport.peer,
+            scope: transport.scope,
+            port: transport.port,
+            source: self.next.source,
+            ttl: transport.ttl,
+            key: self.key.clone(),
+        }
+    }
+
+    fn dialled(&mut self, result: Result<TcpStream, DialFailure>) {
+        self.dialling = None;
+        self.note = None;
+        let ends = result.and_then(|stream| {
+            let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?)));
+            match ends {
+                Ok((local, remote)) => Ok((stream, Endpoints { local, remote })),
+                // The peer ended it before we looked.
+                Err(_) => Err(DialFailure { error: DialError::Refused, note: None }),
+            }
+        });
+        match ends {
+            Ok((stream, endpoints)) => {
+                self.arriving = Some(Line::new(stream, endpoints, MAX_LEN));
+                self.input(Input::Connected(Conn::Active, endpoints));
+            }
+            Err(failure) => {
+                self.note = failure.note;
+                self.input(Input::DialFailed(failure.error));
+            }
+        }
+    }
+
+    /// Reads once, and gives the session every whole message.
+    fn read(&mut self, conn: Conn) {
+        let mut buf = [0; READ];
+        let Some(line) = self.lines.slot(conn) else { return };
+        let filled = match line.read(&mut buf) {
+            Ok(Some(filled)) => filled,
+            Ok(None) => return,
+            Err(cause) => return self.lost(conn, cause),
+        };
+        let ends = line.endpoints;
+        let mut rest = buf.get(..filled).unwrap_or_default();
+        loop {
+            // The session may have closed the connection, or put another one in its place.
+            let Some(line) = self.lines.slot(conn).as_mut().filter(|line| line.endpoints == ends) else {
+                return;
+            };
+            match next_frame(rest, line.max_message) {
+                Next::NeedMore(_) => return line.keep(rest),
+                Next::Frame(frame) => {
+                    let (len, told) = (frame.bytes.len(), self.to_core.inputs.len());
+                    self.input(Input::Frame(conn, frame.bytes));
+                    for output in std::mem::take(&mut self.out) {
+                        self.perform(output);
+                    }
+                    if self.to_core.inputs.len() > told {
+                        self.to_core.bytes += len;
+                    }
+                    rest = rest.get(len..).unwrap_or_default();
+                }
+                Next::Fatal(notification) => return self.input(Input::BadFrame(conn, notification)),
+            }
+        }
+    }
+
+    /// A connection ended without our doing.
+    fn lost(&mut self, conn: Conn, cause: CloseCause) {
+        if self.lines.slot(conn).take().is_some() {
+            self.left(conn);
+            self.input(Input::Closed(conn, cause));
+        }
+    }
+
+    fn flush(&mut self, conn: Conn) {
+        let Some(line) = self.lines.slot(conn).as_mut().filter(|line| !line.is_drained()) else { return };
+        match line.flush() {
+            Ok(done) => {
+                if done.wrote {
+                    self.input(Input::Wrote(conn));
+                }
+                if done.blocked {
+                    self.input(Input::Blocked(conn));
+                }
+            }
+            Err(cause) => self.lost(conn, cause),
+        }
+    }
+
+    /// Asks the core for routes when the connection has written all it had.
+    fn ask(&mut self) {
+        let Some(conn) = self.up else { return };
+        let drained = self.lines.slot(conn).as_ref().is_some_and(Line::is_drained);
+        if drained && self.pull.ready && !self.pull.asked {
+            self.pull.asked = true;
+            self.tell(SpeakerInput::Want { peer: self.task.id, budget: BUDGET }, 0);
+        }
+    }
+
+    fn mail(&mut self) {
+        let mail = self.task.mailbox.take();
+        let Some(conn) = self.up.filter(|_| mail.incarnation == self.incarnation) else { return };
+        if let Some(bytes) = mail.fill {
+            self.pull.asked = false;
+            self.pull.ready = !bytes.is_empty();
+            if let Some(line) = self.lines.slot(conn) {
+                line.push(bytes, true);
+            }
+            self.flush(conn);
+        }
+        self.pull.ready |= mail.ready;
+        for afi in mail.refresh.iter() {
+            self.input(Input::RequestRefresh(afi));
+        }
+        if let Some(why) = mail.end {
+            self.input(Input::Close(why));
+        }
+    }
+
+    /// The deadline has come. What arrived before it is heard first; where we do not read because the core is behind, the
+    /// session hears that something waits (T17).
+    fn tick(&mut self) {
+        for conn in [Conn::Active, Conn::Passive] {
+            if !self.to_core.is_full() {
+                self.read(conn);
+                self.settle();
+            } else if self.lines.slot(conn).as_ref().is_some_and(Line::has_unread) {
+                self.input(Input::Unread(conn));
+            }
+        }
+        let now = self.now();
+        if self.session.deadline().is_some_and(|at| at <= now) {
+            self.input(Input::Tick);
+        }
+    }
+
+    /// Brings the session to what is wanted now. True when it shall end.
+    fn wanted_changed(&mut self) -> bool {
+        let wanted = self.task.wanted.borrow_and_update().clone();
+        if let Some(reason) = wanted.stop {
+            self.input(Input::Stop(reason));
+            return true;
+        }
+        if wanted.next != self.next {
+            self.next = wanted.next.clone();
+            self.input(Input::Reconfigure(wanted.next));
+        }
+        if wanted.restarting != self.restarting {
+            self.restarting = wanted.restarting;
+            self.input(Input::Restarting(wanted.restarting));
+        }
+        if wanted.key != self.key {
+            self.key = wanted.key;
+            self.rekey();
+        }
+        false
+    }
+
+    /// A key that was exchanged for another is set on what is open; the session stays (T11).
+    fn rekey(&mut self) {
+        let peer = self.task.spec.transport.peer;
+        let width = if Afi::of(peer) == Afi::Ipv4 { 32 } else { 128 };
+        let (Some(host), Some(key)) = (IpPrefix::new(peer, width), &self.key) else { return };
+        for line in [&self.lines.active, &self.lines.passive].into_iter().flatten() {
+            if let Err(error) = sockopt::set_md5_key(line.stream(), host, key.expose()) {
+                warn!(peer = %self.task.name, %error, "cannot set the new key on the open connection");
+            }
+        }
+    }
+}
+
+async fn dialled(dialling: &mut Option<Dialling>) -> Result<TcpStream, DialFailure> {
+    match dialling {
+        Some(dialling) => dialling.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn taken(credit: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(credit) = credit {
+        // Either way the core is done with the batch.
+        let _ = credit.await;
+    }
+}

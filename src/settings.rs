@@ -1,0 +1,410 @@
+//! The settings of the process: first as typed, then as resolved.
+//!
+//! Owns: which flag and which environment variable sets what, their defaults, and what is said of a wrong value: one
+//! line that names the flag or the variable. Flags win over the environment. All is read once; a change needs a restart
+//! (NODE-2). Never: looks into the datastore. Rules: NODE-1, NODE-2, DS-1 to DS-5, DS-38, DS-40, REL-1.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::datastore::settings::{DatastoreSettings, SettingsError};
+use crate::desired::{NodeFacts, Release};
+use crate::telemetry::log::{LogFormat, LogLevel, parse_level};
+
+/// Where sockets, the lock and state are unless said otherwise.
+pub const DEFAULT_RUN_DIR: &str = "/var/run/calico";
+/// Where Calico's start-up leaves the node's name (NODE-1).
+const NODENAME_FILE: &str = "/var/lib/calico/nodename";
+
+/// Where `calico-bgpd.sock` is: what every command needs.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunDirFlag {
+    /// Directory of the control socket, the lock and state [env: CALICO_BGPD_RUN_DIR] [default: /var/run/calico]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+}
+
+/// Which node this is and where the datastore is.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NodeFlags {
+    /// Name of this node's Node resource [env: NODENAME] [default: the content of /var/lib/calico/nodename, else the host name]
+    #[arg(long, value_name = "NAME")]
+    pub nodename: Option<String>,
+    /// Kind of datastore: file, etcdv3 or kubernetes [env: DATASTORE_TYPE]
+    #[arg(long, value_name = "TYPE")]
+    pub datastore_type: Option<String>,
+    /// File or directory of resources, for --datastore-type file [env: DATASTORE_PATH]
+    #[arg(long, value_name = "PATH")]
+    pub datastore_path: Option<String>,
+    /// Comma-separated URLs, for --datastore-type etcdv3 [env: ETCD_ENDPOINTS]
+    #[arg(long, value_name = "URLS")]
+    pub etcd_endpoints: Option<String>,
+    /// BGP identifier; "hash" derives it from the node's name [env: CALICO_ROUTER_ID] [default: the node's IPv4 address]
+    #[arg(long, value_name = "ID")]
+    pub router_id: Option<String>,
+    /// Behave as this Calico release, such as v3.29 [env: CALICO_BGPD_CLUSTER_RELEASE] [default: auto, as ClusterInformation says]
+    #[arg(long, value_name = "RELEASE")]
+    pub cluster_release: Option<String>,
+    /// Keep a session down, or carry nothing, where a password or a filter that it names cannot be had [env: CALICO_BGPD_STRICT]
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// What only the daemon needs.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DaemonFlags {
+    /// Directory that holds Felix's endpoint-status/ [env: CALICO_ENDPOINT_STATUS_PATH_PREFIX] [default: /var/run/calico]
+    #[arg(long, value_name = "DIR")]
+    pub endpoint_status_path_prefix: Option<PathBuf>,
+    /// Log level: off, error, warn, info, debug, trace, or a list such as info,calico_bgpd::net=debug [env: CALICO_BGPD_LOG, BGP_LOGSEVERITYSCREEN] [default: logSeverityScreen of the BGPConfiguration]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Log lines as text or json [env: CALICO_BGPD_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Threads for sockets and datastore beside the thread of the table [env: CALICO_BGPD_WORKERS] [default: by processors granted]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+}
+
+/// A setting that cannot be used, in one line that names the flag or the variable.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SettingError {
+    /// One of ours.
+    #[error("{name}: {why}")]
+    Wrong {
+        /// Flag or environment variable.
+        name: String,
+        /// What is wrong, with the value.
+        why: String,
+    },
+    /// One of the datastore's.
+    #[error(transparent)]
+    Datastore(#[from] SettingsError),
+}
+
+impl SettingError {
+    fn new(name: impl Into<String>, why: impl Into<String>) -> Self {
+        SettingError::Wrong { name: name.into(), why: why.into() }
+    }
+}
+
+/// What a process may ask its surroundings for at start; tests have their own.
+pub trait Surroundings {
+    /// An environment variable; one that is no Unicode counts as its lossy text.
+    fn var(&self, name: &str) -> Option<String>;
+    /// A small file's text.
+    fn file(&self, path: &Path) -> Option<String>;
+    /// The kernel's host name.
+    fn host_name(&self) -> Option<String>;
+}
+
+/// The real ones.
+pub struct Process;
+
+impl Surroundings for Process {
+    fn var(&self, name: &str) -> Option<String> {
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    fn file(&self, path: &Path) -> Option<String> {
+        std::fs::read_to_string(path).ok()
+    }
+
+    fn host_name(&self) -> Option<String> {
+        self.file(Path::new("/proc/sys/kernel/hostname"))
+    }
+}
+
+/// Settings of `check` and `intent`, and a part of the daemon's.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Facts for `compile`.
+    pub facts: NodeFacts,
+    /// The datastore.
+    pub datastore: DatastoreSettings,
+}
+
+/// Settings of the daemon.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Node and datastore.
+    pub node: NodeSettings,
+    /// Sockets, lock, state.
+    pub run_dir: PathBuf,
+    /// Holds `endpoint-status/` (PEER-30).
+    pub endpoint_status_prefix: PathBuf,
+    /// Log level.
+    pub log_level: LogLevel,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Worker threads if set.
+    pub workers: Option<usize>,
+    /// `CALICO_NETWORKING_BACKEND` says that this node speaks no BGP (NODE-2); its value.
+    pub no_bgp: Option<String>,
+}
+
+/// A value with the name of where it was set, empty values being unset.
+struct Typed<'a> {
+    world: &'a dyn Surroundings,
+}
+
+impl Typed<'_> {
+    /// The flag, else the first variable that is set.
+    fn text(&self, flag: (&str, Option<&str>), vars: &[&str]) -> Option<(String, String)> {
+        if let Some(value) = flag.1 {
+            return Some((flag.0.to_string(), value.to_string()));
+        }
+        vars.iter().find_map(|name| {
+            let value = self.world.var(name)?;
+            (!value.trim().is_empty()).then(|| ((*name).to_string(), value))
+        })
+    }
+
+    /// Go's words for booleans (DS-5).
+    fn boolean(&self, vars: &[&str]) -> Result<bool, SettingError> {
+        let Some((name, value)) = self.text(("", None), vars) else { return Ok(false) };
+        match value.trim() {
+            "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+            "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+            _ => Err(SettingError::new(name, format!("{value:?} is neither true nor false"))),
+        }
+    }
+
+    fn path(&self, flag: (&str, Option<&Path>), var: &str, default: &str) -> Result<PathBuf, SettingError> {
+        let path = match (flag.1, self.text(("", None), &[var])) {
+            (Some(path), _) => path.to_path_buf(),
+            (None, Some((_, value))) => PathBuf::from(value),
+            (None, None) => PathBuf::from(default),
+        };
+        if path.as_os_str().is_empty() {
+            return Err(SettingError::new(flag.0, "the path is empty"));
+        }
+        Ok(path)
+    }
+}
+
+/// The run directory.
+pub fn resolve_run_dir(flag: &RunDirFlag, world: &dyn Surroundings) -> Result<PathBuf, SettingError> {
+    Typed { world }.path(("--run-dir", flag.run_dir.as_deref()), "CALICO_BGPD_RUN_DIR", DEFAULT_RUN_DIR)
+}
+
+/// Node and datastore.
+pub fn resolve_node(flags: &NodeFlags, world: &dyn Surroundings) -> Result<NodeSettings, SettingError> {
+    let typed = Typed { world };
+    let node_name = node_name(flags, world)?;
+    let cluster_release = match typed
+        .text(("--cluster-release", flags.cluster_release.as_deref()), &["CALICO_BGPD_CLUSTER_RELEASE"])
+    {
+        Some((name, value)) if !value.trim().eq_ignore_ascii_case("auto") => {
+            Some(value.trim().parse::<Release>().map_err(|_| {
+                SettingError::new(name, format!("{value:?} is neither auto nor a release such as v3.29"))
+            })?)
+        }
+        _ => None,
+    };
+    let router_id = typed
+        .text(("--router-id", flags.router_id.as_deref()), &["CALICO_ROUTER_ID"])
+        .map(|(name, value)| {
+            let value = value.trim().to_string();
+            let usable =
+                value == "hash" || value.parse::<std::net::Ipv4Addr>().is_ok_and(|id| !id.is_unspecified());
+            if usable {
+                Ok(value)
+            } else {
+                Err(SettingError::new(
+                    name,
+                    format!("{value:?} is neither \"hash\" nor a BGP identifier such as 10.0.0.1"),
+                ))
+            }
+        })
+        .transpose()?;
+    let secret_namespace = typed
+        .text(("", None), &["NAMESPACE"])
+        .map_or_else(|| "kube-system".to_string(), |(_, value)| value.trim().to_string());
+    let datastore = datastore(flags, world)?;
+    let facts = NodeFacts {
+        node_name,
+        router_id,
+        cluster_release,
+        use_pod_cidr: datastore.use_pod_cidr,
+        secret_namespace,
+        strict: flags.strict || typed.boolean(&["CALICO_BGPD_STRICT"])?,
+    };
+    Ok(NodeSettings { facts, datastore })
+}
+
+/// The datastore's own rules see the flags as the variables that they stand for.
+fn datastore(flags: &NodeFlags, world: &dyn Surroundings) -> Result<DatastoreSettings, SettingError> {
+    let overrides = [
+        ("DATASTORE_TYPE", flags.datastore_type.as_deref()),
+        ("DATASTORE_PATH", flags.datastore_path.as_deref()),
+        ("ETCD_ENDPOINTS", flags.etcd_endpoints.as_deref()),
+    ];
+    let lookup = |name: &str| {
+        // The prefixed name is looked up first (DS-1), so a flag stands for both.
+        let plain = name.strip_prefix("CALICO_").unwrap_or(name);
+        match overrides.iter().find(|(known, value)| *known == plain && value.is_some()) {
+            Some((_, value)) => value.map(str::to_string),
+            None => world.var(name),
+        }
+    };
+    Ok(DatastoreSettings::from_env(lookup)?)
+}
+
+/// NODE-1.
+fn node_name(flags: &NodeFlags, world: &dyn Surroundings) -> Result<String, SettingError> {
+    let set = flags.nodename.clone().or_else(|| world.var("NODENAME"));
+    let file = || {
+        let path = world.var("CALICO_NODENAME_FILE").filter(|path| !path.is_empty());
+        world.file(Path::new(path.as_deref().unwrap_or(NODENAME_FILE)))
+    };
+    let host = || world.var("HOSTNAME").filter(|name| !name.trim().is_empty()).or_else(|| world.host_name());
+    let trimmed = |name: String| Some(name.trim().to_string()).filter(|name| !name.is_empty());
+    set.and_then(trimmed)
+        .or_else(|| file().and_then(trimmed))
+        .or_else(|| host().and_then(trimmed).map(|name| name.to_lowercase()))
+        .ok_or_else(|| SettingError::new("NODENAME", "not set, and this host has no name to take its place"))
+}
+
+/// Everything of `run`.
+pub fn resolve(
+    run_dir: &RunDirFlag,
+    node: &NodeFlags,
+    daemon: &DaemonFlags,
+    world: &dyn Surroundings,
+) -> Result<Settings, SettingError> {
+    let typed = Typed { world };
+    let log_level = match typed.text(("--log-level", daemon.log_level.as_deref()), &["CALICO_BGPD_LOG"]) {
+        Some((name, value)) => {
+            LogLevel::Fixed(parse_level(&value).map_err(|why| SettingError::new(name, why))?)
+        }
+        // Calico's words, any of which the incumbent takes; so none of them is an error here.
+        None => match typed.text(("", None), &["BGP_LOGSEVERITYSCREEN"]) {
+            Some((_, value)) => LogLevel::Fixed(crate::telemetry::log::severity_targets(value.trim())),
+            None => LogLevel::Followed,
+        },
+    };
+    let log_format =
+        match typed.text(("--log-format", daemon.log_format.as_deref()), &["CALICO_BGPD_LOG_FORMAT"]) {
+            None => LogFormat::Text,
+            Some((name, value)) => match value.trim() {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err(SettingError::new(name, format!("{value:?} is neither text nor json"))),
+            },
+        };
+    let workers = typed
+        .text(("--workers", daemon.workers.as_deref()), &["CALICO_BGPD_WORKERS"])
+        .map(|(name, value)| {
+            value.trim().parse().ok().filter(|n| (1..=64).contains(n)).ok_or_else(|| {
+                SettingError::new(name, format!("{value:?} is no number of threads (1 to 64)"))
+            })
+        })
+        .transpose()?;
+    let no_bgp = world
+        .var("CALICO_NETWORKING_BACKEND")
+        .map(|value| value.trim().to_string())
+        .filter(|value| matches!(value.as_str(), "none" | "vxlan"));
+    Ok(Settings {
+        node: resolve_node(node, world)?,
+        run_dir: resolve_run_dir(run_dir, world)?,
+        endpoint_status_prefix: typed.path(
+            ("--endpoint-status-path-prefix", daemon.endpoint_status_path_prefix.as_deref()),
+            "CALICO_ENDPOINT_STATUS_PATH_PREFIX",
+            "/var/run/calico",
+        )?,
+        log_level,
+        log_format,
+        workers,
+        no_bgp,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Default)]
+    struct World {
+        vars: BTreeMap<String, String>,
+        files: BTreeMap<PathBuf, String>,
+    }
+
+    impl World {
+        fn with(vars: &[(&str, &str)]) -> World {
+            let mut all: BTreeMap<String, String> = BTreeMap::from([
+                ("DATASTORE_TYPE".to_string(), "file".to_string()),
+                ("DATASTORE_PATH".to_string(), "/etc/resources".to_string()),
+            ]);
+            all.extend(vars.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())));
+            World { vars: all, files: BTreeMap::new() }
+        }
+    }
+
+    impl Surroundings for World {
+        fn var(&self, name: &str) -> Option<String> {
+            self.vars.get(name).cloned()
+        }
+        fn file(&self, path: &Path) -> Option<String> {
+            self.files.get(path).cloned()
+        }
+        fn host_name(&self) -> Option<String> {
+            Some("Host-A\n".into())
+        }
+    }
+
+    fn run(vars: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        resolve(&RunDirFlag::default(), &NodeFlags::default(), &DaemonFlags::default(), &World::with(vars))
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let flags = NodeFlags { nodename: Some("flag".into()), ..NodeFlags::default() };
+        let world = World::with(&[("NODENAME", "env")]);
+        assert_eq!(resolve_node(&flags, &world).unwrap().facts.node_name, "flag");
+        assert_eq!(resolve_node(&NodeFlags::default(), &world).unwrap().facts.node_name, "env");
+    }
+
+    #[test]
+    fn the_nodes_name_is_kept_as_written_but_a_host_name_is_lowered() {
+        assert_eq!(run(&[("NODENAME", " Node-A ")]).unwrap().node.facts.node_name, "Node-A");
+        assert_eq!(run(&[]).unwrap().node.facts.node_name, "host-a");
+        let mut world = World::with(&[]);
+        world.files.insert(NODENAME_FILE.into(), "From-File\n".into());
+        assert_eq!(resolve_node(&NodeFlags::default(), &world).unwrap().facts.node_name, "From-File");
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_variable() {
+        for (name, value) in [
+            ("CALICO_BGPD_CLUSTER_RELEASE", "latest"),
+            ("CALICO_ROUTER_ID", "node-a"),
+            ("CALICO_ROUTER_ID", "0.0.0.0"),
+            ("USE_POD_CIDR", "yes"),
+            ("CALICO_BGPD_LOG", "loud"),
+            ("CALICO_BGPD_LOG_FORMAT", "xml"),
+            ("CALICO_BGPD_WORKERS", "0"),
+            ("DATASTORE_TYPE", "floppy"),
+        ] {
+            let error = run(&[(name, value)]).unwrap_err();
+            assert!(error.to_string().contains(name), "{name}={value}: {error}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn releases_and_defaults_are_read() {
+        let settings = run(&[("CALICO_BGPD_CLUSTER_RELEASE", "v3.14.2")]).unwrap();
+        assert_eq!(settings.node.facts.cluster_release, Some(Release { major: 3, minor: 14 }));
+        let settings = run(&[("CALICO_BGPD_CLUSTER_RELEASE", "auto"), ("USE_POD_CIDR", "")]).unwrap();
+        assert_eq!(settings.node.facts.cluster_release, None);
+        assert!(!settings.node.facts.use_pod_cidr);
+        assert_eq!(settings.node.facts.secret_namespace, "kube-system");
+        assert_eq!(settings.run_dir, PathBuf::from("/var/run/calico"));
+        assert_eq!(settings.log_level, LogLevel::Followed);
+        assert_eq!(settings.no_bgp, None);
+    }
+}

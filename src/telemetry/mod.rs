@@ -1,0 +1,2 @@
+//! What the daemon tells about itself without being asked.
+pub mod log;
