@@ -53,7 +53,8 @@ class Bird(Daemon):
     def replace(self, neighbour):
         """Gives the neighbour of that address another configuration."""
         self.neighbours = [neighbour if n.address == neighbour.address else n for n in self.neighbours]
-        self.reconfigure()
+        if self.processes:
+            self.reconfigure()
 
     def state(self, address):
         n = self.neighbour(address)

@@ -41,9 +41,18 @@ def block(host, cidr):
     return resource("BlockAffinity", f"{host.name}-{words}", {"cidr": cidr, "node": host.name, "state": "confirmed", "type": "host", "deleted": "false"})
 
 
-def base():
-    """What every lab's cluster has: its facts, the mesh, and a pool of each family."""
-    return [cluster(), configuration(), pool("pool-v4", "10.244.0.0/16"), pool("pool-v6", "fd00:10:244::/48")]
+def secret(name, **keys):
+    """A Secret where Calico's node looks for passwords."""
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "kube-system"}, "type": "Opaque", "stringData": keys}
+
+
+def peer(name, **spec):
+    return resource("BGPPeer", name, spec)
+
+
+def base(**spec):
+    """What every lab's cluster has: its facts, the mesh (`spec` adds to BGPConfiguration 'default'), and a pool of each family."""
+    return [cluster(), configuration(**spec), pool("pool-v4", "10.244.0.0/16"), pool("pool-v6", "fd00:10:244::/48")]
 
 
 def blocks_of(host):

@@ -1,5 +1,6 @@
 """A Calico cluster in full mesh on the lab's segment: each node run by calico-bgpd or by another daemon."""
 
+import dataclasses
 import os
 
 from . import calico, net, wait
@@ -20,11 +21,16 @@ class Node:
 
     def __init__(self, host, kind, asn):
         # what a lab expects of us can be tried with another daemon in our place (interop/run --stand-in)
-        kind = os.environ.get("CALICO_BGPD_STAND_IN", kind) if kind == CalicoBgpd.kind else kind
-        self.host, self.kind, self.asn = host, kind, asn
-        self.name, self.ours = host.name, kind == CalicoBgpd.kind
+        self.ours = kind == CalicoBgpd.kind
+        self.kind = os.environ.get("CALICO_BGPD_STAND_IN", kind) if self.ours else kind
+        self.host, self.asn, self.name = host, asn, host.name
         self.blocks = [canonical(c) for c in calico.blocks_of(host)]
         self.daemon = None
+
+    @property
+    def foreign(self):
+        """Whether its daemon has a configuration of its own, not the datastore."""
+        return self.kind != CalicoBgpd.kind
 
     @property
     def folder(self):
@@ -41,16 +47,20 @@ class Cluster:
     a node there: one with each other node, passive where the other's address is the greater string (always active where `all_dial`).
     """
 
-    def __init__(self, lab, datastore, nodes, asns=None, all_dial=False, **neighbour):
+    def __init__(self, lab, datastore, nodes, asns=None, all_dial=False, password=None, **neighbour):
         self.lab, self.datastore = lab, datastore
+        neighbour["password"] = password
         self.nodes = {}
         for number, (name, kind) in enumerate(nodes.items(), 1):
             self.nodes[name] = Node(lab.host(name, number), kind, (asns or {}).get(name, ASN))
-        datastore.put(*calico.base())
+        if password:
+            datastore.put(calico.secret("bgp", mesh=password), *calico.base(nodeMeshPassword={"secretKeyRef": {"name": "bgp", "key": "mesh"}}))
+        else:
+            datastore.put(*calico.base())
         for node in self.nodes.values():
             datastore.put(calico.node(node.host, None if node.asn == ASN else node.asn), *(calico.block(node.host, b) for b in node.blocks))
         for node in self.nodes.values():
-            if node.ours:
+            if node.kind == CalicoBgpd.kind:
                 node.daemon = CalicoBgpd(node.host, datastore, node.asn)
             else:
                 sessions = [Neighbour(theirs, other.asn, passive=theirs > own and not all_dial, **neighbour) for other in self.others(node)
@@ -61,7 +71,8 @@ class Cluster:
         return self.nodes[name]
 
     def others(self, node):
-        return [n for n in self.nodes.values() if n is not node]
+        """Those that the node has sessions with. Two foreign daemons have none: they would test nothing of ours (BIRD 1.6 is a Calico node like us)."""
+        return [n for n in self.nodes.values() if n is not node and (n.ours or node.ours or n.kind == node.kind == "bird1")]
 
     def start(self):
         for node in self.nodes.values():
@@ -75,9 +86,9 @@ class Cluster:
         node = self.nodes[name]
         node.blocks.append(canonical(cidr))
         self.datastore.put(calico.block(node.host, cidr))
-        if not node.ours and node.daemon.processes:
+        if node.foreign and node.daemon.processes:
             node.daemon.announce(cidr)
-        elif not node.ours:
+        elif node.foreign:
             node.daemon.prefixes.append(canonical(cidr))
 
     def remove_block(self, name, cidr):
@@ -85,10 +96,38 @@ class Cluster:
         node = self.nodes[name]
         node.blocks.remove(canonical(cidr))
         self.datastore.delete(calico.block(node.host, cidr))
-        if not node.ours and node.daemon.processes:
+        if node.foreign and node.daemon.processes:
             node.daemon.withdraw(cidr)
-        elif not node.ours:
+        elif node.foreign:
             node.daemon.prefixes.remove(canonical(cidr))
+
+    # --- changes of sessions
+
+    def restart(self, name, **changes):
+        """Starts a foreign daemon anew with changed neighbours (see daemon.Neighbour)."""
+        daemon = self.nodes[name].daemon
+        daemon.stop()
+        daemon.neighbours = [dataclasses.replace(n, **changes) for n in daemon.neighbours]
+        daemon.start()
+
+    def our_password(self, password):
+        """The Secret of the mesh's password gets another value."""
+        self.datastore.put(calico.secret("bgp", mesh=password))
+        self.stand_in(password=password)
+
+    def strict_ttl(self, name):
+        """A BGPPeer with ttlSecurity 1 takes the place of the mesh's sessions with a node, and the node's daemon does the same."""
+        node = self.nodes[name]
+        for family, address in zip((4, 6), node.addresses(), strict=True):
+            self.datastore.put(calico.peer(f"{name}-v{family}", peerIP=address, asNumber=node.asn, ttlSecurity=1))
+        self.stand_in(gtsm=True)
+
+    def stand_in(self, **changes):
+        """What the datastore says to us is said to a daemon in our place by its configuration."""
+        for node in self.nodes.values():
+            if node.ours and node.kind != CalicoBgpd.kind:
+                for neighbour in node.daemon.neighbours:
+                    node.daemon.replace(dataclasses.replace(neighbour, **changes))
 
     def leave(self, name):
         """The node leaves the cluster: its Node is deleted. Its blocks must be given back before."""

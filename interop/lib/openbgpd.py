@@ -16,7 +16,7 @@ class Openbgpd(Daemon):
         return programs.absent("bgpd", "bgpctl")
 
     def text(self):
-        out = f'AS {self.asn}\nrouter-id {self.host.v4}\nsocket "{self.folder}/bgpd.sock"\nlisten on {self.host.v4}\nlisten on {self.host.v6}\nlog updates\n'
+        out = f'AS {self.asn}\nrouter-id {self.host.v4}\nsocket "{self.folder}/bgpd.sock"\nlog updates\n'
         out += "".join(f"network {p}\n" for p in self.prefixes)
         for n in self.neighbours:
             lines = [f"remote-as {n.asn}", f"local-address {self.host.address(n.family)}", f"holdtime {n.hold}", "holdtime min 3",

@@ -21,7 +21,7 @@ def run(lab, variant):
     for node in (here, other):
         for address in there.addresses():
             wait.until(f"{node.name} gives {address} up", lambda n=node, a=address: n.daemon.state(a) != "Established", 30)
-            if node.ours and node.kind == "calico-bgpd":
+            if node.kind == "calico-bgpd":
                 wait.check("the reason is shown", "hold" in str(node.daemon.peers()[address]).lower() or f"!{node.daemon.peers()[address]}")
     wait.check("the others' sessions are up", all(here.daemon.established(a) is True for a in other.addresses()))
     wait.until("its routes are gone", lambda: not set(there.blocks) & set(here.host.kernel()), 20)
