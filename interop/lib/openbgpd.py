@@ -26,7 +26,8 @@ class Openbgpd(Daemon):
                 lines.append("multihop 64")
             if n.gtsm:
                 lines.append("ttl-security yes")
-            if n.passive:
+            # the portable version gives its listening sockets no keys: a signed session comes up only where it dials
+            if n.passive and not n.password:
                 lines.append("passive")
             if n.password:
                 lines.append(f"tcp md5sig password {n.password}")

@@ -15,7 +15,10 @@ def needs(variant):
 def run(lab, variant):
     cluster = Cluster(lab, FileDatastore(lab.out / "datastore"), {"node-1": variant, "node-2": "calico-bgpd", "node-3": variant}, password="s3cret",
                       restart=0).start()
-    cluster.settled()
+    import time; time.sleep(8)
+    h=cluster["node-1"].host
+    lab.say(h.run("ss","-tan")+h.run("nstat","-az")+h.run("ss","-tln"))
+    cluster.settled(1)
     lab.say("the right password")
     here = cluster["node-2"]
 
