@@ -73,14 +73,15 @@ pub struct Neighbour<'a> {
 }
 
 impl<'a> Neighbour<'a> {
-    pub fn new(spec: &'a Peer) -> Self {
+    /// `late` is how much later than others it dials first.
+    pub fn new(spec: &'a Peer, late: Millis) -> Self {
         let dials = spec.mode == Mode::Both && spec.dial.is_some();
         Neighbour {
             spec,
             connection: None,
             last_open: None,
             routes: BTreeMap::new(),
-            next_dial: dials.then_some(DIAL_AFTER),
+            next_dial: dials.then_some(DIAL_AFTER + late),
         }
     }
 

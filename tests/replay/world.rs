@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bgp_proto::session::{CloseCause, Conn, Endpoints, Input, Output, Session, TtlRule};
 use bgp_proto::wire::Notification;
 use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId};
-use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, Release};
+use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, Release, Unready};
 use calico_bgpd::fib::fake::FakeKernel;
 use calico_bgpd::fib::mirror::Mirror;
 use calico_bgpd::fib::plan::plan;
@@ -99,11 +99,24 @@ pub struct World<'a> {
     refused: Vec<String>,
 }
 
+/// What the node intends.
+pub fn intent(case: &Case) -> Result<DesiredState, Unready> {
+    desired::compile(&super::resources::snapshot(case), &facts(case))
+}
+
+/// In which order neighbours come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As the case lists them, at once.
+    Listed,
+    /// The last first, some time apart: what one has told is settled when the next comes.
+    Reversed,
+}
+
 /// Plays a situation; the result has the form of observed.json.
-pub fn play(case: &Case) -> Result<Value, String> {
-    let snapshot = super::resources::snapshot(case);
-    let state = desired::compile(&snapshot, &facts(case)).map_err(|unready| unready.to_string())?;
-    let mut world = World::new(case, Arc::new(state))?;
+pub fn play(case: &Case, order: Order) -> Result<Value, String> {
+    let state = intent(case).map_err(|unready| unready.to_string())?;
+    let mut world = World::new(case, Arc::new(state), order)?;
     let before = world.others();
     world.run()?;
     if !world.refused.is_empty() {
@@ -129,7 +142,13 @@ pub fn facts(case: &Case) -> NodeFacts {
 }
 
 impl<'a> World<'a> {
-    fn new(case: &'a Case, state: Arc<DesiredState>) -> Result<Self, String> {
+    fn new(case: &'a Case, state: Arc<DesiredState>, order: Order) -> Result<Self, String> {
+        let late = |place: usize| match order {
+            Order::Listed => Millis(0),
+            Order::Reversed => Millis(50 * u64::try_from(case.peers.len() - place).unwrap()),
+        };
+        let neighbours = case.peers.iter().enumerate();
+        let neighbours = neighbours.map(|(place, peer)| (peer.address, Neighbour::new(peer, late(place))));
         let mut world = World {
             case,
             now: Millis(0),
@@ -139,7 +158,7 @@ impl<'a> World<'a> {
             mirror: Mirror::new(),
             wanted: BTreeMap::new(),
             phase: Phase::default(),
-            neighbours: case.peers.iter().map(|peer| (peer.address, Neighbour::new(peer))).collect(),
+            neighbours: neighbours.collect(),
             called: BTreeMap::new(),
             work: VecDeque::new(),
             last_token: 0,
@@ -153,7 +172,11 @@ impl<'a> World<'a> {
         world.mirror.load(world.kernel.snapshot());
         while world.mirror.next_event().is_some() {}
         let mut ids = BTreeMap::new();
-        for (slot, (name, peer)) in (0..).zip(&world.state.peers) {
+        let mut peers: Vec<_> = world.state.peers.iter().collect();
+        if order == Order::Reversed {
+            peers.reverse();
+        }
+        for (slot, (name, peer)) in (0..).zip(peers) {
             let id = PeerId { slot, generation: 0 };
             ids.insert(name.clone(), id);
             let session = Session::new(peer.spec.clone(), slot.into(), AfiSet::EMPTY);
