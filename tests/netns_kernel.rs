@@ -566,6 +566,27 @@ fn a_foreign_route_that_slips_in_before_a_replace_is_put_back_as_it_was() {
 }
 
 #[test]
+fn a_foreign_leg_that_joins_our_ipv6_route_does_not_make_it_foreign() {
+    in_namespace("a_foreign_leg_that_joins_our_ipv6_route_does_not_make_it_foreign", || async {
+        for verb in ["append", "prepend"] {
+            let mut kernel = LinuxKernel::new();
+            let mut mirror = Mirror::new();
+            mirror.load(kernel.dump().await.unwrap().0);
+            let block = prefix("fd00:10:244:1::/122");
+            let mut desired = BTreeMap::from([(block, via(&[("fd99::2", "e0")], 1024))]);
+            let step = plan([block], &desired, &mirror, Phase::Normal).plan.operations();
+            kernel.apply(&step).await.unwrap().notices.into_iter().for_each(|notice| mirror.apply(notice));
+            desired.insert(block, via(&[("fd99::3", "e0")], 1024));
+            let step = plan([block], &desired, &mirror, Phase::Normal).plan.operations();
+            ip(&format!("-6 route {verb} {block} via fd98::9 proto 80 metric 1024"));
+            kernel.apply(&step).await.unwrap();
+            assert_eq!(ours(), ["fd00:10:244:1::/122 via fd99::3 e0 metric 1024"], "{verb}");
+            ip(&format!("-6 route del {block}"));
+        }
+    });
+}
+
+#[test]
 fn routes_follow_their_link_down_and_up() {
     in_namespace("routes_follow_their_link_down_and_up", || async {
         let mut reconciler = Reconciler::start();

@@ -434,16 +434,21 @@ impl Kernel for SharedKernel {
         })
     }
 
+    fn waiting(&mut self) -> Result<Vec<Notice>, KernelError> {
+        if self.fault().lost {
+            return Err(Self::lost());
+        }
+        if std::mem::take(&mut self.fault().overrun) {
+            return Err(KernelError::Overrun);
+        }
+        Ok(self.lock().take_notices())
+    }
+
     async fn notices(&mut self) -> Result<Vec<Notice>, KernelError> {
         loop {
-            let changed = self.0.changed.notified();
-            if self.fault().lost {
-                return Err(Self::lost());
-            }
-            if std::mem::take(&mut self.fault().overrun) {
-                return Err(KernelError::Overrun);
-            }
-            let notices = self.lock().take_notices();
+            let changed = Arc::clone(&self.0);
+            let changed = changed.changed.notified();
+            let notices = self.waiting()?;
             if !notices.is_empty() {
                 return Ok(notices);
             }

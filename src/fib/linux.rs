@@ -9,11 +9,13 @@
 //! for a key of the batch stand in the stream before the echo of a replace of ours, then we have overwritten
 //! it, for a replace does not look at the protocol: it is put back as it was heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bgp_proto::{Afi, IpPrefix};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{
+    NLM_F_APPEND, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NetlinkBuffer, NlasIterator,
+};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
@@ -75,6 +77,8 @@ struct Sockets {
     port: u32,
     sequence: u32,
     notifications: TokioSocket,
+    /// Something was lost while nobody could be told.
+    overrun: bool,
     buffer: Vec<u8>,
 }
 
@@ -134,6 +138,13 @@ impl Kernel for LinuxKernel {
         self.close_if_lost(result)
     }
 
+    fn waiting(&mut self) -> Result<Vec<Notice>, KernelError> {
+        let sockets = self.sockets()?;
+        let mut notices = Vec::new();
+        let result = sockets.read_all_notices(&mut notices, &mut Overwritten::default());
+        self.close_if_lost(result).map(|()| notices)
+    }
+
     async fn notices(&mut self) -> Result<Vec<Notice>, KernelError> {
         let result = self.sockets()?.wait_for_notices().await;
         self.close_if_lost(result)
@@ -159,7 +170,7 @@ impl Sockets {
         let _ = socket.set_cap_ack(true);
         let _ = socket.set_netlink_get_strict_chk(true);
         let buffer = Vec::with_capacity(RECEIVE);
-        Ok(Sockets { requests, port, sequence: 0, notifications, buffer })
+        Ok(Sockets { requests, port, sequence: 0, notifications, overrun: false, buffer })
     }
 
     fn next_sequence(&mut self) -> u32 {
@@ -212,7 +223,11 @@ impl Sockets {
             }
         }
         let mut notices = Vec::new();
-        self.read_all_notices(&mut notices, &mut Overwritten::default())?;
+        match self.read_all_notices(&mut notices, &mut Overwritten::default()) {
+            // The snapshot is worth having all the same; another is due.
+            Err(KernelError::Overrun) => self.overrun = true,
+            other => other?,
+        }
         Ok((snapshot, notices))
     }
 
@@ -319,6 +334,9 @@ impl Sockets {
     }
 
     async fn wait_for_notices(&mut self) -> Result<Vec<Notice>, KernelError> {
+        if std::mem::take(&mut self.overrun) {
+            return Err(KernelError::Overrun);
+        }
         let mut notices = Vec::new();
         while notices.is_empty() {
             self.buffer.clear();
@@ -385,7 +403,8 @@ impl Sockets {
                 let replaces = head.flags & NLM_F_REPLACE != 0;
                 let key = (prefix, route.metric);
                 if route.protocol != PROTOCOL {
-                    overwritten.heard_of_other(key, heard);
+                    let joins = head.flags & NLM_F_APPEND != 0;
+                    overwritten.heard_of_other(key, heard, replaces, joins);
                 } else if echo && replaces {
                     overwritten.replaced_by_us(key);
                 } else {
@@ -395,7 +414,7 @@ impl Sockets {
             }
             RTM_DELROUTE => {
                 let (prefix, route, _) = read_route(payload)?;
-                overwritten.forget((prefix, route.metric));
+                overwritten.went((prefix, route.metric));
                 Some(Notice::RouteGone { prefix, route, echo })
             }
             _ => None,
@@ -403,26 +422,42 @@ impl Sockets {
     }
 }
 
+/// A prefix and the metric as stored.
+type Key = (IpPrefix, u32);
+
 /// Routes of others that a replace of ours hit because they came after the plan was made.
 #[derive(Default)]
 struct Overwritten {
-    others: BTreeMap<(IpPrefix, u32), RouteMessage>,
-    hit: BTreeMap<(IpPrefix, u32), RouteMessage>,
+    /// Keys on which the kernel said that a route went: what comes next takes the key.
+    free: BTreeSet<Key>,
+    others: BTreeMap<Key, RouteMessage>,
+    hit: BTreeMap<Key, RouteMessage>,
 }
 
 impl Overwritten {
-    fn heard_of_other(&mut self, key: (IpPrefix, u32), heard: RouteMessage) {
-        self.hit.remove(&key);
-        self.others.insert(key, heard);
+    /// A route that joins ours at its key does not take the key. In IPv6 a gateway does so even where nobody
+    /// said "append": it becomes one more leg.
+    fn heard_of_other(&mut self, key: Key, heard: RouteMessage, replaces: bool, joins: bool) {
+        let takes = replaces || self.free.contains(&key) || key.0.afi() == Afi::Ipv4;
+        self.forget(key);
+        if takes && !joins {
+            self.others.insert(key, heard);
+        }
     }
 
-    fn replaced_by_us(&mut self, key: (IpPrefix, u32)) {
+    fn replaced_by_us(&mut self, key: Key) {
         if let Some(heard) = self.others.remove(&key) {
             self.hit.insert(key, heard);
         }
     }
 
-    fn forget(&mut self, key: (IpPrefix, u32)) {
+    fn went(&mut self, key: Key) {
+        self.forget(key);
+        self.free.insert(key);
+    }
+
+    fn forget(&mut self, key: Key) {
+        self.free.remove(&key);
         self.others.remove(&key);
         self.hit.remove(&key);
     }

@@ -310,3 +310,215 @@ pub fn ask_for_answer(batch: &mut [u8], start: usize) {
         [*low, *high] = (u16::from_ne_bytes([*low, *high]) | NLM_F_ACK).to_ne_bytes();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netlink_packet_core::{Emitable, NetlinkBuffer};
+    use proptest::prelude::*;
+
+    fn p(text: &str) -> IpPrefix {
+        text.parse().unwrap()
+    }
+
+    fn legs(hops: &[(&str, u32, bool)]) -> Target {
+        let leg = |(via, ifindex, onlink): &(&str, u32, bool)| Leg {
+            via: Some(via.parse().unwrap()),
+            ifindex: *ifindex,
+            onlink: *onlink,
+            weight: 1,
+        };
+        let mut target = Target::Unicast(hops.iter().map(leg).collect());
+        target.normalize();
+        target
+    }
+
+    /// A request in the words of the transcripts.
+    fn told(op: &RouteOp) -> String {
+        let (message, flags) = operation(op);
+        let mut batch = Vec::new();
+        let start = append(&mut batch, message, flags, 1);
+        ask_for_answer(&mut batch, start);
+        let buffer = NetlinkBuffer::new_checked(&batch[..]).unwrap();
+        assert_eq!(batch.len(), usize::try_from(buffer.length()).unwrap().next_multiple_of(4));
+        let message = RouteMessage::parse(buffer.payload()).unwrap();
+        let header = &message.header;
+        let attributes: Vec<String> = message
+            .attributes
+            .iter()
+            .map(|attribute| match attribute {
+                RouteAttribute::Destination(addr) => format!("RTA_DST={}", ip(addr).unwrap()),
+                RouteAttribute::Priority(metric) => format!("RTA_PRIORITY={metric}"),
+                RouteAttribute::Oif(index) => format!("RTA_OIF={index}"),
+                RouteAttribute::Gateway(addr) => format!("RTA_GATEWAY={}", ip(addr).unwrap()),
+                RouteAttribute::Via(_) => format!("RTA_VIA={}", gateway(attribute).unwrap()),
+                RouteAttribute::MultiPath(hops) => {
+                    let hops: Vec<String> = hops
+                        .iter()
+                        .map(|h| format!("{}/{}/{:?}", hop(h).unwrap().via.unwrap(), h.hops, h.flags.bits()))
+                        .collect();
+                    format!("RTA_MULTIPATH={}", hops.join(","))
+                }
+                other => format!("{other:?}"),
+            })
+            .collect();
+        format!(
+            "{} nlm={:#x} family={} dst_len={} table={} protocol={} scope={} type={} flags={:#x} {}",
+            buffer.message_type(),
+            buffer.flags(),
+            u8::from(header.address_family),
+            header.destination_prefix_length,
+            header.table,
+            u8::from(header.protocol),
+            u8::from(header.scope),
+            u8::from(header.kind),
+            header.flags.bits(),
+            attributes.join(" "),
+        )
+    }
+
+    fn add(prefix: &str, target: Target, metric: u32) -> String {
+        told(&RouteOp::Add(p(prefix), FibRoute { target, metric }))
+    }
+
+    #[test]
+    fn requests_are_those_of_the_recordings() {
+        // REQUEST|ACK|CREATE|EXCL is 0x605; with REPLACE 0x505; REQUEST|ACK 0x5.
+        assert_eq!(
+            add("10.244.0.0/26", Target::Blackhole, 0),
+            "24 nlm=0x605 family=2 dst_len=26 table=254 protocol=12 scope=0 type=6 flags=0x0 RTA_DST=10.244.0.0"
+        );
+        assert_eq!(
+            add("10.244.2.0/26", legs(&[("10.99.0.3", 8, true)]), 1024),
+            "24 nlm=0x605 family=2 dst_len=26 table=254 protocol=12 scope=0 type=1 flags=0x4 \
+             RTA_DST=10.244.2.0 RTA_PRIORITY=1024 RTA_OIF=8 RTA_GATEWAY=10.99.0.3"
+        );
+        assert_eq!(
+            add("fd00:10:244:0:250::/80", legs(&[("fd99::2", 6, false)]), 1024),
+            "24 nlm=0x605 family=10 dst_len=80 table=254 protocol=12 scope=0 type=1 flags=0x0 \
+             RTA_DST=fd00:10:244:0:250:: RTA_PRIORITY=1024 RTA_OIF=6 RTA_GATEWAY=fd99::2"
+        );
+        assert_eq!(
+            add("10.1.0.0/16", legs(&[("10.99.0.3", 3, true), ("10.99.0.2", 3, false)]), 1024),
+            "24 nlm=0x605 family=2 dst_len=16 table=254 protocol=12 scope=0 type=1 flags=0x0 \
+             RTA_DST=10.1.0.0 RTA_PRIORITY=1024 RTA_MULTIPATH=10.99.0.2/0/0,10.99.0.3/0/4"
+        );
+        let delete = RouteOp::Delete { prefix: p("10.244.1.6/32"), metric: 512, only: None };
+        assert_eq!(
+            told(&delete),
+            "25 nlm=0x5 family=2 dst_len=32 table=254 protocol=12 scope=255 type=0 flags=0x0 \
+             RTA_DST=10.244.1.6 RTA_PRIORITY=512"
+        );
+        let delete = RouteOp::Delete { prefix: p("10.244.0.0/26"), metric: 0, only: Some(Target::Blackhole) };
+        assert_eq!(
+            told(&delete),
+            "25 nlm=0x5 family=2 dst_len=26 table=254 protocol=12 scope=255 type=6 flags=0x0 RTA_DST=10.244.0.0"
+        );
+        let replace = RouteOp::Replace(
+            p("10.244.1.0/26"),
+            FibRoute { target: legs(&[("fe80::1", 2, false)]), metric: 9 },
+        );
+        assert_eq!(
+            told(&replace),
+            "24 nlm=0x505 family=2 dst_len=26 table=254 protocol=12 scope=0 type=1 flags=0x0 \
+             RTA_DST=10.244.1.0 RTA_PRIORITY=9 RTA_OIF=2 RTA_VIA=fe80::1"
+        );
+    }
+
+    fn seen_after(change: impl FnOnce(&mut RouteMessage)) -> Option<RouteSeen> {
+        let route = FibRoute { target: legs(&[("10.99.0.2", 2, false)]), metric: 1024 };
+        let mut message = new_route(p("10.244.1.0/26"), &route);
+        change(&mut message);
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        super::route(&bytes).unwrap().map(|(_, seen, _)| seen)
+    }
+
+    #[test]
+    fn routes_of_other_tables_with_tos_or_cached_have_no_part() {
+        assert!(seen_after(|_| ()).is_some());
+        assert!(seen_after(|m| m.header.table = 255).is_none());
+        assert!(seen_after(|m| m.attributes.push(RouteAttribute::Table(1000))).is_none());
+        assert!(seen_after(|m| m.header.tos = 4).is_none());
+        assert!(seen_after(|m| m.header.source_prefix_length = 8).is_none());
+        assert!(seen_after(|m| m.header.flags |= RouteFlags::Cloned).is_none());
+        assert!(seen_after(|m| m.attributes.push(RouteAttribute::Iif(3))).is_none());
+    }
+
+    #[test]
+    fn what_a_wanted_route_cannot_say_makes_a_route_not_plain() {
+        assert!(seen_after(|_| ()).unwrap().plain);
+        let source = "10.99.0.1".parse::<IpAddr>().unwrap();
+        assert!(!seen_after(|m| m.attributes.push(RouteAttribute::PrefSource(source.into()))).unwrap().plain);
+        assert!(!seen_after(|m| m.header.scope = RouteScope::Link).unwrap().plain);
+        let throw = seen_after(|m| m.header.kind = RouteType::Throw).unwrap();
+        assert_eq!(throw.target, None);
+    }
+
+    #[test]
+    fn a_bridge_port_is_not_taken_for_a_link() {
+        let mut bytes = vec![0; 16];
+        bytes[4..8].copy_from_slice(&7u32.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&1u32.to_ne_bytes());
+        bytes.extend([9u16.to_ne_bytes(), 3u16.to_ne_bytes()].concat());
+        bytes.extend(*b"eth0\0\0\0\0");
+        assert_eq!(link(&bytes), Some(Link { index: 7, name: "eth0".into(), up: true }));
+        bytes[0] = 7;
+        assert_eq!(link(&bytes), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_route_is_read_back_as_it_was(
+            v6 in any::<bool>(),
+            metric in 0u32..3000,
+            hops in proptest::collection::vec((any::<u8>(), 1u32..9, any::<bool>(), 1u16..256), 0..16),
+        ) {
+            let prefix = if v6 { p("fd00:10:244::/64") } else { p("10.244.0.0/16") };
+            let mut target = Target::Unicast(
+                hops.iter()
+                    .map(|(host, ifindex, onlink, weight)| {
+                        let via = if v6 { format!("fd99::1:{host:x}") } else { format!("10.99.0.{host}") };
+                        Leg { via: via.parse().ok(), ifindex: *ifindex, onlink: *onlink, weight: *weight }
+                    })
+                    .collect(),
+            );
+            target.normalize();
+            if hops.is_empty() {
+                target = Target::Unreachable;
+            }
+            let message = new_route(prefix, &FibRoute { target: target.clone(), metric });
+            let mut bytes = vec![0; message.buffer_len()];
+            message.emit(&mut bytes);
+            let (read_prefix, seen, _) = super::route(&bytes).unwrap().unwrap();
+            prop_assert_eq!(read_prefix, prefix);
+            let metric = stored_metric(prefix.afi(), metric);
+            prop_assert_eq!(seen, RouteSeen { metric, protocol: PROTOCOL, target: Some(target), plain: true });
+        }
+
+        #[test]
+        fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = link(&bytes);
+            let _ = address(&bytes);
+            let _ = super::route(&bytes);
+        }
+
+        #[test]
+        fn no_damage_to_a_message_makes_its_reader_panic(
+            at in proptest::collection::vec((0usize..120, any::<u8>()), 1..6),
+            cut in 0usize..120,
+        ) {
+            let target = legs(&[("10.99.0.3", 3, true), ("10.99.0.2", 3, false)]);
+            let message = new_route(p("10.1.0.0/16"), &FibRoute { target, metric: 7 });
+            let mut bytes = vec![0; message.buffer_len()];
+            message.emit(&mut bytes);
+            bytes.truncate(bytes.len() - cut.min(bytes.len()));
+            for (at, byte) in at {
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            let _ = super::route(&bytes);
+        }
+    }
+}

@@ -311,6 +311,13 @@ pub trait Kernel: Send {
     /// Does the operations in their order. A refused one does not stop the others.
     fn apply(&mut self, operations: &[RouteOp]) -> impl Future<Output = Result<Applied, KernelError>> + Send;
 
+    /// What the kernel has said and nobody has taken yet; nothing is waited for. A plan made after this is as fresh
+    /// as one can be.
+    ///
+    /// # Errors
+    /// As [`Kernel::notices`].
+    fn waiting(&mut self) -> Result<Vec<mirror::Notice>, KernelError>;
+
     /// The next things that the kernel says: at least one, in order. Safe to drop while waiting.
     fn notices(&mut self) -> impl Future<Output = Result<Vec<mirror::Notice>, KernelError>> + Send;
 }

@@ -104,6 +104,8 @@ const AUDIT: Duration = Duration::from_secs(60);
 const DOUBT: Duration = Duration::from_millis(50);
 /// After a dump that took t the next waits 20 t: at most a twentieth of the time goes into dumps (K9).
 const DUMP_SHARE: u32 = 20;
+/// The same where notifications were lost: nothing is written until then.
+const DUMP_SHARE_MISSED: u32 = 4;
 /// Waits after the first and the last of many failures.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Repairs at once before the first wait.
@@ -169,6 +171,8 @@ struct Reconciler<K> {
     kernel: K,
     status: watch::Sender<FibStatus>,
     connected: bool,
+    /// Notifications were lost since the last dump.
+    missed: bool,
     synced: bool,
     last_error: Option<String>,
     mirror: Mirror,
@@ -187,7 +191,8 @@ struct Reconciler<K> {
     problems_changed: bool,
     reachability: u64,
     dump_at: Instant,
-    dump_not_before: Instant,
+    dump_ended: Instant,
+    dump_took: Duration,
     dump_failures: u32,
     repaired: u64,
     dumps: u64,
@@ -201,6 +206,7 @@ impl<K: Kernel> Reconciler<K> {
             kernel,
             status,
             connected: false,
+            missed: false,
             synced: false,
             last_error: None,
             mirror: Mirror::new(),
@@ -217,7 +223,8 @@ impl<K: Kernel> Reconciler<K> {
             problems_changed: false,
             reachability: 0,
             dump_at: now,
-            dump_not_before: now,
+            dump_ended: now,
+            dump_took: Duration::ZERO,
             dump_failures: 0,
             repaired: 0,
             dumps: 0,
@@ -267,9 +274,18 @@ impl<K: Kernel> Reconciler<K> {
         if now >= self.dump_at {
             self.dump().await;
         }
-        while self.connected && !self.dirty.is_empty() {
-            self.round().await;
+        while self.may_write() && !self.dirty.is_empty() {
+            let waiting = self.kernel.waiting();
+            self.heard(waiting);
+            if self.may_write() {
+                self.round().await;
+            }
         }
+    }
+
+    /// On a mirror that missed something a replace might hit the route of somebody else.
+    fn may_write(&self) -> bool {
+        self.connected && !self.missed
     }
 
     async fn dump(&mut self) {
@@ -280,6 +296,7 @@ impl<K: Kernel> Reconciler<K> {
             Ok((snapshot, notices)) => {
                 debug!(routes = snapshot.routes.len(), links = snapshot.links.len(), "kernel read");
                 self.connected = true;
+                self.missed = false;
                 self.dump_failures = 0;
                 self.mirror.load(snapshot);
                 self.absorb(notices);
@@ -289,7 +306,8 @@ impl<K: Kernel> Reconciler<K> {
             }
             Err(error) => self.trouble_with_kernel(error),
         }
-        self.dump_not_before = Instant::now() + begun.elapsed() * DUMP_SHARE;
+        self.dump_ended = Instant::now();
+        self.dump_took = begun.elapsed();
     }
 
     fn heard(&mut self, heard: Result<Vec<Notice>, KernelError>) {
@@ -304,7 +322,8 @@ impl<K: Kernel> Reconciler<K> {
             KernelError::Overrun => {
                 self.overruns += 1;
                 warn!("{error}; reading all of it again");
-                self.dump_soon();
+                self.missed = true;
+                self.dump_soon(DUMP_SHARE_MISSED);
             }
             KernelError::Lost { .. } => {
                 warn!(%error, "connection to the kernel lost; kernel routes stay");
@@ -316,8 +335,9 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    fn dump_soon(&mut self) {
-        self.dump_at = self.dump_at.min(self.dump_not_before.max(Instant::now() + DOUBT));
+    fn dump_soon(&mut self, share: u32) {
+        let rested = self.dump_ended + self.dump_took * share;
+        self.dump_at = self.dump_at.min(rested.max(Instant::now() + DOUBT));
     }
 
     fn absorb(&mut self, notices: Vec<Notice>) {
@@ -331,7 +351,7 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         if self.mirror.is_doubtful() {
-            self.dump_soon();
+            self.dump_soon(DUMP_SHARE);
         }
         if self.reachability != self.mirror.reachability() {
             self.reachability = self.mirror.reachability();
@@ -372,6 +392,13 @@ impl<K: Kernel> Reconciler<K> {
             }
             // Its end is an event of the mirror: no retry.
             self.put_trouble(conflict.prefix, problem, None);
+        }
+        let busy: BTreeSet<IpPrefix> = plan.writes().chain(plan.deletes()).map(|op| op.prefix()).collect();
+        for prefix in &prefixes {
+            // Nobody wants it, and it is not there.
+            if !self.desired.contains_key(prefix) && !busy.contains(prefix) {
+                self.clear_trouble(*prefix);
+            }
         }
         let mut refused = BTreeSet::new();
         let writes = self.without_contested(plan.writes(), &fresh);
@@ -419,7 +446,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     async fn apply(&mut self, operations: &[RouteOp], refused: &mut BTreeSet<IpPrefix>) {
-        if operations.is_empty() || !self.connected {
+        if operations.is_empty() || !self.may_write() {
             return;
         }
         let applied = match self.kernel.apply(operations).await {
@@ -427,6 +454,7 @@ impl<K: Kernel> Reconciler<K> {
             Err(error) => {
                 // What was done shows in the dump that follows.
                 self.dirty.extend(operations.iter().map(RouteOp::prefix));
+                self.fresh.extend(operations.iter().map(RouteOp::prefix));
                 return self.trouble_with_kernel(error);
             }
         };
@@ -437,13 +465,13 @@ impl<K: Kernel> Reconciler<K> {
                 (_, Ok(())) => self.clear_trouble(prefix),
                 (RouteOp::Delete { .. }, Err(refusal)) if refusal.errno == Errno::ESRCH => {
                     // Somebody was faster, without a word.
-                    self.dump_soon();
+                    self.dump_soon(DUMP_SHARE);
                 }
                 (_, Err(refusal)) => {
                     refused.insert(prefix);
                     if refusal.errno == Errno::EEXIST || refusal.errno == Errno::ENOENT {
                         // The mirror did not know of it.
-                        self.dump_soon();
+                        self.dump_soon(DUMP_SHARE);
                     }
                     let failures = self.trouble.get(&prefix).map_or(0, |t| t.failures);
                     let problem = RouteProblem::Refused(refusal);

@@ -1,0 +1,389 @@
+//! The reconciler on a kernel in memory: what the real kernel cannot be made to do on demand, in no time at all (the
+//! clock of the runtime is paused and jumps to the next deadline).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bgp_proto::IpPrefix;
+use calico_bgpd::fib::fake::{FakeKernel, SharedKernel};
+use calico_bgpd::fib::reconciler::{FibInput, FibStatus, RouteProblem, run};
+use calico_bgpd::fib::{
+    Errno, FibChange, FibRoute, KernelEvent, Leg, PROTOCOL, Phase, Refusal, RouteOp, Target,
+};
+use proptest::prelude::*;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+const FELIX: u8 = 80;
+
+struct Bench {
+    kernel: SharedKernel,
+    input: mpsc::Sender<FibInput>,
+    events: mpsc::Receiver<KernelEvent>,
+    status: watch::Receiver<FibStatus>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn p(text: &str) -> IpPrefix {
+    text.parse().unwrap()
+}
+
+fn blackhole() -> FibRoute {
+    FibRoute { target: Target::Blackhole, metric: 0 }
+}
+
+fn via(gateway: &str, metric: u32) -> FibRoute {
+    let leg = Leg { via: Some(gateway.parse().unwrap()), ifindex: 2, onlink: false, weight: 1 };
+    FibRoute { target: Target::Unicast([leg].into_iter().collect()), metric }
+}
+
+/// A node with eth0 (index 2, 10.99.0.1/24 and fd99::1/64).
+fn node() -> FakeKernel {
+    let mut kernel = FakeKernel::new();
+    let eth0 = kernel.add_link("eth0");
+    kernel.add_address(eth0, "10.99.0.1/24");
+    kernel.add_address(eth0, "fd99::1/64");
+    kernel.take_written();
+    kernel
+}
+
+impl Bench {
+    fn start(kernel: FakeKernel) -> Bench {
+        let kernel = SharedKernel::new(kernel);
+        let (input, inbox) = mpsc::channel(4);
+        let (told, events) = mpsc::channel(1);
+        let (sender, status) = watch::channel(FibStatus::default());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(kernel.clone(), inbox, told, sender, stop.clone()));
+        Bench { kernel, input, events, status, stop, task }
+    }
+
+    async fn say(&self, input: FibInput) {
+        self.input.send(input).await.unwrap();
+    }
+
+    async fn want(&self, prefix: &str, route: Option<FibRoute>) {
+        self.say(FibInput::Changes(vec![FibChange { prefix: p(prefix), route }])).await;
+    }
+
+    async fn until(&mut self, holds: impl Fn(&FibStatus) -> bool) -> FibStatus {
+        let waited = tokio::time::timeout(Duration::from_secs(600), self.status.wait_for(|s| holds(s))).await;
+        let seen = waited.ok().map(|status| status.unwrap().clone());
+        seen.unwrap_or_else(|| panic!("never came: {:#?}", self.status.borrow()))
+    }
+
+    /// The events up to and including `Synced`.
+    async fn first_events(&mut self) -> Vec<KernelEvent> {
+        let mut all = Vec::new();
+        while all.last() != Some(&KernelEvent::Synced) {
+            all.push(self.events.recv().await.unwrap());
+        }
+        all
+    }
+
+    fn ours(&self) -> Vec<String> {
+        let all = self.kernel.with(|kernel| kernel.owned_routes());
+        all.iter().map(|route| format!("{} {} {}", route.kind, route.prefix, route.metric)).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_core_that_reads_no_events_does_not_hold_up_the_writing() {
+    let mut kernel = node();
+    for n in 0..50 {
+        kernel.add_route(p(&format!("10.7.{n}.0/24")), FELIX, 0, Target::Blackhole);
+    }
+    let mut bench = Bench::start(kernel);
+    // The channel holds one event and nobody takes it.
+    bench.want("10.244.1.0/26", Some(via("10.99.0.2", 1024))).await;
+    bench.until(|s| s.installed == 1).await;
+    let events = bench.first_events().await;
+    assert_eq!(events.iter().filter(|e| matches!(e, KernelEvent::Alien(_, Some(_)))).count(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_latest_wish_for_a_prefix_wins_and_no_other_is_written() {
+    let mut bench = Bench::start(node());
+    bench.first_events().await;
+    let change = |route| FibChange { prefix: p("10.244.1.0/26"), route };
+    let changes = vec![change(Some(blackhole())), change(None), change(Some(via("10.99.0.2", 512)))];
+    bench.say(FibInput::Changes(changes)).await;
+    bench.until(|s| s.installed == 1).await;
+    let written = bench.kernel.with(FakeKernel::take_written);
+    assert_eq!(written, [RouteOp::Add(p("10.244.1.0/26"), via("10.99.0.2", 512))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_deleted_before_the_phase_is_normal_and_nothing_at_all_on_exit() {
+    let mut kernel = node();
+    for n in 1..4 {
+        kernel.apply(&RouteOp::Add(p(&format!("10.244.{n}.0/26")), blackhole())).unwrap();
+    }
+    kernel.take_written();
+    let mut bench = Bench::start(kernel);
+    bench.want("10.244.1.0/26", Some(blackhole())).await;
+    bench.want("10.244.2.0/26", Some(via("10.99.0.2", 1024))).await;
+    bench.until(|s| s.installed == 2).await;
+    // The audits of an hour change nothing.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(bench.until(|s| s.dumps >= 60).await.dumps < 90);
+    assert_eq!(
+        bench.ours(),
+        [
+            "blackhole 10.244.1.0/26 0",
+            "blackhole 10.244.2.0/26 0",
+            "unicast 10.244.2.0/26 1024",
+            "blackhole 10.244.3.0/26 0"
+        ]
+    );
+    let written = bench.kernel.with(FakeKernel::take_written);
+    assert_eq!(written, [RouteOp::Add(p("10.244.2.0/26"), via("10.99.0.2", 1024))]);
+    bench.say(FibInput::Phase(Phase::Normal)).await;
+    bench.until(|s| s.phase == Phase::Normal).await;
+    assert_eq!(bench.ours(), ["blackhole 10.244.1.0/26 0", "unicast 10.244.2.0/26 1024"]);
+    bench.stop.cancel();
+    bench.task.await.unwrap();
+    assert_eq!(bench.kernel.with(|kernel| kernel.owned_routes()).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_is_opened_again_and_everything_compared() {
+    let mut bench = Bench::start(node());
+    bench.want("10.244.1.0/26", Some(blackhole())).await;
+    bench.until(|s| s.installed == 1).await;
+    bench.first_events().await;
+    bench.kernel.lose(true);
+    let status = bench.until(|s| !s.connected).await;
+    assert!(status.last_error.is_some());
+    bench.kernel.with(|kernel| {
+        kernel.remove_route(p("10.244.1.0/26"), PROTOCOL);
+        kernel.add_route(p("10.7.0.0/16"), FELIX, 0, Target::Blackhole);
+    });
+    bench.want("10.244.2.0/26", Some(blackhole())).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(bench.ours(), [""; 0], "there is no way to write");
+    bench.kernel.lose(false);
+    bench.until(|s| s.connected && s.installed == 2).await;
+    assert_eq!(bench.ours(), ["blackhole 10.244.1.0/26 0", "blackhole 10.244.2.0/26 0"]);
+    assert!(matches!(bench.events.recv().await, Some(KernelEvent::Alien(_, Some(_)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_finds_what_no_notification_told() {
+    let mut bench = Bench::start(node());
+    bench.want("10.244.1.0/26", Some(blackhole())).await;
+    bench.until(|s| s.installed == 1).await;
+    bench.kernel.with(|kernel| {
+        kernel.remove_route(p("10.244.1.0/26"), PROTOCOL);
+        kernel.take_notices();
+    });
+    let begun = tokio::time::Instant::now();
+    bench.until(|s| s.repaired == 1 && s.installed == 1).await;
+    assert!(begun.elapsed() <= Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert_eq!(bench.ours(), ["blackhole 10.244.1.0/26 0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_notifications_cause_a_dump() {
+    let mut bench = Bench::start(node());
+    bench.want("10.244.1.0/26", Some(blackhole())).await;
+    bench.until(|s| s.installed == 1).await;
+    bench.kernel.with(|kernel| kernel.remove_route(p("10.244.1.0/26"), PROTOCOL));
+    bench.kernel.overrun();
+    let begun = tokio::time::Instant::now();
+    let status = bench.until(|s| s.overruns == 1 && s.installed == 1 && s.repaired == 1).await;
+    assert_eq!(status.dumps, 2);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_route_is_tried_again_ever_more_slowly_and_others_are_not_held_up() {
+    let mut kernel = node();
+    kernel.refuse(p("10.244.1.0/26"), Some(Errno::ENOMEM));
+    let mut bench = Bench::start(kernel);
+    bench.want("10.244.1.0/26", Some(blackhole())).await;
+    bench.want("10.244.2.0/26", Some(blackhole())).await;
+    let status = bench.until(|s| s.installed == 1 && s.failed == 1 && s.pending == 0).await;
+    let problem = RouteProblem::Refused(Refusal::from(Errno::ENOMEM));
+    assert_eq!(*status.problems, BTreeMap::from([(p("10.244.1.0/26"), problem)]));
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    bench.kernel.with(|kernel| kernel.refuse(p("10.244.1.0/26"), None));
+    let begun = tokio::time::Instant::now();
+    let status = bench.until(|s| s.installed == 2 && s.failed == 0).await;
+    assert!(begun.elapsed() <= Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(status.problems.is_empty());
+    assert_eq!(status.repaired, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_new_metric_is_refused_the_old_route_stays() {
+    let mut bench = Bench::start(node());
+    bench.say(FibInput::Phase(Phase::Normal)).await;
+    bench.want("10.244.1.0/26", Some(via("10.99.0.2", 1024))).await;
+    bench.until(|s| s.installed == 1).await;
+    bench.want("10.244.1.0/26", Some(via("10.55.0.2", 512))).await;
+    bench.until(|s| s.failed == 1).await;
+    assert_eq!(bench.ours(), ["unicast 10.244.1.0/26 1024"]);
+    bench.kernel.with(|kernel| kernel.add_address(2, "10.55.0.1/24"));
+    bench.until(|s| s.installed == 1).await;
+    assert_eq!(bench.ours(), ["unicast 10.244.1.0/26 512"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_that_is_taken_back_leaves_no_problem_behind() {
+    let mut kernel = node();
+    kernel.refuse(p("10.244.1.0/26"), Some(Errno::EINVAL));
+    kernel.add_route(p("10.244.2.0/26"), FELIX, 0, Target::Blackhole);
+    let mut bench = Bench::start(kernel);
+    bench.say(FibInput::Phase(Phase::Normal)).await;
+    bench.want("10.244.1.0/26", Some(blackhole())).await;
+    bench.want("10.244.2.0/26", Some(blackhole())).await;
+    bench.until(|s| s.failed == 1 && s.conflicts == 1).await;
+    bench.want("10.244.1.0/26", None).await;
+    bench.want("10.244.2.0/26", None).await;
+    let status = bench.until(|s| s.desired == 0).await;
+    assert_eq!((status.failed, status.conflicts, status.problems.len()), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_owner_of_our_mark_is_not_fought_without_end() {
+    let mut bench = Bench::start(node());
+    bench.say(FibInput::Phase(Phase::Normal)).await;
+    bench.first_events().await;
+    // A second BIRD that writes a route we do not want, as soon as it is gone, for ten minutes.
+    let prefix = p("10.244.1.0/26");
+    let mut deleted = 0;
+    for _ in 0..6000 {
+        bench.kernel.with(|kernel| {
+            let removed = RouteOp::Delete { prefix, metric: 0, only: None };
+            deleted +=
+                kernel.take_written().iter().filter(|op| **op == removed || op.prefix() == prefix).count();
+            if kernel.routes_at(prefix).is_empty() {
+                kernel.add_route(prefix, PROTOCOL, 0, Target::Blackhole);
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!((10..40).contains(&deleted), "{deleted} times");
+    // Once it stops, the route goes and nothing remains of the matter.
+    bench.until(|s| s.problems.is_empty() && s.desired == 0).await;
+    assert_eq!(bench.ours(), [""; 0]);
+}
+
+/// What the world may do to the reconciler.
+#[derive(Clone, Debug)]
+enum Act {
+    Want(u8, Option<u8>),
+    Foreign(u8, u32),
+    ForeignGone(u8),
+    Steal(u8),
+    Link(bool),
+    Overrun,
+    Lose,
+    Wait,
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    let n = 0u8..4;
+    prop_oneof![
+        4 => (n.clone(), proptest::option::of(0u8..4)).prop_map(|(n, r)| Act::Want(n, r)),
+        1 => (n.clone(), prop_oneof![Just(0u32), Just(512)]).prop_map(|(n, m)| Act::Foreign(n, m)),
+        1 => n.clone().prop_map(Act::ForeignGone),
+        1 => n.prop_map(Act::Steal),
+        1 => any::<bool>().prop_map(Act::Link),
+        1 => Just(Act::Overrun),
+        1 => Just(Act::Lose),
+        2 => Just(Act::Wait),
+    ]
+}
+
+fn block(n: u8) -> IpPrefix {
+    if n.is_multiple_of(2) { p(&format!("10.244.{n}.0/26")) } else { p(&format!("fd00:10:244:{n}::/122")) }
+}
+
+fn wish(n: u8, kind: u8) -> FibRoute {
+    let gateway = |host: u8| {
+        if n.is_multiple_of(2) { format!("10.99.0.{host}") } else { format!("fd99::{host}") }
+    };
+    match kind {
+        0 => blackhole(),
+        1 => via(&gateway(2), 512),
+        2 => via(&gateway(3), 512),
+        _ => FibRoute { target: Target::Unreachable, metric: 1024 },
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever happened, once it is over the kernel is as wanted, or the status says why not; and what others wrote
+    /// is there.
+    #[test]
+    fn in_the_end_the_kernel_is_as_wanted_or_the_status_says_why_not(acts in proptest::collection::vec(any_act(), 1..40)) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut bench = Bench::start(node());
+            bench.say(FibInput::Phase(Phase::Normal)).await;
+            let mut desired: BTreeMap<IpPrefix, FibRoute> = BTreeMap::new();
+            let mut others: BTreeMap<(IpPrefix, u32), ()> = BTreeMap::new();
+            for act in acts {
+                match act {
+                    Act::Want(n, kind) => {
+                        let route = kind.map(|kind| wish(n, kind));
+                        match route.clone() {
+                            Some(route) => desired.insert(block(n), route),
+                            None => desired.remove(&block(n)),
+                        };
+                        bench.say(FibInput::Changes(vec![FibChange { prefix: block(n), route }])).await;
+                    }
+                    Act::Foreign(n, metric) => {
+                        bench.kernel.with(|k| k.add_route(block(n), FELIX, metric, Target::Prohibit));
+                        let stored = calico_bgpd::fib::stored_metric(block(n).afi(), metric);
+                        others.insert((block(n), stored), ());
+                    }
+                    Act::ForeignGone(n) => {
+                        bench.kernel.with(|k| k.remove_route(block(n), FELIX));
+                        others.retain(|(prefix, _), ()| *prefix != block(n));
+                    }
+                    Act::Steal(n) => bench.kernel.with(|k| k.remove_route(block(n), PROTOCOL)),
+                    Act::Link(up) => bench.kernel.with(|k| {
+                        k.set_link(2, up);
+                        if up {
+                            k.add_address(2, "fd99::1/64");
+                        }
+                    }),
+                    Act::Overrun => bench.kernel.overrun(),
+                    Act::Lose => bench.kernel.lose(false),
+                    Act::Wait => tokio::time::sleep(Duration::from_millis(200)).await,
+                }
+                while bench.events.try_recv().is_ok() {}
+            }
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            let status = bench.status.borrow().clone();
+            let (owned, foreign) = bench.kernel.with(|k| (k.owned_routes(), k.other_routes()));
+            let foreign: BTreeMap<_, ()> = foreign.iter().map(|r| ((r.prefix, r.metric), ())).collect();
+            assert_eq!(foreign, others);
+            for (prefix, route) in &desired {
+                let metric = calico_bgpd::fib::stored_metric(prefix.afi(), route.metric);
+                let there =
+                    owned.iter().any(|r| (r.prefix, r.metric, r.kind) == (*prefix, metric, route.target.kind()));
+                assert!(there != status.problems.contains_key(prefix), "{prefix}: {there}, {status:#?}");
+            }
+            for route in &owned {
+                assert!(desired.contains_key(&route.prefix), "{route:?} is not wanted");
+            }
+            assert_eq!(status.desired, desired.len());
+            assert_eq!(status.installed + status.failed + status.conflicts, desired.len(), "{:#?}", status);
+            assert!(status.connected);
+        });
+    }
+}
