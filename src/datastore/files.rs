@@ -56,7 +56,10 @@ struct File {
     /// What the file said before and may still mean.
     carried: Held,
     problems: Vec<Problem>,
+    /// A part of it cannot be read.
     broken: bool,
+    /// It is no longer there; forgotten when the loss is believed.
+    gone: bool,
     changed_at: Option<Instant>,
 }
 
@@ -115,7 +118,7 @@ impl FileSet {
 
     /// Whether the listing shows what was read already. What could not be read is tried again.
     fn has(&self, listing: &Listing) -> bool {
-        let known = self.files.iter().filter(|(_, file)| file.print.is_some() || file.broken);
+        let known = self.files.iter().filter(|(_, file)| !file.gone);
         let known = known.map(|(name, file)| (name, file.print));
         known.eq(listing.iter().map(|(name, (_, print))| (name, *print)))
             && listing.values().all(|(_, print)| print.is_some())
@@ -132,9 +135,9 @@ impl FileSet {
     /// File `name` is gone.
     pub fn vanished(&mut self, name: &str, now: Instant) {
         if let Some(before) = self.files.get_mut(name)
-            && (before.print.is_some() || before.broken)
+            && !before.gone
         {
-            let mut file = File { changed_at: Some(now), ..File::default() };
+            let mut file = File { gone: true, changed_at: Some(now), ..File::default() };
             file.carry(std::mem::take(before));
             *before = file;
         }
@@ -149,7 +152,7 @@ impl FileSet {
                 changed = true;
             }
         }
-        self.files.retain(|_, file| file.print.is_some() || file.broken || !file.carried.is_empty());
+        self.files.retain(|_, file| !file.gone || !file.carried.is_empty());
         changed
     }
 

@@ -180,3 +180,37 @@ pub async fn read_once(settings: &DatastoreSettings, node: &str) -> Result<Snaps
 
 #[cfg(not(feature = "etcd"))]
 const NO_ETCD: &str = "this program was built without etcd support";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_snapshot_that_equals_the_last_is_not_published() {
+        let (out, mut receiver) = channel();
+        out.publish(Snapshot::default());
+        assert!(receiver.snapshots.has_changed().unwrap(), "the first one is news even where it is empty");
+        receiver.snapshots.mark_unchanged();
+        out.publish(Snapshot::default());
+        assert!(!receiver.snapshots.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_status_tells_since_when_and_why_the_datastore_is_out_of_reach() {
+        let (out, receiver) = channel();
+        let status = || receiver.status.borrow().clone();
+        assert_eq!(status().state, SourceState::Connecting);
+        out.connected(Some(7));
+        let since = status().since;
+        out.connected(Some(8));
+        assert_eq!((status().since, status().revision), (since, Some(8)));
+        out.retrying("refused".into());
+        out.retrying("no route".into());
+        let retrying = status();
+        assert_eq!((retrying.state, retrying.failures), (SourceState::Retrying, 2));
+        assert_eq!((retrying.last_error.as_deref(), retrying.revision), (Some("no route"), Some(8)));
+        out.connected(Some(9));
+        assert_eq!((status().state, status().failures), (SourceState::Connected, 0));
+        assert_eq!(status().last_error.as_deref(), Some("no route"), "kept for those who ask later");
+    }
+}
