@@ -57,6 +57,16 @@ fn a_dial_that_gets_no_answer_is_given_up_and_tried_again_at_once() {
 }
 
 #[test]
+fn a_dial_that_waited_for_its_turn_has_its_whole_time() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.now = Millis::secs(3);
+    assert!(peer.give(Input::DialStarted).is_empty());
+    peer.tick();
+    assert!(peer.now >= Millis(3000 + 3750));
+}
+
+#[test]
 fn a_passive_session_never_dials_and_takes_what_comes() {
     let mut peer = Driver::new(spec().passive());
     assert!(peer.give(Input::Start).is_empty());
@@ -273,6 +283,18 @@ fn a_late_tick_does_not_expire_the_hold_timer_before_pending_input_is_read() {
     assert!(peer.give(Input::Tick).is_empty());
     peer.tick();
     assert_eq!(peer.status().last, Some(DownReason::HoldExpired), "but only once");
+}
+
+#[test]
+fn a_late_tick_in_open_confirm_waits_for_the_keepalive_too() {
+    let mut peer = Driver::new(spec().with(|next| (next.hold_time, next.keepalive) = (3, Some(60_000))));
+    peer.give(Input::Start);
+    peer.connect(Conn::Active);
+    peer.receive(Conn::Active, &Message::Open(open_with(120)));
+    peer.now = peer.now + Millis::secs(30);
+    assert!(peer.give(Input::Tick).is_empty());
+    peer.receive(Conn::Active, &Message::Keepalive);
+    assert_eq!(peer.state(), StateName::Established);
 }
 
 #[test]

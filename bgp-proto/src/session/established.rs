@@ -24,6 +24,16 @@ const ASLEEP: Millis = Millis(500);
 /// How long routes stay stale after a BoRR without EoRR, in seconds (RFC 7313 §4).
 const REFRESH_LIMIT: u16 = 360;
 
+/// Puts a hold timer off by a second, once, if its tick comes so late that we were asleep and not the peer.
+pub(super) fn put_off(hold: &mut Timer, late: &mut bool, now: Millis) -> bool {
+    let grants = !*late && now - hold.until >= ASLEEP;
+    if grants {
+        *late = true;
+        hold.until = now + Millis::secs(1);
+    }
+    grants
+}
+
 impl Up {
     pub(super) fn new(
         conn: Conn,
@@ -213,7 +223,7 @@ impl Session {
         let ours = self.our_open();
         let State::Up(up) = &mut self.state else { return };
         let Some(challenger) = &up.challenger else { return };
-        let agreed = match negotiate(&self.spec.open, &ours, open, conn, challenger.ends) {
+        let agreed = match negotiate(&self.spec.open, &self.spec.next, &ours, open, conn, challenger.ends) {
             Ok(agreed) => agreed,
             Err(refused) => {
                 let failure = Failure::Sent(refused.notification, refused.reason);
@@ -346,12 +356,9 @@ impl Session {
         let conn = up.conn;
         if let Some(hold) = &mut up.hold
             && hold.is_due(now)
+            && !put_off(hold, &mut up.late, now)
         {
-            if up.late || now - hold.until < ASLEEP {
-                return self.hold_expired(now, conn, out);
-            }
-            up.late = true;
-            hold.until = now + Millis::secs(1);
+            return self.hold_expired(now, conn, out);
         }
         if up.send_hold.is_some_and(|timer| timer.is_due(now)) {
             let failure = Failure::Sent(Notification::new(8, 0), DownReason::SendHoldExpired);

@@ -1,7 +1,8 @@
 //! The states of RFC 4271 §8 as types.
 //!
 //! Owns: what is known in each state, and which message is expected in which (RFC 6608, T8). A state that has no OPEN of
-//! the peer has no field for one. Never: does anything; transitions are in [`super::machine`] and [`super::established`].
+//! the peer has no field for one. Never: does anything; transitions are in [`super::machine`], [`super::opening`] and
+//! [`super::established`].
 //!
 //! RFC 4271 gives each connection a machine of its own; here the dial states (Idle, Active, Connect) belong to the
 //! session, because there is one dial at a time, and a connection begins with OpenSent.
@@ -90,6 +91,8 @@ pub(super) struct OpenConfirm {
     pub(super) agreed: Box<Agreed>,
     /// Even where the hold time agreed on is none: a peer that dies here would be waited for without end.
     pub(super) hold: Timer,
+    /// The hold timer has been put off once (T17).
+    pub(super) late: bool,
     pub(super) keepalive: Option<Timer>,
     /// The peer's KEEPALIVE is there too, but the other connection may be the one that stays
     /// ([`super::collision::holds_back`]); until when.

@@ -1,7 +1,8 @@
 //! The session: RFC 4271 §8 for one peer with up to two connections.
 //!
-//! Owns: [`Session`], its inputs, the dial, the exchange of OPENs, collisions, waits and back-off (BGP-9 to BGP-15).
-//! Never: the established state's own work, which is in [`super::established`]; sockets; clocks.
+//! Owns: [`Session`], its inputs, starting and stopping, the dial, waits and back-off (BGP-9 to BGP-12). Never: the
+//! exchange of OPENs, which is in [`super::opening`]; the established state's own work, which is in
+//! [`super::established`]; sockets; clocks.
 //!
 //! Nothing here can fail: a fault becomes a NOTIFICATION in the output and a reason in the status.
 
@@ -9,28 +10,19 @@ use bytes::Bytes;
 
 use crate::gr::{Expired, Helper};
 use crate::prefix::AfiSet;
-use crate::session::collision::{Other, Side, Verdict, dominant, holds_back, on_open};
-use crate::session::fsm::{Dial, Link, OpenConfirm, OpenSent, Opening, Stage, State, Up, Wait, admit, other};
-use crate::session::limits::PrefixLimit;
-use crate::session::negotiate::{Agreed, OpenMood, build_open, negotiate};
+use crate::session::fsm::{Dial, Link, Opening, Stage, State, Wait, admit};
 use crate::session::record::Record;
 use crate::session::timers::{Jitter, Timer, earliest};
 use crate::session::{
-    CloseCause, Conn, DialError, DownReason, Endpoints, Event, Input, NextOpen, Output, PeerSpec, StopReason,
-    codec,
+    CloseCause, Conn, DialError, DownReason, Event, Input, NextOpen, Output, PeerSpec, StopReason, codec,
 };
 use crate::time::Millis;
+use crate::wire::Notification;
 use crate::wire::frame::Kind;
-use crate::wire::{Notification, Open};
 
-/// How long a connection that could be Established waits for a stronger one ([`holds_back`]).
-const HOLD_BACK: Millis = Millis::secs(1);
 /// A session younger than this does not take a new connection for a restart of the peer: it is more likely what a
 /// simultaneous open has left behind.
 pub(super) const SETTLED: Millis = Millis::secs(5);
-
-/// Cease/7, connection collision resolution.
-const COLLISION: Notification = Notification::new(6, 7);
 
 /// One peer as a pure machine. See the [module](super) for how a shell drives it.
 #[derive(Clone, Debug)]
@@ -39,11 +31,11 @@ pub struct Session {
     pub(super) jitter: Jitter,
     pub(super) state: State,
     pub(super) helper: Helper,
-    restarting: AfiSet,
+    pub(super) restarting: AfiSet,
     /// The peer refused our capabilities: the next OPEN has none (BGP-15).
-    plain: bool,
+    pub(super) plain: bool,
     backoff: Backoff,
-    hurry: Hurry,
+    pub(super) hurry: Hurry,
     pub(super) record: Record,
 }
 
@@ -69,8 +61,8 @@ impl Backoff {
 /// A collision must not cost a pause: if the connection that was kept comes to nothing, the next dial goes out at once,
 /// though not more often than once in a connect delay.
 #[derive(Clone, Debug, Default)]
-struct Hurry {
-    due: bool,
+pub(super) struct Hurry {
+    pub(super) due: bool,
     last: Option<Millis>,
 }
 
@@ -133,6 +125,7 @@ impl Session {
             Input::Reconfigure(next) => self.reconfigure(now, next, out),
             Input::Restarting(families) => self.restarting = families,
             Input::Connected(conn, ends) => self.connected(now, conn, ends, out),
+            Input::DialStarted => self.dial_started(now),
             Input::DialFailed(error) => self.dial_failed(now, error, out),
             Input::Frame(conn, frame) => self.frame(now, conn, frame, out),
             Input::BadFrame(conn, notification) => {
@@ -246,14 +239,14 @@ impl Session {
 
     // ---- dialling
 
-    fn dial(&mut self, now: Millis, out: &mut Vec<Output>) -> Dial {
+    pub(super) fn dial(&mut self, now: Millis, out: &mut Vec<Output>) -> Dial {
         self.record.counters.dials += 1;
         out.push(Output::Dial);
         Dial::Dialing(Timer::jittered(now, self.spec.next.connect_retry, &mut self.jitter))
     }
 
     /// The next attempt after one that failed: after the connect delay, or at once where a collision took the last.
-    fn redial(&mut self, now: Millis, out: &mut Vec<Output>) -> Dial {
+    pub(super) fn redial(&mut self, now: Millis, out: &mut Vec<Output>) -> Dial {
         if self.spec.next.passive {
             return Dial::Off;
         }
@@ -265,8 +258,15 @@ impl Session {
         self.pause(now)
     }
 
-    fn pause(&mut self, now: Millis) -> Dial {
+    pub(super) fn pause(&mut self, now: Millis) -> Dial {
         Dial::Pause(Timer::jittered(now, self.spec.next.connect_delay, &mut self.jitter))
+    }
+
+    fn dial_started(&mut self, now: Millis) {
+        let timer = Timer::jittered(now, self.spec.next.connect_retry, &mut self.jitter);
+        if let State::Opening(Opening { dial: Dial::Dialing(until), .. }) = &mut self.state {
+            *until = timer;
+        }
     }
 
     fn dial_failed(&mut self, now: Millis, error: DialError, out: &mut Vec<Output>) {
@@ -277,62 +277,6 @@ impl Session {
             }
             self.note_down(now, DownReason::Dial(error), out);
         }
-    }
-
-    // ---- connections
-
-    fn connected(&mut self, now: Millis, conn: Conn, ends: Endpoints, out: &mut Vec<Output>) {
-        match (&mut self.state, conn) {
-            (State::Opening(Opening { dial: dial @ Dial::Dialing(_), .. }), Conn::Active) => {
-                *dial = Dial::Off;
-                out.push(Output::Accept(Conn::Active));
-                self.send_open(now, Conn::Active, Side::Us, ends, out);
-            }
-            (State::Opening(opening), Conn::Passive) => {
-                // The peer dials once at a time: it has given up the connection that stands in this slot, or forgotten it.
-                if opening.take(Conn::Passive).is_some() {
-                    self.notify(now, Conn::Passive, COLLISION, out);
-                    out.push(Output::Close(Conn::Passive));
-                }
-                out.push(Output::Accept(Conn::Passive));
-                self.send_open(now, Conn::Passive, Side::Peer, ends, out);
-                self.yield_to_incoming(now);
-                self.settle_held(now, out);
-            }
-            (State::Up(_), Conn::Passive) => self.challenge(now, ends, out),
-            // An attempt that was given up while it succeeded, or a peer that must wait (BGP-6).
-            _ => out.push(Output::Refuse(Bytes::new())),
-        }
-    }
-
-    /// A peer that has just dialled us is about to come up: no dial of ours crosses it for a moment.
-    fn yield_to_incoming(&mut self, now: Millis) {
-        let later = self.pause(now);
-        if let State::Opening(Opening { dial: dial @ Dial::Pause(_), .. }) = &mut self.state {
-            *dial = later;
-        }
-    }
-
-    /// Sends our OPEN on a connection whose slot is empty.
-    pub(super) fn send_open(
-        &mut self,
-        now: Millis,
-        conn: Conn,
-        by: Side,
-        ends: Endpoints,
-        out: &mut Vec<Output>,
-    ) {
-        let sent = self.our_open();
-        self.send(conn, Kind::Open, codec::open(&sent), out);
-        let hold = Timer::jittered(now, self.spec.next.open_hold, &mut self.jitter);
-        if let State::Opening(opening) = &mut self.state {
-            opening.put(conn, Link::OpenSent(Box::new(OpenSent { by, ends, sent, hold })));
-        }
-    }
-
-    pub(super) fn our_open(&self) -> Open {
-        let mood = OpenMood { restarting: self.restarting, plain: self.plain };
-        build_open(&self.spec.open, &self.spec.next, mood)
     }
 
     /// What a connection is at; `None` if there is none in that slot.
@@ -375,159 +319,6 @@ impl Session {
         }
     }
 
-    /// The peer's OPEN has come.
-    fn opened(&mut self, now: Millis, conn: Conn, open: Open, out: &mut Vec<Output>) {
-        let State::Opening(opening) = &mut self.state else { return };
-        let link = match opening.take(conn) {
-            Some(Link::OpenSent(link)) => link,
-            Some(link) => return opening.put(conn, link),
-            None => return,
-        };
-        let agreed = match negotiate(&self.spec.open, &link.sent, open, conn, link.ends) {
-            Ok(agreed) => agreed,
-            Err(refused) => {
-                opening.put(conn, Link::OpenSent(link));
-                let failure = Failure::Sent(refused.notification, refused.reason);
-                return self.fail(now, conn, failure, out);
-            }
-        };
-        let other_conn = other(conn);
-        let standing = match (opening.link(other_conn), &opening.dial) {
-            (Some(Link::OpenSent(_)), _) => Some(Other::OpenSent),
-            (Some(Link::OpenConfirm(other)), _) if other.held.is_some() => Some(Other::Held(other.by)),
-            (Some(Link::OpenConfirm(other)), _) => Some(Other::OpenConfirm(other.by)),
-            (None, Dial::Pause(_) | Dial::Dialing(_)) if conn == Conn::Passive => Some(Other::Dialing),
-            (None, _) => None,
-        };
-        let strong = self.dominant(&agreed);
-        match standing.map_or(Verdict::KeepBoth, |other| on_open(link.by, other, strong)) {
-            Verdict::KeepBoth | Verdict::TakeOver => {}
-            Verdict::DropOtherQuietly => {
-                self.give_up_dial(out);
-            }
-            Verdict::DropOther => self.drop_for_collision(now, other_conn, out),
-            Verdict::DropThis => {
-                self.hurry.due = true;
-                self.notify(now, conn, COLLISION, out);
-                out.push(Output::Close(conn));
-                return;
-            }
-        }
-        self.confirm(now, conn, link.by, agreed, out);
-    }
-
-    /// Stops dialling, because the peer's connection has got further.
-    fn give_up_dial(&mut self, out: &mut Vec<Output>) {
-        let State::Opening(opening) = &mut self.state else { return };
-        if let Dial::Dialing(_) = opening.dial {
-            out.push(Output::AbortDial);
-            self.hurry.due = true;
-        }
-        if let Dial::Dialing(_) | Dial::Pause(_) = opening.dial {
-            opening.dial = Dial::Off;
-        }
-    }
-
-    /// Closes the connection in this slot with Cease/7, if there is one.
-    fn drop_for_collision(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
-        let State::Opening(opening) = &mut self.state else { return };
-        if opening.take(conn).is_some() {
-            self.hurry.due = true;
-            self.notify(now, conn, COLLISION, out);
-            out.push(Output::Close(conn));
-        }
-    }
-
-    /// OpenConfirm: answers the peer's OPEN with a KEEPALIVE.
-    pub(super) fn confirm(
-        &mut self,
-        now: Millis,
-        conn: Conn,
-        by: Side,
-        agreed: Agreed,
-        out: &mut Vec<Output>,
-    ) {
-        self.send(conn, Kind::Keepalive, codec::keepalive(), out);
-        let hold_time = agreed.public.hold_time;
-        let hold = if hold_time == 0 { self.spec.next.open_hold } else { hold_time };
-        let hold = Timer::jittered(now, hold, &mut self.jitter);
-        let keepalive = self.keepalive_timer(now, hold_time);
-        let link = OpenConfirm { by, agreed: Box::new(agreed), hold, keepalive, held: None };
-        if let State::Opening(opening) = &mut self.state {
-            opening.put(conn, Link::OpenConfirm(Box::new(link)));
-        }
-    }
-
-    /// A third of the hold time, or what is configured (PEER-61); none without a hold time (RFC 4271 §4.4).
-    pub(super) fn keepalive_timer(&mut self, now: Millis, hold_time: u16) -> Option<Timer> {
-        let interval = self.spec.next.keepalive.unwrap_or(hold_time / 3);
-        (hold_time != 0).then(|| Timer::jittered(now, interval, &mut self.jitter))
-    }
-
-    fn dominant(&self, agreed: &Agreed) -> Side {
-        let us = (self.spec.open.router_id, self.spec.open.local_asn);
-        dominant(us, (agreed.public.peer_id, agreed.public.peer_asn))
-    }
-
-    /// The peer's KEEPALIVE has come in OpenConfirm.
-    fn confirmed(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
-        let State::Opening(opening) = &self.state else { return };
-        let Some(Link::OpenConfirm(link)) = opening.link(conn) else { return };
-        let waits = match opening.link(other(conn)) {
-            Some(Link::OpenSent(other)) => holds_back(link.by, other.by, self.dominant(&link.agreed)),
-            Some(Link::OpenConfirm(_)) | None => false,
-        };
-        if !waits {
-            return self.establish(now, conn, out);
-        }
-        if let State::Opening(opening) = &mut self.state
-            && let Some(Link::OpenConfirm(link)) = opening.link_mut(conn)
-        {
-            link.held = Some(now + HOLD_BACK);
-        }
-    }
-
-    /// Promotes a connection that waited for another which is gone.
-    fn settle_held(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let State::Opening(opening) = &self.state else { return };
-        for conn in [Conn::Active, Conn::Passive] {
-            let held = opening.link(conn).is_some_and(|link| link.stage() == Stage::Held);
-            if held && opening.link(other(conn)).is_none() {
-                return self.establish(now, conn, out);
-            }
-        }
-    }
-
-    fn establish(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
-        self.give_up_dial(out);
-        self.drop_for_collision(now, other(conn), out);
-        let State::Opening(opening) = &mut self.state else { return };
-        let link = match opening.take(conn) {
-            Some(Link::OpenConfirm(link)) => link,
-            Some(link) => return opening.put(conn, link),
-            None => return,
-        };
-        self.hurry.due = false;
-        let hold_time = link.agreed.public.hold_time;
-        let hold = (hold_time != 0).then(|| Timer::jittered(now, hold_time, &mut self.jitter));
-        out.push(Output::Up(Box::new(link.agreed.public.clone())));
-        for afi in self.helper.regained(now, link.agreed.preserved).iter() {
-            out.push(Output::SweepStale(afi));
-        }
-        self.state = State::Up(Box::new(Up::new(
-            conn,
-            now,
-            link.agreed,
-            hold,
-            link.keepalive,
-            self.spec.next.max_prefix.map(PrefixLimit::new),
-        )));
-        self.record.since = now;
-        self.record.last = None;
-        self.record.counters.established += 1;
-        self.note(now, Event::Established, out);
-    }
-
     // ---- ends
 
     /// A connection is over, whatever it was at.
@@ -540,57 +331,6 @@ impl Session {
                 self.fail_opening(now, conn, failure, out);
             }
         }
-    }
-
-    fn fail_opening(&mut self, now: Millis, conn: Conn, failure: Failure, out: &mut Vec<Output>) {
-        let State::Opening(opening) = &mut self.state else { return };
-        let had_capabilities = match opening.take(conn) {
-            Some(Link::OpenSent(link)) => !link.sent.capabilities.is_empty(),
-            Some(Link::OpenConfirm(_)) | None => false,
-        };
-        let rest = opening.link(other(conn)).map(Link::stage);
-        let collision = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 7));
-        let hard = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 9));
-        let without = had_capabilities && self.tries_without_capabilities(&failure);
-        let error = failure.is_protocol_error() && !without;
-        let reason = self.finish(now, conn, failure, out);
-        if let Some(rest) = rest {
-            if !collision {
-                self.note_down(now, reason, out);
-            }
-            if rest == Stage::OpenSent && conn == Conn::Active {
-                let dial = if self.spec.next.passive { Dial::Off } else { self.pause(now) };
-                if let State::Opening(opening) = &mut self.state {
-                    opening.dial = dial;
-                }
-            }
-            return self.settle_held(now, out);
-        }
-        self.note_down(now, reason, out);
-        if (error || hard) && self.helper.clear() {
-            // The peer is there and is not what it was: its routes do not wait for the restart timer (BGP-32, W54).
-            out.push(Output::Down);
-        }
-        self.plain = without;
-        if error {
-            self.give_up_dial(out);
-            self.hurry.due = false;
-            return self.error_wait(now);
-        }
-        if let State::Opening(Opening { dial: Dial::Off, .. }) = self.state {
-            let dial = self.redial(now, out);
-            if let State::Opening(opening) = &mut self.state {
-                opening.dial = dial;
-            }
-        }
-    }
-
-    /// The peer refused our OPEN for its capabilities, and can do without (BGP-15).
-    fn tries_without_capabilities(&self, failure: &Failure) -> bool {
-        use crate::prefix::Afi;
-        matches!(failure, Failure::Received(n) if n.code == 2 && matches!(n.subcode, 4 | 7))
-            && self.spec.open.families == AfiSet::only(Afi::Ipv4)
-            && self.spec.open.peer_asn.0 <= 65535
     }
 
     pub(super) fn error_wait(&mut self, now: Millis) {
@@ -633,41 +373,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// What remains after an established session has ended without a protocol error.
-    pub(super) fn reopen(
-        &mut self,
-        now: Millis,
-        challenger: Option<(Conn, Endpoints)>,
-        out: &mut Vec<Output>,
-    ) {
-        self.plain = false;
-        self.record.since = now;
-        self.state = State::Opening(Opening { dial: Dial::Off, incoming: None });
-        if let Some((conn, ends)) = challenger {
-            self.send_open(now, conn, Side::Peer, ends, out);
-        }
-        if let State::Opening(Opening { dial: Dial::Off, .. }) = self.state {
-            let dial = self.redial(now, out);
-            if let State::Opening(opening) = &mut self.state {
-                opening.dial = dial;
-            }
-        }
-    }
-
-    /// The session moves to a new connection of the peer, whose OPEN has come.
-    pub(super) fn replace_by(
-        &mut self,
-        now: Millis,
-        conn: Conn,
-        ends: Endpoints,
-        agreed: Agreed,
-        out: &mut Vec<Output>,
-    ) {
-        self.send_open(now, conn, Side::Peer, ends, out);
-        self.confirm(now, conn, Side::Peer, agreed, out);
-        self.give_up_dial(out);
     }
 
     // ---- time
@@ -715,34 +420,6 @@ impl Session {
         let dial = self.dial(now, out);
         if let State::Opening(opening) = &mut self.state {
             opening.dial = dial;
-        }
-    }
-
-    fn tick_link(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
-        let State::Opening(opening) = &self.state else { return };
-        match opening.link(conn) {
-            Some(Link::OpenSent(link)) if link.hold.is_due(now) => self.hold_expired(now, conn, out),
-            Some(Link::OpenConfirm(link)) => {
-                if link.held.is_some_and(|until| until <= now) {
-                    // Nothing has shown what the peer kept: an OPEN on the stronger connection is the better sign.
-                    match opening.link(other(conn)) {
-                        Some(Link::OpenConfirm(_)) => self.drop_for_collision(now, conn, out),
-                        Some(Link::OpenSent(_)) | None => self.establish(now, conn, out),
-                    }
-                } else if link.hold.is_due(now) {
-                    self.hold_expired(now, conn, out);
-                } else if link.keepalive.is_some_and(|timer| timer.is_due(now)) {
-                    let hold_time = link.agreed.public.hold_time;
-                    self.send(conn, Kind::Keepalive, codec::keepalive(), out);
-                    let timer = self.keepalive_timer(now, hold_time);
-                    if let State::Opening(opening) = &mut self.state
-                        && let Some(Link::OpenConfirm(link)) = opening.link_mut(conn)
-                    {
-                        link.keepalive = timer;
-                    }
-                }
-            }
-            Some(Link::OpenSent(_)) | None => {}
         }
     }
 

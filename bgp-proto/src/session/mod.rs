@@ -27,6 +27,7 @@ mod history;
 mod limits;
 mod machine;
 mod negotiate;
+mod opening;
 mod reason;
 mod record;
 mod timers;
@@ -113,6 +114,8 @@ pub struct NextOpen {
     pub add_path: bool,
     /// Limit on prefixes received.
     pub max_prefix: Option<MaxPrefix>,
+    /// Keep routes with an AS_SET in their path, as BIRD does, instead of withdrawing them (RFC 9774, W34).
+    pub accept_as_set: bool,
 }
 
 impl Default for NextOpen {
@@ -133,6 +136,7 @@ impl Default for NextOpen {
             send_hold: Some(480),
             add_path: true,
             max_prefix: None,
+            accept_as_set: false,
         }
     }
 }
@@ -226,6 +230,8 @@ pub enum Input<'a> {
     /// A TCP connection is up: the one that was dialled ([`Conn::Active`]), or one that the peer dialled
     /// ([`Conn::Passive`]).
     Connected(Conn, Endpoints),
+    /// The dial had to wait for its turn among others and begins only now: its time limit counts from here (T21).
+    DialStarted,
     /// A dial failed.
     DialFailed(DialError),
     /// A whole message arrived, header included, as framed by the shell.

@@ -166,6 +166,7 @@ fn add_path_of(open: &Open) -> (AfiSet, AfiSet) {
 /// Agrees on a session, or refuses the peer's OPEN.
 pub(crate) fn negotiate(
     params: &OpenParams,
+    next: &NextOpen,
     sent: &Open,
     peer: Open,
     conn: Conn,
@@ -204,6 +205,7 @@ pub(crate) fn negotiate(
         families,
         add_path_rx: we_receive.and(peer_sends).and(families),
         add_path_tx: we_send.and(peer_receives).and(families),
+        accept_as_set: next.accept_as_set,
         ..Context::new(if internal { PeerType::Ibgp } else { PeerType::Ebgp })
     };
     let peer_restart_time = theirs.map_or(0, |gr| gr.2);
@@ -251,7 +253,7 @@ mod tests {
     fn agree(params: &OpenParams, next: &NextOpen, open: Open) -> Result<Agreed, Refused> {
         let sent = build_open(params, next, OpenMood::default());
         let end = "10.0.0.1:179".parse().unwrap();
-        negotiate(params, &sent, open, Conn::Active, Endpoints { local: end, remote: end })
+        negotiate(params, next, &sent, open, Conn::Active, Endpoints { local: end, remote: end })
     }
 
     fn agreed(capabilities: Vec<Capability>) -> Agreed {
@@ -439,6 +441,19 @@ mod tests {
         let double = agreed(vec![mp, gr(60, &[(V4, true), (V4, false), (V6, true)])]);
         assert_eq!(double.public.graceful, AfiSet::only(Afi::Ipv4), "IPv6 is not carried");
         assert!(double.preserved.is_empty());
+    }
+
+    #[test]
+    fn as_sets_are_kept_only_by_setting_and_borders_strip_what_must_not_cross() {
+        let four = params(AfiSet::only(Afi::Ipv4));
+        let keep = NextOpen { accept_as_set: true, ..NextOpen::default() };
+        assert!(!agreed(vec![]).public.context.accept_as_set);
+        let inside = agree(&four, &keep, peer(vec![])).unwrap().public.context;
+        assert!(inside.accept_as_set && !inside.strip.contains(40));
+        let external = OpenParams { peer_asn: Asn(65001), ..four };
+        let open = Open { my_as: 65001, ..peer(vec![]) };
+        let border = agree(&external, &keep, open).unwrap().public.context;
+        assert!(border.peer_type == PeerType::Ebgp && border.strip.contains(40));
     }
 
     #[test]

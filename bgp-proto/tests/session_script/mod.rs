@@ -305,6 +305,7 @@ impl World {
                 let next = script.next_open();
                 self.give(Input::Reconfigure(next));
             }
+            28 if self.shell.dialing => self.give(Input::DialStarted),
             28 => self.give(Input::Restarting(script.pick(&[AfiSet::EMPTY, AfiSet::BOTH]))),
             29 => {
                 // Time passes, and the tick comes late.
