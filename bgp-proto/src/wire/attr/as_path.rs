@@ -152,16 +152,16 @@ impl AsPath {
                 }
             }
         }
-        for segment in &as4_path.segments {
-            match (segments.last_mut(), segment) {
-                (Some(Segment::Sequence(head)), Segment::Sequence(tail))
-                    if head.len() + tail.len() <= SEGMENT_MAX =>
-                {
-                    head.extend(tail);
-                }
-                _ => segments.push(segment.clone()),
-            }
+        let mut tail = as4_path.segments.as_slice();
+        // One sequence at the seam, as the path was before an old speaker prepended itself.
+        if let (Some(Segment::Sequence(head)), Some((Segment::Sequence(first), rest))) =
+            (segments.last_mut(), tail.split_first())
+            && head.len() + first.len() <= SEGMENT_MAX
+        {
+            head.extend(first);
+            tail = rest;
         }
+        segments.extend_from_slice(tail);
         Some(AsPath { segments })
     }
 
