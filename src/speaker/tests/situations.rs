@@ -179,6 +179,8 @@ fn differences(folder: &Path) -> Vec<String> {
             aliens.insert(to, (metric, target));
         }
     }
+    // A route of somebody else with our prefix and metric keeps its place in the kernel (KRT-38).
+    let taken: BTreeMap<IpPrefix, u32> = aliens.iter().map(|(to, (metric, _))| (*to, *metric)).collect();
     for (to, (metric, target)) in aliens {
         bench.alien(&to.to_string(), Some(target), metric);
     }
@@ -240,8 +242,9 @@ fn differences(folder: &Path) -> Vec<String> {
     let got: BTreeMap<String, Value> = bench
         .fib
         .iter()
-        .map(|(prefix, route)| {
-            let metric = crate::fib::stored_metric(prefix.afi(), route.metric);
+        .map(|(prefix, route)| (prefix, route, crate::fib::stored_metric(prefix.afi(), route.metric)))
+        .filter(|(prefix, _, metric)| taken.get(prefix) != Some(metric))
+        .map(|(prefix, route, metric)| {
             let mut value = json!({
                 "family": prefix.afi().name(), "table": 254, "prefix": prefix.to_string(),
                 "type": route.target.kind(), "metric": metric,
@@ -261,7 +264,10 @@ fn differences(folder: &Path) -> Vec<String> {
                     }
                     value
                 });
-                value["nexthops"] = legs.collect::<Vec<_>>().into();
+                let mut legs: Vec<Value> = legs.collect();
+                // The recording has them in the order of their text.
+                legs.sort_by_key(|leg| text(leg, "via").to_owned());
+                value["nexthops"] = legs.into();
             }
             (prefix.to_string(), value)
         })
