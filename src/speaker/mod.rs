@@ -215,6 +215,7 @@ impl Speaker {
                 }
             }
         }
+        self.peers.rules_changed();
         let home4 = state.node.ipv4.as_ref().map(|address| address.subnet);
         let home6 = state.node.ipv6.as_ref().map(|address| address.subnet);
         self.v4.desired(&state.v4, home4, &self.interfaces);
@@ -236,9 +237,7 @@ impl Speaker {
                     table.rib.set_peer(id.slot, source);
                 }
                 table.import_again(&self.interfaces, peer);
-                if let Some(out) = table.outs.get_mut(&id.slot) {
-                    out.look_again();
-                }
+                table.export_again(id.slot);
             });
         }
     }
@@ -329,11 +328,7 @@ impl Speaker {
             .get(id)
             .and_then(|peer| peer.session.as_ref())
             .is_some_and(|session| session.enhanced_refresh);
-        on_table!(self, afi, table => {
-            if let Some(out) = table.outs.get_mut(&id.slot) {
-                out.refresh(enhanced);
-            }
-        });
+        on_table!(self, afi, table => table.refresh(id.slot, enhanced));
     }
 
     fn kernel(&mut self, event: KernelEvent) {
@@ -360,7 +355,13 @@ impl Speaker {
             KernelEvent::Alien(IpPrefix::V6(prefix), route) => {
                 kernel_routes::alien(&mut self.v6.rib, prefix, route);
             }
-            KernelEvent::Synced => self.recovery.synced(),
+            KernelEvent::Synced => {
+                self.recovery.synced();
+                // End-of-RIB may be sent now.
+                for afi in Afi::ALL {
+                    on_table!(self, afi, table => table.woken.extend(table.outs.keys()));
+                }
+            }
         }
     }
 
@@ -377,10 +378,8 @@ impl Speaker {
                     if peer.treatment.import.reads_interface() {
                         table.import_again(&self.interfaces, peer);
                     }
-                }
-                for (slot, out) in &mut table.outs {
-                    if self.peers.slot(*slot).is_some_and(|peer| peer.treatment.export.reads_interface()) {
-                        out.look_again();
+                    if peer.treatment.export.reads_interface() {
+                        table.export_again(peer.id.slot);
                     }
                 }
                 if table.kernel.reads_interface() {
@@ -419,8 +418,8 @@ impl Speaker {
 
     /// Decides, and tells peers, kernel and people what follows.
     fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) {
-        self.v4.settle(&self.peers);
-        self.v6.settle(&self.peers);
+        self.v4.settle(&self.interfaces, &self.peers);
+        self.v6.settle(&self.interfaces, &self.peers);
         let ended = self.recovery.ends(now);
         if ended {
             // What was kept back.
@@ -444,10 +443,12 @@ impl Speaker {
             out.push(SpeakerOutput::Phase(Phase::Normal));
         }
         let complete = self.recovery.kernel_synced();
-        for peer in self.peers.iter_mut() {
-            let id = peer.id;
+        let mut woken = std::mem::take(&mut self.v4.woken);
+        woken.append(&mut self.v6.woken);
+        for slot in woken {
+            let Some(id) = self.peers.slot(slot).map(|peer| peer.id) else { continue };
             let more = has_work(&self.v4, id, complete) || has_work(&self.v6, id, complete);
-            if peer.idle && more {
+            if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.idle && more) {
                 peer.idle = false;
                 out.push(SpeakerOutput::Ready(id));
             }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bgp_proto::rib::{AttrId, Dest, ExportProfile, OutRoute, Path, PathKind, PathView, Rib, Source, export};
+use bgp_proto::rib::{AttrId, ExportProfile, OutRoute, Path, PathKind, PathView, Rib, Source, export};
 use bgp_proto::wire::capability::WireFamily;
 use bgp_proto::wire::refresh::RefreshKind;
 use bgp_proto::wire::{Context, Nlri, RouteRefresh, send};
@@ -99,6 +99,11 @@ impl<F: Family> OutView<F> {
         self.held.range((prefix, 0)..=(prefix, u32::MAX)).map(|((_, path_id), id)| (*path_id, *id))
     }
 
+    /// Whether the peer holds anything of a prefix.
+    pub fn holds(&self, prefix: Prefix<F>) -> bool {
+        self.held_of(prefix).next().is_some()
+    }
+
     /// A destination changed.
     pub fn touch(&mut self, prefix: Prefix<F>) {
         self.pending.insert(prefix);
@@ -144,7 +149,8 @@ impl<F: Family> OutView<F> {
                 marker::<F>(RefreshKind::Begin, out);
             }
             let mut batch = Batch { withdrawn: Vec::new(), reach: BTreeMap::new(), size: 0 };
-            let room = budget - out.len();
+            // At least one destination is looked at, or an empty batch would mean that none is left.
+            let room = budget.saturating_sub(out.len()).max(1);
             let mut looked = 0;
             while batch.size < room && looked < BATCH.min(looks) {
                 let Some((prefix, resend)) = self.next(rib) else { break };
@@ -309,12 +315,8 @@ pub(super) fn routes<F: Family>(rib: &Rib<F>, feed: &Feed<'_>, prefix: Prefix<F>
         let usable = dest.paths.iter().filter(|path| path.eligible());
         usable.filter_map(|path| Some((path.out_id, one(path)?))).collect()
     } else {
-        best(dest).and_then(one).map(|route| (0, route)).into_iter().collect()
+        dest.best().and_then(one).map(|route| (0, route)).into_iter().collect()
     }
-}
-
-fn best<F: Family>(dest: &Dest<F>) -> Option<&Path<F>> {
-    dest.best()
 }
 
 /// One path, for one reader: the profile decides, but a route never goes back to where it came from, and the reader is

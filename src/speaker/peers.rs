@@ -2,6 +2,7 @@
 //!
 //! Owns: for each slot the treatment of a peer's routes and, while its session is up, what was negotiated. Never: holds routes.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use bgp_proto::rib::{ExportProfile, ImportProfile, NextHopRule, SourcePeer};
@@ -107,7 +108,11 @@ impl PeerState {
 
 /// All peers, by slot.
 #[derive(Default, Debug)]
-pub(super) struct Peers(Vec<Option<PeerState>>);
+pub(super) struct Peers {
+    slots: Vec<Option<PeerState>>,
+    /// Slots whose import asks for interfaces.
+    import_by_interface: BTreeSet<u32>,
+}
 
 impl Peers {
     /// The peer with this handle; a handle of an earlier generation names nobody.
@@ -116,37 +121,44 @@ impl Peers {
     }
 
     pub fn get_mut(&mut self, id: PeerId) -> Option<&mut PeerState> {
-        let place = usize::try_from(id.slot).ok().and_then(|at| self.0.get_mut(at))?;
+        let place = usize::try_from(id.slot).ok().and_then(|at| self.slots.get_mut(at))?;
         place.as_mut().filter(|peer| peer.id == id)
     }
 
     pub fn slot(&self, slot: u32) -> Option<&PeerState> {
-        self.0.get(usize::try_from(slot).ok()?)?.as_ref()
+        self.slots.get(usize::try_from(slot).ok()?)?.as_ref()
     }
 
     pub fn insert(&mut self, peer: PeerState) {
         let Ok(at) = usize::try_from(peer.id.slot) else { return };
-        if self.0.len() <= at {
-            self.0.resize_with(at + 1, || None);
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, || None);
         }
-        if let Some(place) = self.0.get_mut(at) {
+        if let Some(place) = self.slots.get_mut(at) {
             *place = Some(peer);
         }
     }
 
     pub fn remove(&mut self, id: PeerId) {
         if self.get(id).is_some()
-            && let Some(place) = usize::try_from(id.slot).ok().and_then(|at| self.0.get_mut(at))
+            && let Some(place) = usize::try_from(id.slot).ok().and_then(|at| self.slots.get_mut(at))
         {
             *place = None;
         }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &PeerState> {
-        self.0.iter().flatten()
+        self.slots.iter().flatten()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PeerState> {
-        self.0.iter_mut().flatten()
+    /// Slots whose import asks for interfaces, as of the last [`Peers::rules_changed`].
+    pub fn import_by_interface(&self) -> &BTreeSet<u32> {
+        &self.import_by_interface
+    }
+
+    /// Treatments changed, or peers came or went.
+    pub fn rules_changed(&mut self) {
+        let reads = |peer: &&PeerState| peer.treatment.import.reads_interface();
+        self.import_by_interface = self.iter().filter(reads).map(|peer| peer.id.slot).collect();
     }
 }

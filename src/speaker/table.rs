@@ -2,7 +2,7 @@
 //!
 //! Owns: the routes of the family from their entry to their exit. Never: decides when anything is read or told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bgp_proto::rib::{AttrId, Imported, PathKind, Rib, Source, import};
@@ -29,8 +29,14 @@ pub(super) struct Table<F: Family> {
     pub direct: Direct<F>,
     pub ignored: Vec<String>,
     pub kernel: Arc<Program>,
+    /// Slots whose views have something new to look at.
+    pub woken: BTreeSet<u32>,
     statics: BTreeMap<Prefix<F>, StaticRoute<F>>,
 }
+
+/// How often import may be run anew because next hops moved. What still moves then moves in a circle: a route whose
+/// acceptance changes the interface that its acceptance hangs on.
+const ROUNDS: usize = 3;
 
 impl<F: Family> Table<F> {
     pub fn new(seed: u64) -> Self {
@@ -41,6 +47,7 @@ impl<F: Family> Table<F> {
             direct: Direct::default(),
             ignored: Vec::new(),
             kernel: Arc::new(Program::always(Decision::Reject)),
+            woken: BTreeSet::new(),
             statics: BTreeMap::new(),
         }
     }
@@ -104,12 +111,23 @@ impl<F: Family> Table<F> {
     pub fn import_again(&mut self, interfaces: &Interfaces, peer: &PeerState) {
         let slot = peer.id.slot;
         for (prefix, path_id) in self.rib.paths_of(slot) {
-            let Some(path) = self.rib.path(prefix, Source::Peer(slot), path_id) else { continue };
-            let PathKind::Bgp(bgp) = &path.kind else { continue };
-            let got = bgp.got;
-            let imported = self.import(interfaces, peer, prefix, got);
-            self.rib.put_received(slot, prefix, path_id, got, imported, false);
+            self.import_path_again(interfaces, peer, prefix, path_id);
         }
+    }
+
+    fn import_path_again(
+        &mut self,
+        interfaces: &Interfaces,
+        peer: &PeerState,
+        prefix: Prefix<F>,
+        path_id: u32,
+    ) {
+        let slot = peer.id.slot;
+        let Some(path) = self.rib.path(prefix, Source::Peer(slot), path_id) else { return };
+        let PathKind::Bgp(bgp) = &path.kind else { return };
+        let got = bgp.got;
+        let imported = self.import(interfaces, peer, prefix, got);
+        self.rib.put_received(slot, prefix, path_id, got, imported, false);
     }
 
     fn import(&self, interfaces: &Interfaces, peer: &PeerState, prefix: Prefix<F>, got: AttrId) -> Imported {
@@ -127,6 +145,23 @@ impl<F: Family> Table<F> {
     pub fn open(&mut self, slot: u32) {
         self.close(slot);
         self.outs.insert(slot, OutView::new());
+        self.woken.insert(slot);
+    }
+
+    /// Rules of export changed for a peer: everything is looked at again, and only differences are sent.
+    pub fn export_again(&mut self, slot: u32) {
+        if let Some(out) = self.outs.get_mut(&slot) {
+            out.look_again();
+            self.woken.insert(slot);
+        }
+    }
+
+    /// The peer asks for everything again.
+    pub fn refresh(&mut self, slot: u32, enhanced: bool) {
+        if let Some(out) = self.outs.get_mut(&slot) {
+            out.refresh(enhanced);
+            self.woken.insert(slot);
+        }
     }
 
     /// The session is gone: nothing is held.
@@ -137,20 +172,59 @@ impl<F: Family> Table<F> {
     }
 
     /// Decides, and says to views and kernel what changed.
-    pub fn settle(&mut self, peers: &Peers) {
+    pub fn settle(&mut self, interfaces: &Interfaces, peers: &Peers) {
         self.rib.settle();
-        let changes = self.rib.take_changes();
+        let mut changes = self.rib.take_changes();
         if changes.is_empty() {
             return;
+        }
+        let by_interface = peers.import_by_interface();
+        let mut moved = changes.clone();
+        for _ in 0..ROUNDS {
+            if by_interface.is_empty() || moved.is_empty() {
+                break;
+            }
+            for prefix in moved {
+                self.import_over_interface(interfaces, peers, by_interface, prefix);
+            }
+            self.rib.settle();
+            moved = self.rib.take_changes();
+            changes.extend(&moved);
         }
         for (slot, out) in &mut self.outs {
             let Some(peer) = peers.slot(*slot) else { continue };
             for prefix in &changes {
-                if out.held_of(*prefix).next().is_some() || concerns(&self.rib, *prefix, peer) {
+                if out.holds(*prefix) || concerns(&self.rib, *prefix, peer) {
                     out.touch(*prefix);
+                    self.woken.insert(*slot);
                 }
             }
         }
         self.fib.touch(changes);
+    }
+
+    /// The next hops of a destination moved: import rules that ask for interfaces may answer otherwise.
+    fn import_over_interface(
+        &mut self,
+        interfaces: &Interfaces,
+        peers: &Peers,
+        slots: &BTreeSet<u32>,
+        prefix: Prefix<F>,
+    ) {
+        let paths: Vec<(u32, u32)> = self
+            .rib
+            .dest(prefix)
+            .into_iter()
+            .flat_map(|dest| &dest.paths)
+            .filter_map(|path| match path.source {
+                Source::Peer(slot) if slots.contains(&slot) => Some((slot, path.path_id)),
+                _ => None,
+            })
+            .collect();
+        for (slot, path_id) in paths {
+            if let Some(peer) = peers.slot(slot) {
+                self.import_path_again(interfaces, peer, prefix, path_id);
+            }
+        }
     }
 }

@@ -24,6 +24,8 @@ pub mod import;
 pub mod nexthop;
 pub mod path;
 pub mod policy;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,5 @@
 //! The speaker driven by hand: what goes in is made by the tests, what comes out is decoded as a neighbour would.
 
-#![allow(dead_code, unused_imports, reason = "the rules come next")]
-
 mod rules;
 mod situations;
 mod views;
@@ -63,15 +61,16 @@ pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub fn accept() -> Arc<Program> {
-    Arc::new(Program::always(Decision::Accept))
-}
-
-/// FILT-21 without rules: everything goes out with its priority.
+/// FILT-21, then everything goes out but connected prefixes and the default route.
 pub fn normalise() -> Arc<Program> {
-    let then = vec![Action::Normalise { priority: 1024, zero_is_none: false }];
-    let rule = Rule { when: Vec::new(), then, decision: None, origin: "normalise".into() };
-    Arc::new(Program { rules: vec![rule], default: Decision::Accept })
+    let rule = |when, then, decision| Rule { when, then, decision, origin: "export".into() };
+    let priority = Action::Normalise { priority: 1024, zero_is_none: false };
+    let rules = vec![
+        rule(Vec::new(), vec![priority], None),
+        rule(vec![Match::Source(SourceClass::Direct)], Vec::new(), Some(Decision::Reject)),
+        rule(vec![Match::Equals(prefix("0.0.0.0/0"))], Vec::new(), Some(Decision::Reject)),
+    ];
+    Arc::new(Program { rules, default: Decision::Accept })
 }
 
 /// FILT-10 step 2.

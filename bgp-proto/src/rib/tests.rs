@@ -1,0 +1,351 @@
+//! The table as a whole.
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use smallvec::smallvec;
+
+use super::*;
+use crate::ids::{Asn, ClusterId, RouterId};
+use crate::prefix::{Prefix4, V4};
+use crate::wire::{AsPath, Origin, Segment};
+
+fn prefix(text: &str) -> Prefix4 {
+    text.parse().unwrap()
+}
+
+fn source_peer(slot: u32, internal: bool) -> SourcePeer {
+    let addr = IpAddr::from([10, 0, 0, 10 + u8::try_from(slot).unwrap()]);
+    SourcePeer {
+        asn: if internal { Asn(64512) } else { Asn(65000 + slot) },
+        local_asn: Asn(64512),
+        router_id: RouterId([10, 0, 0, 100 - u8::try_from(slot).unwrap()].into()),
+        addr,
+        internal,
+        rr_client: None,
+    }
+}
+
+/// A table on 10.0.0.1/24 with a default route, and three peers: 0 and 1 internal, 2 external.
+fn table() -> Rib<V4> {
+    let mut rib = Rib::new(1);
+    let subnet = prefix("10.0.0.0/24");
+    rib.set_addresses(2, vec![LocalAddress { addr: [10, 0, 0, 1].into(), prefix: subnet }]);
+    rib.put_local(subnet, Source::Direct, 2, PathKind::Direct { ifindex: 2 });
+    let leg = Leg { via: Some(IpAddr::from([10, 0, 0, 254])), ifindex: 2, onlink: false, weight: 1 };
+    let kind = PathKind::Kernel { forward: Forward::Legs(smallvec![leg]), metric: 0, protocol: 3 };
+    rib.put_local(prefix("0.0.0.0/0"), Source::Kernel, 0, kind);
+    for slot in 0..3 {
+        rib.set_peer(slot, source_peer(slot, slot < 2));
+    }
+    rib.settle();
+    rib
+}
+
+fn put(rib: &mut Rib<V4>, slot: u32, to: &str, path_id: u32, next_hop: [u8; 4], attributes: Attributes) {
+    put_preferred(rib, slot, to, path_id, next_hop, attributes, 100);
+}
+
+fn put_preferred(
+    rib: &mut Rib<V4>,
+    slot: u32,
+    to: &str,
+    path_id: u32,
+    next_hop: [u8; 4],
+    attributes: Attributes,
+    preference: u16,
+) {
+    let next_hop = NextHop::V4(next_hop.into());
+    let got = rib.intern(attributes.clone(), Some(next_hop));
+    let imported = Imported { attributes, next_hop, preference, refused: None };
+    rib.put_received(slot, prefix(to), path_id, got, imported, true);
+    rib.release(got);
+}
+
+fn path(asns: &[u32]) -> AsPath {
+    let segments = match asns {
+        [] => Vec::new(),
+        asns => vec![Segment::Sequence(asns.iter().copied().map(Asn).collect())],
+    };
+    AsPath { segments }
+}
+
+fn base() -> Attributes {
+    Attributes { local_pref: Some(100), as_path: path(&[65001, 65002]), ..Attributes::default() }
+}
+
+const DIRECT: [u8; 4] = [10, 0, 0, 50];
+const FAR: [u8; 4] = [192, 0, 2, 1];
+const TO: &str = "172.16.0.0/24";
+
+/// Puts two routes and says who wins and why the other lost.
+fn duel(a: (u32, [u8; 4], Attributes), b: (u32, [u8; 4], Attributes)) -> (u32, Reason) {
+    let mut rib = table();
+    put(&mut rib, a.0, TO, 1, a.1, a.2);
+    put(&mut rib, b.0, TO, 2, b.1, b.2);
+    rib.settle();
+    let dest = rib.dest(prefix(TO)).unwrap();
+    let reason = rib.reasons(dest).into_iter().flatten().next().unwrap();
+    (dest.best().unwrap().path_id, reason)
+}
+
+#[test]
+fn each_step_of_the_decision_is_asked_in_its_order() {
+    let with = |change: fn(&mut Attributes)| {
+        let mut attributes = base();
+        change(&mut attributes);
+        attributes
+    };
+    // The first of each pair wins although every later step speaks for the second.
+    let cases: Vec<((u32, [u8; 4], Attributes), (u32, [u8; 4], Attributes), Reason)> = vec![
+        ((0, DIRECT, base()), (2, [10, 0, 0, 1], with(|a| a.local_pref = Some(999))), Reason::Unresolvable),
+        (
+            (0, FAR, with(|a| a.local_pref = Some(101))),
+            (2, DIRECT, with(|a| a.as_path = path(&[]))),
+            Reason::LocalPref,
+        ),
+        (
+            (0, FAR, with(|a| (a.as_path, a.origin) = (path(&[65001]), Origin::Incomplete))),
+            (2, DIRECT, base()),
+            Reason::PathLength,
+        ),
+        ((0, FAR, with(|a| a.med = Some(9))), (2, DIRECT, with(|a| a.origin = Origin::Egp)), Reason::Origin),
+        ((0, FAR, with(|a| a.med = Some(8))), (2, DIRECT, with(|a| a.med = Some(9))), Reason::Med),
+        (
+            (2, FAR, with(|a| a.med = Some(9))),
+            (0, DIRECT, with(|a| a.as_path = path(&[65009, 1]))),
+            Reason::Internal,
+        ),
+        ((0, DIRECT, base()), (1, FAR, base()), Reason::IgpMetric),
+        ((1, DIRECT, base()), (0, DIRECT, base()), Reason::RouterId),
+        (
+            (0, DIRECT, with(|a| a.originator_id = Some(RouterId([1, 1, 1, 1].into())))),
+            (1, DIRECT, base()),
+            Reason::RouterId,
+        ),
+        (
+            (1, DIRECT, with(|a| a.originator_id = Some(RouterId([1, 1, 1, 1].into())))),
+            (
+                0,
+                DIRECT,
+                with(|a| {
+                    a.originator_id = Some(RouterId([1, 1, 1, 1].into()));
+                    a.cluster_list = vec![ClusterId([2, 2, 2, 2].into())];
+                }),
+            ),
+            Reason::ClusterList,
+        ),
+        (
+            (0, DIRECT, with(|a| a.originator_id = Some(RouterId([1, 1, 1, 1].into())))),
+            (1, DIRECT, with(|a| a.originator_id = Some(RouterId([1, 1, 1, 1].into())))),
+            Reason::PeerAddress,
+        ),
+        ((0, DIRECT, base()), (0, DIRECT, base()), Reason::PathId),
+    ];
+    for (winner, loser, reason) in cases {
+        assert_eq!(duel(winner.clone(), loser.clone()), (1, reason));
+        if reason != Reason::PathId {
+            assert_eq!(duel(loser, winner), (2, reason), "the other way round");
+        }
+    }
+}
+
+#[test]
+fn absent_local_pref_is_100_and_absent_med_is_0() {
+    let none = Attributes { local_pref: None, ..base() };
+    assert_eq!(duel((0, DIRECT, base()), (0, DIRECT, none.clone())).1, Reason::PathId);
+    let low = Attributes { local_pref: Some(99), ..base() };
+    assert_eq!(duel((0, DIRECT, none), (0, DIRECT, low)), (1, Reason::LocalPref));
+    let med = Attributes { med: Some(1), ..base() };
+    assert_eq!(duel((0, DIRECT, base()), (0, DIRECT, med)), (1, Reason::Med));
+}
+
+#[test]
+fn meds_of_different_neighbours_are_not_compared_and_an_empty_path_has_the_peer_as_neighbour() {
+    let other = Attributes { med: Some(5), as_path: path(&[65009, 65002]), ..base() };
+    assert_eq!(duel((1, DIRECT, other), (0, DIRECT, base())).1, Reason::RouterId);
+    let empty = |med| Attributes { med: Some(med), as_path: path(&[]), ..base() };
+    assert_eq!(duel((0, DIRECT, empty(1)), (1, DIRECT, empty(2))), (1, Reason::Med), "both of our own AS");
+}
+
+#[test]
+fn preference_comes_before_everything_and_static_before_bgp() {
+    let mut rib = table();
+    let best = |rib: &Rib<V4>| rib.dest(prefix(TO)).unwrap().best().unwrap().source;
+    put(&mut rib, 0, TO, 0, DIRECT, base());
+    // Elevated, but its next hop leads nowhere: preference is compared first.
+    put_preferred(&mut rib, 1, TO, 0, [10, 0, 0, 1], base(), 200);
+    rib.settle();
+    assert_eq!(best(&rib), Source::Peer(1));
+    rib.put_local(prefix(TO), Source::Static, 0, PathKind::Blackhole);
+    rib.settle();
+    assert_eq!(best(&rib), Source::Static);
+    rib.put_local(prefix(TO), Source::Direct, 3, PathKind::Direct { ifindex: 3 });
+    rib.settle();
+    assert_eq!(best(&rib), Source::Direct);
+    let dest = rib.dest(prefix(TO)).unwrap();
+    let lost = Some(Reason::Preference);
+    assert_eq!(rib.reasons(dest), [None, lost, lost, lost]);
+}
+
+#[test]
+fn a_changed_route_touches_only_destinations_whose_next_hops_it_covers() {
+    let mut rib = table();
+    put(&mut rib, 0, "172.16.1.0/24", 0, DIRECT, base());
+    put(&mut rib, 0, "172.16.2.0/24", 0, FAR, base());
+    put(&mut rib, 0, "172.16.3.0/24", 0, [198, 51, 100, 1], base());
+    rib.settle();
+    rib.take_changes();
+    rib.put_local(
+        prefix("192.0.2.0/24"),
+        Source::Kernel,
+        0,
+        PathKind::Kernel { forward: Forward::Blackhole, metric: 0, protocol: 4 },
+    );
+    rib.settle();
+    let changes: Vec<String> = rib.take_changes().iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["172.16.2.0/24", "192.0.2.0/24"]);
+    // The same route again, or another metric of it, changes nothing for them.
+    rib.put_local(
+        prefix("192.0.2.0/24"),
+        Source::Kernel,
+        0,
+        PathKind::Kernel { forward: Forward::Blackhole, metric: 7, protocol: 4 },
+    );
+    rib.settle();
+    let changes: Vec<String> = rib.take_changes().iter().map(ToString::to_string).collect();
+    assert_eq!(changes, ["192.0.2.0/24"]);
+}
+
+#[test]
+fn the_same_route_again_is_no_change() {
+    let mut rib = table();
+    put(&mut rib, 0, TO, 0, DIRECT, base());
+    rib.settle();
+    rib.take_changes();
+    rib.mark_stale(0);
+    put(&mut rib, 0, TO, 0, DIRECT, base());
+    rib.settle();
+    assert!(rib.take_changes().is_empty());
+    rib.sweep_stale(0);
+    assert!(rib.dest(prefix(TO)).is_some(), "it is fresh");
+}
+
+#[test]
+fn paths_are_sent_with_small_ids_that_stay() {
+    let mut rib = table();
+    for path_id in [900, 700, 800] {
+        put(&mut rib, 0, TO, path_id, DIRECT, base());
+    }
+    let ids = |rib: &Rib<V4>| -> Vec<(u32, u32)> {
+        rib.dest(prefix(TO)).unwrap().paths.iter().map(|path| (path.path_id, path.out_id)).collect()
+    };
+    assert_eq!(ids(&rib), [(700, 2), (800, 3), (900, 1)]);
+    rib.withdraw(0, prefix(TO), 700);
+    put(&mut rib, 0, TO, 600, DIRECT, base());
+    put(&mut rib, 0, TO, 800, DIRECT, Attributes { med: Some(1), ..base() });
+    assert_eq!(ids(&rib), [(600, 2), (800, 3), (900, 1)]);
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    slot: u32,
+    path_id: u32,
+    next_hop: [u8; 4],
+    preference: u16,
+    attributes: Attributes,
+}
+
+fn candidate() -> impl Strategy<Value = Candidate> {
+    (
+        (0u32..3, 0u32..3),
+        prop::sample::select(vec![DIRECT, [10, 0, 0, 51], FAR, [10, 0, 0, 1]]),
+        prop::sample::select(vec![100u16, 100, 100, 200]),
+        prop::option::of(99u32..102),
+        prop::sample::select(vec![
+            vec![],
+            vec![65001],
+            vec![65001, 65002],
+            vec![65002, 65001],
+            vec![65003, 1],
+        ]),
+        prop::option::of(0u32..3),
+        prop::sample::select(vec![Origin::Igp, Origin::Igp, Origin::Incomplete]),
+        prop::option::of(1u8..3),
+    )
+        .prop_map(
+            |((slot, path_id), next_hop, preference, local_pref, asns, med, origin, originator)| Candidate {
+                slot,
+                path_id,
+                next_hop,
+                preference,
+                attributes: Attributes {
+                    origin,
+                    as_path: path(&asns),
+                    med,
+                    local_pref,
+                    originator_id: originator.map(|n| RouterId([n, 1, 1, 1].into())),
+                    ..Attributes::default()
+                },
+            },
+        )
+}
+
+/// The winner and its companions after putting these in this order.
+fn outcome(candidates: &[Candidate]) -> Option<((Source, u32), Vec<(Source, u32)>)> {
+    let mut rib = table();
+    for c in candidates {
+        put_preferred(&mut rib, c.slot, TO, c.path_id, c.next_hop, c.attributes.clone(), c.preference);
+        rib.settle();
+    }
+    let dest = rib.dest(prefix(TO))?;
+    let name = |path: &Path<V4>| (path.source, path.path_id);
+    let mut together: Vec<_> = rib.multipath(dest).map(name).collect();
+    together.sort_unstable();
+    Some((dest.best().map(name)?, together))
+}
+
+proptest! {
+    #[test]
+    fn the_winner_does_not_depend_on_the_order_of_arrival(
+        candidates in prop::collection::vec(candidate(), 1..9),
+        seed in any::<u64>(),
+    ) {
+        // One path for each source and id: a later one would replace it.
+        let mut unique: Vec<Candidate> = Vec::new();
+        for c in candidates {
+            if !unique.iter().any(|other| (other.slot, other.path_id) == (c.slot, c.path_id)) {
+                unique.push(c);
+            }
+        }
+        let mut shuffled = unique.clone();
+        let mut state = seed;
+        for at in (1..shuffled.len()).rev() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            shuffled.swap(at, (state >> 33) as usize % (at + 1));
+        }
+        prop_assert_eq!(outcome(&unique), outcome(&shuffled));
+    }
+
+    #[test]
+    fn a_path_that_lost_does_not_change_the_winner_by_leaving_unless_med_brought_it_down(
+        candidates in prop::collection::vec(candidate(), 2..7),
+    ) {
+        // Without MED the order is total, so losers are irrelevant.
+        let mut unique: Vec<Candidate> = Vec::new();
+        for mut c in candidates {
+            c.attributes.med = None;
+            if !unique.iter().any(|other| (other.slot, other.path_id) == (c.slot, c.path_id)) {
+                unique.push(c);
+            }
+        }
+        let (best, _) = outcome(&unique).unwrap();
+        for leaves in 0..unique.len() {
+            let mut rest = unique.clone();
+            let gone = rest.remove(leaves);
+            if (Source::Peer(gone.slot), gone.path_id) != best && !rest.is_empty() {
+                prop_assert_eq!(outcome(&rest).unwrap().0, best);
+            }
+        }
+    }
+}
