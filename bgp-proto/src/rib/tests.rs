@@ -78,8 +78,11 @@ const DIRECT: [u8; 4] = [10, 0, 0, 50];
 const FAR: [u8; 4] = [192, 0, 2, 1];
 const TO: &str = "172.16.0.0/24";
 
+/// Slot, next hop, attributes.
+type Route = (u32, [u8; 4], Attributes);
+
 /// Puts two routes and says who wins and why the other lost.
-fn duel(a: (u32, [u8; 4], Attributes), b: (u32, [u8; 4], Attributes)) -> (u32, Reason) {
+fn duel(a: Route, b: Route) -> (u32, Reason) {
     let mut rib = table();
     put(&mut rib, a.0, TO, 1, a.1, a.2);
     put(&mut rib, b.0, TO, 2, b.1, b.2);
@@ -97,7 +100,7 @@ fn each_step_of_the_decision_is_asked_in_its_order() {
         attributes
     };
     // The first of each pair wins although every later step speaks for the second.
-    let cases: Vec<((u32, [u8; 4], Attributes), (u32, [u8; 4], Attributes), Reason)> = vec![
+    let cases: Vec<(Route, Route, Reason)> = vec![
         ((0, DIRECT, base()), (2, [10, 0, 0, 1], with(|a| a.local_pref = Some(999))), Reason::Unresolvable),
         (
             (0, FAR, with(|a| a.local_pref = Some(101))),
@@ -291,8 +294,10 @@ fn candidate() -> impl Strategy<Value = Candidate> {
         )
 }
 
+type Name = (Source, u32);
+
 /// The winner and its companions after putting these in this order.
-fn outcome(candidates: &[Candidate]) -> Option<((Source, u32), Vec<(Source, u32)>)> {
+fn outcome(candidates: &[Candidate]) -> Option<(Name, Vec<Name>)> {
     let mut rib = table();
     for c in candidates {
         put_preferred(&mut rib, c.slot, TO, c.path_id, c.next_hop, c.attributes.clone(), c.preference);

@@ -230,10 +230,8 @@ proptest! {
             play.check_kernel();
         }
         play.bench.drain_all();
-        for n in 0..PEERS.len() {
-            if play.up[n] {
-                prop_assert_eq!(&play.bench.neighbours[&play.id(n)].held, &play.expected(n), "{}", PEERS[n].0);
-            }
+        for (n, (addr, _)) in PEERS.iter().enumerate().filter(|(n, _)| play.up[*n]) {
+            prop_assert_eq!(&play.bench.neighbours[&play.id(n)].held, &play.expected(n), "{}", addr);
         }
         // Nothing is kept of what is gone.
         play.bench.desire(|state| {
