@@ -385,14 +385,14 @@ impl<K: Kernel> Reconciler<K> {
             self.installed.insert(prefix);
             self.clear_trouble(prefix);
         }
+        let mut log = Summary::new("routes not written: the place of each is taken by another program's");
         for conflict in conflicts {
             let problem = RouteProblem::Conflict { metric: conflict.metric, owner: conflict.owner };
-            if self.trouble.get(&conflict.prefix).is_none_or(|t| t.problem != problem) {
-                info!(prefix = %conflict.prefix, "not written: {problem}");
-            }
+            log.note_if_new(&self.trouble, conflict.prefix, &problem);
             // Its end is an event of the mirror: no retry.
             self.put_trouble(conflict.prefix, problem, None);
         }
+        log.write();
         let busy: BTreeSet<IpPrefix> = plan.writes().chain(plan.deletes()).map(|op| op.prefix()).collect();
         for prefix in &prefixes {
             // Nobody wants it, and it is not there.
@@ -417,6 +417,8 @@ impl<K: Kernel> Reconciler<K> {
     ) -> Vec<RouteOp> {
         let now = Instant::now();
         let mut kept = Vec::new();
+        let mut contested = Summary::new("another program keeps changing routes of ours; waiting");
+        let before = self.repaired;
         for op in operations {
             let prefix = op.prefix();
             let was_refused =
@@ -432,15 +434,20 @@ impl<K: Kernel> Reconciler<K> {
             let rest = effort.repairs.checked_sub(PATIENCE).map_or(Duration::ZERO, backoff);
             if now.duration_since(effort.last) < rest {
                 let (repairs, retry) = (effort.repairs, effort.last + rest);
-                warn!(%prefix, repairs, "another program keeps changing this route; waiting");
-                self.put_trouble(prefix, RouteProblem::Contested { repairs }, Some(retry));
+                let problem = RouteProblem::Contested { repairs };
+                contested.note_if_new(&self.trouble, prefix, &problem);
+                self.put_trouble(prefix, problem, Some(retry));
                 continue;
             }
             effort.repairs += 1;
             effort.last = now;
             self.repaired += 1;
-            info!(%prefix, "not in the kernel as it should be; repaired");
+            debug!(%prefix, "not in the kernel as it should be; repaired");
             kept.push(op);
+        }
+        contested.write();
+        if self.repaired > before {
+            info!(routes = self.repaired - before, "repairing what was not in the kernel as it should be");
         }
         kept
     }
@@ -459,6 +466,7 @@ impl<K: Kernel> Reconciler<K> {
             }
         };
         debug!(operations = operations.len(), "written");
+        let mut log = Summary::new("routes refused by the kernel");
         for (op, result) in operations.iter().zip(applied.results) {
             let prefix = op.prefix();
             match (op, result) {
@@ -475,13 +483,12 @@ impl<K: Kernel> Reconciler<K> {
                     }
                     let failures = self.trouble.get(&prefix).map_or(0, |t| t.failures);
                     let problem = RouteProblem::Refused(refusal);
-                    if self.trouble.get(&prefix).is_none_or(|t| t.problem != problem) {
-                        warn!(%prefix, "{problem}");
-                    }
+                    log.note_if_new(&self.trouble, prefix, &problem);
                     self.put_trouble(prefix, problem, Some(Instant::now() + backoff(failures)));
                 }
             }
         }
+        log.write();
         if applied.overrun {
             self.trouble_with_kernel(KernelError::Overrun);
         }
@@ -555,6 +562,38 @@ impl<K: Kernel> Reconciler<K> {
             *old = status;
             changed
         });
+    }
+}
+
+/// One line in the log for many prefixes: a link that goes down can take thousands along.
+struct Summary {
+    what: &'static str,
+    count: usize,
+    example: Option<(IpPrefix, String)>,
+}
+
+impl Summary {
+    fn new(what: &'static str) -> Self {
+        Summary { what, count: 0, example: None }
+    }
+
+    fn note_if_new(
+        &mut self,
+        trouble: &BTreeMap<IpPrefix, Trouble>,
+        prefix: IpPrefix,
+        problem: &RouteProblem,
+    ) {
+        if trouble.get(&prefix).is_none_or(|t| t.problem != *problem) {
+            debug!(%prefix, "{problem}");
+            self.count += 1;
+            self.example.get_or_insert_with(|| (prefix, problem.to_string()));
+        }
+    }
+
+    fn write(self) {
+        if let Some((prefix, problem)) = self.example {
+            warn!(count = self.count, example = %prefix, "{}: {problem}", self.what);
+        }
     }
 }
 
