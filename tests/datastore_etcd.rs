@@ -129,10 +129,14 @@ struct Following {
 
 impl Following {
     fn start(url: String, node: &'static str) -> Following {
+        Self::start_with(settings(url), node)
+    }
+
+    fn start_with(settings: DatastoreSettings, node: &'static str) -> Following {
         let (out, receiver) = channel();
         let stop = CancellationToken::new();
         let token = stop.clone();
-        tokio::spawn(async move { run(settings(url), node, out, token).await });
+        tokio::spawn(async move { run(settings, node, out, token).await });
         Following { receiver, stop }
     }
 
@@ -405,6 +409,62 @@ async fn an_etcd_that_is_down_at_the_start_is_waited_for() {
     assert!(error.contains(&etcd.url()), "{error}");
     etcd.restart().await;
     source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 6).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_dead_is_passed_over() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let dead = format!("http://127.0.0.1:{}", free_port());
+    let DatastoreSettings { backend: Backend::Etcd(mut two), .. } = settings(dead) else { unreachable!() };
+    two.endpoints.push(etcd.url());
+    let two = DatastoreSettings { backend: Backend::Etcd(two), use_pod_cidr: false };
+    assert_eq!(read_once(&two, "node-a").await.unwrap().nodes.len(), 3);
+    let mut source = Following::start_with(two, "node-a");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_asks_for_a_password_is_followed_with_the_right_one_only() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let mut client = etcd.connect().await;
+    client.user_add("root", "right", None).await.unwrap();
+    client.role_add("root").await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    client.auth_enable().await.unwrap();
+    let with = |password: &str| {
+        let DatastoreSettings { backend: Backend::Etcd(mut etcd), .. } = settings(etcd.url()) else {
+            unreachable!()
+        };
+        etcd.user = Some(("root".to_owned(), password.to_owned()));
+        DatastoreSettings { backend: Backend::Etcd(etcd), use_pod_cidr: false }
+    };
+    for refused in [settings(etcd.url()), with("wrong")] {
+        let mut source = Following::start_with(refused, "node-a");
+        source.state(SourceState::Retrying).await;
+        let error = source.receiver.status.borrow().last_error.clone().unwrap();
+        assert!(error.contains(&etcd.url()) && !error.contains("wrong"), "{error}");
+    }
+    let mut source = Following::start_with(with("right"), "node-a");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+    let mut client =
+        Client::connect([etcd.url()], Some(etcd_client::ConnectOptions::new().with_user("root", "right")))
+            .await
+            .unwrap();
+    client.delete(NODE_A, None).await.unwrap();
+    source.snapshot("a change", |snapshot| snapshot.nodes.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_being_migrated_says_so() {
+    let etcd = Etcd::start().await;
+    let migrating = Dump::read("three-nodes/dump-migrating.json");
+    etcd.load(&migrating).await;
+    let snapshot = read_once(&settings(etcd.url()), "node-a").await.unwrap();
+    assert_eq!(snapshot.cluster_information.unwrap().datastore_ready, Some(false));
 }
 
 #[tokio::test]
