@@ -42,12 +42,17 @@ struct Etcd {
 
 impl Etcd {
     async fn start() -> Etcd {
-        let dir = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_port(), free_port());
-        let child = Self::spawn(&dir, client, peer, 0);
-        let etcd = Etcd { child, dir, client, peer, token: 0 };
-        etcd.ready().await;
-        etcd
+        // A port that was free may be taken when etcd comes to it: then it ends, and another is tried.
+        for _ in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let (client, peer) = (free_port(), free_port());
+            let child = Self::spawn(&dir, client, peer, 0);
+            let mut etcd = Etcd { child, dir, client, peer, token: 0 };
+            if etcd.ready().await {
+                return etcd;
+            }
+        }
+        panic!("etcd ends as soon as it is started");
     }
 
     fn spawn(dir: &tempfile::TempDir, client: u16, peer: u16, token: u32) -> Child {
@@ -77,13 +82,17 @@ impl Etcd {
         Client::connect([self.url()], None).await.unwrap()
     }
 
-    async fn ready(&self) {
+    /// Whether it answers; `false` where it ended.
+    async fn ready(&mut self) -> bool {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
             let answer = async { self.connect().await.get("x", None).await };
             match tokio::time::timeout(Duration::from_secs(2), answer).await {
-                Ok(Ok(_)) => return,
+                Ok(Ok(_)) => return true,
                 last => assert!(tokio::time::Instant::now() < deadline, "etcd does not answer: {last:?}"),
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -95,7 +104,7 @@ impl Etcd {
 
     async fn restart(&mut self) {
         self.child = Self::spawn(&self.dir, self.client, self.peer, self.token);
-        self.ready().await;
+        assert!(self.ready().await, "etcd ends when it is started again");
     }
 
     /// Starts with nothing, as another cluster.

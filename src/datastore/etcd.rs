@@ -161,7 +161,7 @@ fn decode_value(
 /// Why a connection to etcd came to its end.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
-    #[error("{endpoint}: {error}")]
+    #[error("{endpoint}: {}", reason(.error))]
     Etcd { endpoint: String, error: etcd_client::Error },
     #[error("{endpoint}: {what} took longer than {} s", TIMEOUT.as_secs())]
     Late { endpoint: String, what: &'static str },
@@ -172,23 +172,36 @@ enum Ended {
     Compacted { endpoint: String, from: i64 },
 }
 
+/// What people need of an error: what was refused, and the system's own word for it.
+fn reason(error: &etcd_client::Error) -> String {
+    let etcd_client::Error::GRpcStatus(status) = error else { return error.to_string() };
+    let mut last = std::error::Error::source(status);
+    while let Some(deeper) = last.and_then(std::error::Error::source) {
+        last = Some(deeper);
+    }
+    match last.map(ToString::to_string) {
+        Some(cause) if !cause.contains(status.message()) => format!("{}: {cause}", status.message()),
+        _ => status.message().to_owned(),
+    }
+}
+
 /// Reads everything once.
 ///
 /// # Errors
 ///
-/// Where no endpoint answers, with the last one's error.
+/// Where no endpoint answers, with the error of each.
 pub async fn read_once(settings: &EtcdSettings, node: &str, reading: Reading) -> Result<Snapshot, String> {
-    let mut last = String::new();
+    let mut errors = Vec::new();
     for endpoint in &settings.endpoints {
         let mut state = EtcdState::new(node, reading);
         let link = Link::connect(endpoint, settings);
         let listed = async { link.await?.list(&mut state).await };
         match listed.await {
             Ok(_) => return Ok(state.snapshot()),
-            Err(ended) => last = ended.to_string(),
+            Err(ended) => errors.push(ended.to_string()),
         }
     }
-    Err(last)
+    Err(errors.join("; "))
 }
 
 /// Lists, watches and publishes until `stop`.
@@ -199,16 +212,23 @@ pub async fn run(
     out: SourceSender,
     stop: CancellationToken,
 ) {
-    let mut follower =
-        Follower { state: EtcdState::new(node, reading), cluster: None, debounce: Debounce::default(), out };
+    let mut follower = Follower {
+        state: EtcdState::new(node, reading),
+        cluster: None,
+        opened: false,
+        debounce: Debounce::default(),
+        out,
+    };
     let random = foldhash::fast::RandomState::default();
     // Nodes spread over the members of etcd.
     let count = u64::try_from(settings.endpoints.len()).unwrap_or(1).max(1);
     let mut turn = usize::try_from(random.build_hasher().finish() % count).unwrap_or(0);
     let mut wait = BACKOFF.0;
+    let mut errors: Vec<String> = Vec::new();
     loop {
         let Some(endpoint) = settings.endpoints.get(turn % settings.endpoints.len().max(1)) else { return };
         let started = Instant::now();
+        follower.opened = false;
         let ended = tokio::select! {
             () = stop.cancelled() => return,
             ended = follower.follow(endpoint, &settings) => ended,
@@ -217,7 +237,7 @@ pub async fn run(
             follower.publish();
         }
         let lasted = started.elapsed();
-        if lasted > TIMEOUT * 2 {
+        if follower.opened && lasted > TIMEOUT {
             wait = BACKOFF.0;
         }
         if let Ended::Compacted { .. } = ended {
@@ -227,8 +247,15 @@ pub async fn run(
                 continue;
             }
         } else {
-            follower.out.retrying(ended.to_string());
             turn = turn.wrapping_add(1);
+            errors.push(ended.to_string());
+            // The other endpoints are tried at once; that none answers is one piece of news.
+            if !follower.opened && errors.len() < settings.endpoints.len() {
+                continue;
+            }
+            errors.sort();
+            follower.out.retrying(errors.join("; "));
+            errors.clear();
         }
         // Half to whole, so that nodes that lost etcd together do not come back together.
         let jitter = random.hash_one(lasted.as_nanos()) % 512;
@@ -349,6 +376,8 @@ struct Follower {
     state: EtcdState,
     /// The cluster whose revisions the state has; `None` where it must be listed (again).
     cluster: Option<u64>,
+    /// This connection got as far as watching.
+    opened: bool,
     debounce: Debounce,
     out: SourceSender,
 }
@@ -443,6 +472,7 @@ impl Follower {
                 changed |= self.state.event(kv.key(), value, kv.mod_revision());
             }
             if unopened == 0 {
+                self.opened = true;
                 self.out.connected(Some(self.state.revision()));
             }
             if changed {
