@@ -855,3 +855,77 @@ fn the_status_tells_what_a_stranger_needs() {
     assert_eq!(peer.status().events.len(), 32);
     assert_eq!(peer.status().received.unwrap().1, cease(2));
 }
+
+// ---- two connections on the way up; the peer's identifier is the higher one
+
+/// Our connection has both OPENs and the peer's KEEPALIVE, the peer's has nothing yet.
+fn held() -> Driver {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.connect(Conn::Active);
+    peer.connect(Conn::Passive);
+    peer.receive(Conn::Active, &Message::Open(open_with(120)));
+    let out = peer.receive(Conn::Active, &Message::Keepalive);
+    assert!(out.is_empty() && peer.state() == StateName::OpenConfirm);
+    peer
+}
+
+#[test]
+fn the_weaker_connection_waits_a_second_for_the_stronger_and_then_is_the_session() {
+    let mut peer = held();
+    let before = peer.now;
+    let out = peer.tick();
+    assert_eq!(peer.now - before, Millis::secs(1));
+    assert_eq!(peer.notifications(&out), [cease(7)]);
+    assert!(out.contains(&Output::Close(Conn::Passive)));
+    assert_eq!(peer.session.negotiated().unwrap().conn, Conn::Active);
+}
+
+#[test]
+fn the_weaker_connection_is_the_session_as_soon_as_the_peer_uses_it() {
+    let mut peer = held();
+    let out = peer.receive_end_of_rib(Conn::Active);
+    let up = out.iter().position(|o| matches!(o, Output::Up(_))).unwrap();
+    assert!(out[up..].contains(&Output::EndOfRib(Afi::Ipv4)), "and nothing of what it sent is lost");
+}
+
+#[test]
+fn the_weaker_connection_is_the_session_as_soon_as_the_stronger_is_gone() {
+    let mut peer = held();
+    peer.receive(Conn::Passive, &Message::Notification(cease(7)));
+    assert_eq!(peer.state(), StateName::Established);
+}
+
+#[test]
+fn the_stronger_connection_is_the_session_when_the_peer_uses_that() {
+    let mut peer = held();
+    peer.receive(Conn::Passive, &Message::Open(open_with(120)));
+    let out = peer.receive(Conn::Passive, &Message::Keepalive);
+    assert_eq!(peer.notifications(&out), [cease(7)]);
+    assert!(out.contains(&Output::Close(Conn::Active)));
+    assert_eq!(peer.session.negotiated().unwrap().conn, Conn::Passive);
+}
+
+#[test]
+fn a_session_that_comes_up_in_a_late_tick_leaves_no_keepalive_due() {
+    let mut peer = held();
+    peer.now = peer.now + Millis::secs(100);
+    let out = peer.give(Input::Tick);
+    assert!(out.iter().any(|o| matches!(o, Output::Up(_))));
+    assert_eq!(kinds(&out).last(), Some(&4));
+    assert!(peer.deadline().unwrap() > peer.now);
+}
+
+#[test]
+fn a_refresh_that_is_served_when_it_was_owed_is_not_owed_twice() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    for _ in 0..5 {
+        peer.refresh(V4, RefreshKind::Request);
+    }
+    peer.now = peer.deadline().unwrap();
+    assert_eq!(peer.refresh(V4, RefreshKind::Request), [Output::RefreshRequested(Afi::Ipv4)]);
+    assert!(peer.give(Input::Tick).is_empty());
+    assert!(peer.deadline().unwrap() > peer.now);
+}

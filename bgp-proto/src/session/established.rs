@@ -150,11 +150,9 @@ impl Session {
         let state = up.refreshes(afi);
         match refresh.kind {
             RefreshKind::Request => {
-                if state.asked.take(now) {
+                // Only the last of a flood matters: it is answered when there is a token again.
+                if state.serve(now) {
                     out.push(Output::RefreshRequested(afi));
-                } else {
-                    // Only the last of a flood matters: it is answered when there is a token again.
-                    state.owed = Some(state.asked.next());
                 }
             }
             // Before End-of-RIB the routes are already on trial (RFC 7313 §4).
@@ -374,8 +372,7 @@ impl Session {
                 state.stale = None;
                 out.push(Output::SweepStale(afi));
             }
-            if state.owed.is_some_and(|at| at <= now) && state.asked.take(now) {
-                state.owed = None;
+            if state.owed.is_some_and(|at| at <= now) && state.serve(now) {
                 out.push(Output::RefreshRequested(afi));
             }
         }

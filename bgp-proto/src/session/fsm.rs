@@ -217,6 +217,13 @@ impl Refreshes {
         }
     }
 
+    /// Whether the peer may have our routes again now; if not, it is owed them.
+    pub(super) fn serve(&mut self, now: Millis) -> bool {
+        let allowed = self.asked.take(now);
+        self.owed = (!allowed).then(|| self.asked.next());
+        allowed
+    }
+
     fn deadline(&self) -> Option<Millis> {
         earliest([self.owed, self.stale.map(|t| t.until)])
     }

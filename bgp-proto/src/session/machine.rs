@@ -403,8 +403,10 @@ impl Session {
                 self.tick_link(now, Conn::Active, out);
                 self.tick_link(now, Conn::Passive, out);
             }
-            State::Up(_) => self.tick_up(now, out),
+            State::Up(_) => {}
         }
+        // A connection that has waited for another may just have come up, with a keepalive due.
+        self.tick_up(now, out);
     }
 
     fn tick_dial(&mut self, now: Millis, out: &mut Vec<Output>) {

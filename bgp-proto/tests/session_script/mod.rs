@@ -234,7 +234,8 @@ impl World {
 
     fn tick(&mut self) {
         self.give(Input::Tick);
-        assert!(self.session.deadline().is_none_or(|at| at > self.now), "a tick leaves nothing due");
+        let due = self.session.deadline().filter(|at| *at <= self.now);
+        assert_eq!(due, None, "a tick leaves something due at {}: {:?}", self.now, self.session);
     }
 
     fn ends(conn: Conn) -> Endpoints {
