@@ -286,6 +286,8 @@ impl Speaker {
             on_table!(self, afi, table => {
                 table.close(id.slot);
                 if stale.contains(afi) {
+                    // What an earlier loss left and the peer never sent again goes now (RFC 4724 §4.2).
+                    table.rib.sweep_stale(id.slot);
                     table.rib.mark_stale(id.slot);
                 } else {
                     table.rib.sweep(id.slot);

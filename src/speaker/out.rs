@@ -348,5 +348,8 @@ fn route<F: Family>(rib: &Rib<F>, feed: &Feed<'_>, prefix: Prefix<F>, path: &Pat
         interface: feed.interfaces.name_of(&forward),
         metric,
     };
-    export(&feed.profile, &view, feed.program()).filter(|out| out.next_hop.addr() != feed.peer.addr)
+    // An IPv6 next hop for IPv4 prefixes is for those who agreed to it (RFC 8950).
+    let fits = |addr| F::from_ip(addr).is_some() || feed.context.extended_next_hop;
+    export(&feed.profile, &view, feed.program())
+        .filter(|out| fits(out.next_hop.addr()) && out.next_hop.addr() != feed.peer.addr)
 }

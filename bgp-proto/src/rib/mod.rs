@@ -129,7 +129,12 @@ impl<F: Family> Rib<F> {
                 debug_assert!(false, "received paths come in by put_received");
                 return;
             }
-            kind => kind,
+            kind => {
+                if source == Source::Static {
+                    self.gateways.remove(&prefix);
+                }
+                kind
+            }
         };
         self.put(prefix, source, path_id, source.class().preference(), kind, false);
     }

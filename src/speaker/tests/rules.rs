@@ -548,6 +548,33 @@ fn a_lost_sessions_routes_stay_until_they_are_swept() {
 }
 
 #[test]
+fn what_a_first_restart_left_stale_goes_with_the_second() {
+    let mut bench = Bench::settled(&[peer(R2, 64512)]);
+    let id = bench.up(R2);
+    bench.announce(id, "10.244.1.0/26", R2, normal());
+    bench.announce(id, "10.244.2.0/26", R2, normal());
+    bench.tell(SpeakerInput::Stale(id, AfiSet::only(Afi::Ipv4)));
+    bench.up(R2);
+    bench.announce(id, "10.244.1.0/26", R2, normal());
+    bench.tell(SpeakerInput::Stale(id, AfiSet::only(Afi::Ipv4)));
+    assert!(bench.fib("10.244.1.0/26").is_some());
+    assert_eq!(bench.fib("10.244.2.0/26"), None);
+}
+
+#[test]
+fn an_ipv6_next_hop_of_ipv4_prefixes_goes_only_to_those_who_agreed() {
+    let mut bench = Bench::settled(&[peer(E9, 65010), peer(R2, 64512), peer(R3, 64512)]);
+    let (from, plain) = (bench.up(E9), bench.up(R2));
+    let extended = bench.id(R3);
+    bench.up_with(extended, |negotiated| negotiated.context.extended_next_hop = true);
+    bench.announce(from, "172.29.0.0/24", "fd00:10::9", attributes(None, &[65010]));
+    bench.drain_all();
+    assert_eq!(bench.held(plain, "172.29.0.0/24"), None);
+    assert!(bench.held(extended, "172.29.0.0/24").is_some());
+    assert_eq!(bench.fib("172.29.0.0/24").unwrap().target, Target::Unreachable);
+}
+
+#[test]
 fn stale_routes_of_other_families_than_those_kept_go_at_once() {
     let mut bench = Bench::settled(&[peer(R2, 64512)]);
     let id = bench.up(R2);
