@@ -109,12 +109,11 @@ impl<F: Family> OutView<F> {
         self.pending.insert(prefix);
     }
 
-    /// Rules changed: everything is looked at again, and only differences are sent.
+    /// Rules changed: everything is looked at again, and only differences are sent. What is held of destinations that are
+    /// gone from the table is pending already.
     pub fn look_again(&mut self) {
         let walk = self.walk.get_or_insert(Walk { after: None, resend: false, begin: false, end: false });
         walk.after = None;
-        // What is held of destinations that are no longer there is not met by the walk.
-        self.pending.extend(self.held.keys().map(|(prefix, _)| *prefix));
     }
 
     /// The peer asks for everything again.

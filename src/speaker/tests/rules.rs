@@ -204,6 +204,26 @@ fn equal_routes_share_one_kernel_route_without_duplicates_and_at_most_16_legs() 
     assert_eq!(target(&bench), unicast(&[("10.10.0.20", 2), ("10.10.0.21", 2)]));
 }
 
+#[test]
+fn a_leg_that_the_kernel_program_rejects_is_left_out() {
+    let mut bench = two();
+    bench.announce(bench.id(R2), "172.28.0.0/24", R2, normal());
+    bench.announce(bench.id(R3), "172.28.0.0/24", R3, normal());
+    assert_eq!(bench.fib("172.28.0.0/24").unwrap().target, unicast(&[(R2, 2), (R3, 2)]));
+    bench.desire(|state| {
+        let rule = Rule {
+            when: vec![Match::NextHopWithin(prefix(R3))],
+            then: Vec::new(),
+            decision: Some(Decision::Reject),
+            origin: String::new(),
+        };
+        Arc::make_mut(&mut state.v4.kernel).rules.insert(0, rule);
+    });
+    assert_eq!(bench.fib("172.28.0.0/24").unwrap().target, unicast(&[(R2, 2)]));
+    bench.withdraw(bench.id(R2), "172.28.0.0/24", 0);
+    assert_eq!(bench.fib("172.28.0.0/24"), None);
+}
+
 // ---- import ----
 
 #[test]
