@@ -30,7 +30,6 @@ use crate::fib::linux::LinuxKernel;
 use crate::fib::reconciler::{self, FibStatus};
 use crate::net::dial::random;
 use crate::net::listener::{self, ListenPlan, ListenStatus};
-use crate::net::peer_task::panic_text;
 use crate::settings::Settings;
 use crate::speaker::Speaker;
 use crate::telemetry::log::Log;
@@ -148,8 +147,15 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let (stop_sessions, stop_rest) = (CancellationToken::new(), CancellationToken::new());
 
     let kernel = KernelPort { events, wanted: fib_tx };
-    let core_thread =
-        start_core(clock, inbox, kernel, phase_tx, log.clone()).map_err(system("cannot start a thread"))?;
+    let last_words = log.clone();
+    let failed = move |why: &str| {
+        // Its state is suspect; sessions and routes survive a restart.
+        error!("the table failed and the process ends; kernel routes stay: {why}");
+        last_words.flush(STOP);
+        std::process::exit(i32::from(EXIT_DEFECT));
+    };
+    let core_thread = core_thread::start(Speaker::new(random()), clock, inbox, kernel, phase_tx, failed)
+        .map_err(system("cannot start a thread"))?;
     let reconciler = tokio::spawn(reconciler::run(
         LinuxKernel::new(),
         fib_rx,
@@ -229,31 +235,6 @@ async fn first_to_end(
 ) -> (&'static str, Result<(), tokio::task::JoinError>) {
     let (end, index, _) = futures::future::select_all(tasks.iter_mut().map(|(_, task)| task)).await;
     (tasks.get(index).map_or("task", |(name, _)| name), end)
-}
-
-/// Starts the table's thread. A panic there ends the process: its state is suspect, and routes and sessions survive a restart.
-fn start_core(
-    clock: Clock,
-    inbox: core_thread::Inbox<Speaker>,
-    kernel: KernelPort,
-    phase: watch::Sender<Phase>,
-    log: Arc<Log>,
-) -> io::Result<std::thread::JoinHandle<()>> {
-    let speaker = Speaker::new(random());
-    std::thread::Builder::new().name("core".into()).spawn(move || {
-        let run = std::panic::AssertUnwindSafe(|| core_thread::run(speaker, clock, inbox, kernel, phase));
-        match std::panic::catch_unwind(run) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => end_of_core(&log, &error.to_string()),
-            Err(panic) => end_of_core(&log, panic_text(&*panic)),
-        }
-    })
-}
-
-fn end_of_core(log: &Log, why: &str) {
-    error!("the table failed and the process ends; kernel routes stay: {why}");
-    log.flush(STOP);
-    std::process::exit(i32::from(EXIT_DEFECT));
 }
 
 /// A part that must not end has ended.

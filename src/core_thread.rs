@@ -8,6 +8,7 @@
 //! the end of a session overtakes them, in the urgent inbox; what of its incarnation comes later is dropped.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bgp_proto::{IpPrefix, Millis, PeerId};
@@ -147,6 +148,35 @@ pub fn run<C: Core>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(Driver::new(core, clock, phase).run(inbox, kernel));
     Ok(())
+}
+
+/// Starts the thread. `failed` hears why where it ends by a panic or cannot start its runtime; where every port was dropped
+/// it just ends.
+pub fn start<C: Core>(
+    core: C,
+    clock: Clock,
+    inbox: Inbox<C>,
+    kernel: KernelPort,
+    phase: watch::Sender<Phase>,
+    failed: impl FnOnce(&str) + Send + 'static,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name("core".into()).spawn(move || {
+        let run = AssertUnwindSafe(|| run(core, clock, inbox, kernel, phase));
+        match std::panic::catch_unwind(run) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed(&error.to_string()),
+            Err(panic) => failed(panic_text(&*panic)),
+        }
+    })
+}
+
+/// The text of a panic, where it has one.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }
 
 /// What the thread knows of a peer's session.
@@ -386,6 +416,32 @@ mod tests {
         assert_eq!(taken.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         let mail = mailbox.take();
         assert_eq!((mail.incarnation, mail.fill), (3, Some(Bytes::from_static(b"update"))));
+    }
+
+    /// Fails at once.
+    struct Broken;
+
+    impl Core for Broken {
+        fn handle(&mut self, _: Millis, _: SpeakerInput, _: &mut Vec<SpeakerOutput>) {
+            panic!("a defect in the table");
+        }
+        fn deadline(&self) -> Option<Millis> {
+            Some(Millis(0))
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_core_is_told_with_its_words() {
+        let (_port, inbox) = inboxes();
+        let (_events, events) = mpsc::channel(1);
+        let (wanted, _wanted) = mpsc::channel(1);
+        let (told, heard) = std::sync::mpsc::sync_channel(1);
+        let phase = watch::channel(Phase::Recovering).0;
+        let failed = move |why: &str| told.send(why.to_string()).unwrap();
+        let kernel = KernelPort { events, wanted };
+        let thread = start(Broken, Clock::start(), inbox, kernel, phase, failed).unwrap();
+        thread.join().unwrap();
+        assert_eq!(heard.recv().unwrap(), "a defect in the table");
     }
 
     #[test]

@@ -103,7 +103,7 @@ fn show(what: Show) -> anyhow::Result<u8> {
                 anyhow::ensure!(!peers.is_empty(), "no session has the name or address {wanted:?}");
             }
             if args.output.json {
-                print(&json(&peers)?)?;
+                print(&json(&serde_json::json!({ "peers": peers }))?)?;
             } else if args.peer.is_some() {
                 print(&peers.iter().map(peer_text).collect::<Vec<_>>().join("\n"))?;
             } else {
@@ -120,7 +120,11 @@ fn show(what: Show) -> anyhow::Result<u8> {
             let routes: Result<Vec<_>, ShowError> =
                 families.iter().map(|family| client.routes(family)).collect();
             let routes = routes?.concat();
-            print(&if args.output.json { json(&routes)? } else { routes_table(&routes) })?;
+            print(&if args.output.json {
+                json(&serde_json::json!({ "routes": routes }))?
+            } else {
+                routes_table(&routes)
+            })?;
         }
         Show::Status(args) => {
             let status = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.status()?;

@@ -157,7 +157,10 @@ pub struct Route {
     /// The session that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
-    /// BGP next hop, or gateway.
+    /// Address of the peer that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Where it leads: gateways, or `blackhole`, `unreachable`, `prohibit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
     /// Interface.
@@ -170,6 +173,40 @@ pub struct Route {
     pub best: bool,
     /// In words: used, or why not.
     pub state: String,
+    /// What BGP says of it, after import.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<BgpRoute>,
+}
+
+/// The BGP side of a route, after import.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpRoute {
+    /// NEXT_HOP as received.
+    pub next_hop: String,
+    /// AS_PATH; an AS_SET is a list of its own.
+    pub as_path: Vec<AsPathItem>,
+    /// `igp`, `egp` or `incomplete`.
+    pub origin: String,
+    /// LOCAL_PREF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub med: Option<u32>,
+    /// COMMUNITIES, as `64512:100`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub communities: Vec<String>,
+}
+
+/// One step of an AS_PATH.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AsPathItem {
+    /// An AS of a sequence.
+    As(u32),
+    /// An AS_SET.
+    Set(Vec<u32>),
 }
 
 /// The daemon.

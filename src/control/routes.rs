@@ -4,9 +4,11 @@
 
 use std::fmt::Write as _;
 
+use bgp_proto::Asn;
 use bgp_proto::rib::{Forward, Reason, Refused, SourceClass};
+use bgp_proto::wire::{Origin, Segment};
 
-use super::answer::{PAGE, Page, Route};
+use super::answer::{AsPathItem, BgpRoute, PAGE, Page, Route};
 use crate::fib::reconciler::FibStatus;
 use crate::speaker::status::{PathStatus, RouteStatus};
 
@@ -45,19 +47,40 @@ fn route(destination: &RouteStatus, path: &PathStatus, fib: &FibStatus) -> Route
         }
         .into(),
         peer: Some(path.peer.clone()).filter(|name| !name.is_empty()),
+        from: None,
         via: via(path),
         dev: Some(path.interface.clone()).filter(|name| !name.is_empty()),
         metric: wanted.map(|route| route.metric).or(path.metric),
         best,
         state,
+        bgp: bgp(path),
     }
 }
 
-/// The next hop as received, else the gateways.
+fn bgp(path: &PathStatus) -> Option<BgpRoute> {
+    let attributes = path.attributes.as_ref()?;
+    let numbers = |list: &[Asn]| list.iter().map(|asn| asn.0).collect::<Vec<_>>();
+    let as_path = attributes.as_path.segments.iter().flat_map(|segment| match segment {
+        Segment::Sequence(list) => numbers(list).into_iter().map(AsPathItem::As).collect(),
+        Segment::Set(list) => vec![AsPathItem::Set(numbers(list))],
+    });
+    Some(BgpRoute {
+        next_hop: path.next_hop.map(|next_hop| next_hop.addr().to_string()).unwrap_or_default(),
+        as_path: as_path.collect(),
+        origin: match attributes.origin {
+            Origin::Igp => "igp",
+            Origin::Egp => "egp",
+            Origin::Incomplete => "incomplete",
+        }
+        .into(),
+        local_pref: attributes.local_pref,
+        med: attributes.med,
+        communities: attributes.communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff)).collect(),
+    })
+}
+
+/// Gateways, or what becomes of packets instead.
 fn via(path: &PathStatus) -> Option<String> {
-    if let Some(next_hop) = path.next_hop {
-        return Some(next_hop.addr().to_string());
-    }
     match &path.forward {
         Forward::Legs(legs) => {
             let gateways: Vec<String> =

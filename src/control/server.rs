@@ -196,7 +196,17 @@ impl Views {
             Some(_) => return Answer::Error(format!("{after:?} is no {family} prefix")),
         };
         match self.core.look(move |core| core.routes(afi, after, answer::PAGE)).await {
-            Ok(routes) => Answer::Routes(page(&routes, &self.fib.borrow())),
+            Ok(routes) => {
+                let mut page = page(&routes, &self.fib.borrow());
+                // The table knows sessions by name; the desired state has their addresses.
+                let applied = self.applied.borrow().clone();
+                for route in &mut page.routes {
+                    let name = route.peer.as_ref();
+                    let entry = applied.peers.iter().find(|entry| Some(&entry.peer.name) == name);
+                    route.from = entry.map(|entry| entry.peer.spec.transport.peer.to_string());
+                }
+                Answer::Routes(page)
+            }
             Err(error) => Answer::Error(error.to_string()),
         }
     }

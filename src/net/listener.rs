@@ -266,7 +266,7 @@ impl Slot {
             Err(error) => {
                 let why = match error.raw_os_error() {
                     Some(libc::EADDRINUSE) => {
-                        "the port is taken, probably by another BGP speaker".to_string()
+                        "the port is in use, probably by another BGP speaker".to_string()
                     }
                     Some(libc::EACCES | libc::EPERM) => {
                         "not permitted: ports below 1024 need root or CAP_NET_BIND_SERVICE".to_string()
@@ -480,7 +480,7 @@ mod tests {
         let mut fixture = start(ListenPlan { sockets: sockets("127.0.0.1", port), callers: vec![] });
         let status = fixture.status.wait_for(|s| matches!(s.sockets.get(&Afi::Ipv4), Some(Err(_))));
         let complaint = tokio::time::timeout(SOON, status).await.unwrap().unwrap().sockets.clone();
-        assert!(format!("{complaint:?}").contains("the port is taken"), "{complaint:?}");
+        assert!(format!("{complaint:?}").contains("the port is in use"), "{complaint:?}");
         drop(other);
         assert_eq!(bound(&mut fixture).await.port(), port);
     }

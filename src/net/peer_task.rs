@@ -34,7 +34,7 @@ use super::mailbox::{Incarnation, Mailbox};
 use super::sockopt;
 use crate::clock::Clock;
 use crate::control::peer_view::PeerView;
-use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent};
+use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent, panic_text};
 use crate::datastore::model::SecretBytes;
 use crate::speaker::SpeakerInput;
 
@@ -101,15 +101,6 @@ impl<C: 'static> PeerTask<C> {
             sleep(AFTER_PANIC).await;
         }
     }
-}
-
-/// The text of a panic, where it has one.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 type Dialling = Pin<Box<dyn Future<Output = Result<TcpStream, DialFailure>> + Send>>;

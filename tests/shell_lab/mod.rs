@@ -1,0 +1,206 @@
+//! One daemon's shells in a test: a listener and peer tasks on real sockets, around a core that does what the test wants.
+#![allow(dead_code, reason = "each test uses its own part")]
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
+use bgp_proto::{Afi, AfiSet, Asn, Millis, PeerId, RouterId};
+use calico_bgpd::clock::Clock;
+use calico_bgpd::control::peer_view::PeerView;
+use calico_bgpd::core_thread::{self, Core, CorePort, KernelPort, Urgent};
+use calico_bgpd::datastore::decode::Reading;
+use calico_bgpd::datastore::files;
+use calico_bgpd::desired::{self, DesiredState, Listen, NodeFacts};
+use calico_bgpd::fib::Phase;
+use calico_bgpd::net::dial::DialGate;
+use calico_bgpd::net::listener::{self, Caller, ListenPlan, ListenStatus};
+use calico_bgpd::net::mailbox::Mailbox;
+use calico_bgpd::net::peer_task::{PeerTask, Wanted};
+use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Nothing here takes as long on a machine that is merely busy.
+pub const SOON: Duration = Duration::from_secs(20);
+
+type Handler = Box<dyn FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) + Send>;
+
+/// A core that does what a test says.
+pub struct Scripted(Handler);
+
+impl Core for Scripted {
+    fn handle(&mut self, _: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
+        (self.0)(input, out);
+    }
+    fn deadline(&self) -> Option<Millis> {
+        None
+    }
+}
+
+fn any_state() -> Arc<DesiredState> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/clusters/three-nodes");
+    let snapshot = files::read_once(path.as_ref(), "node-1", Reading::default()).unwrap();
+    let facts = NodeFacts { node_name: "node-1".into(), ..NodeFacts::default() };
+    Arc::new(desired::compile(&snapshot, &facts).unwrap())
+}
+
+/// One daemon's shells: a core's thread, a listener, peer tasks.
+pub struct Shells {
+    pub clock: Clock,
+    pub port: CorePort<Scripted>,
+    pub peers: BTreeMap<PeerId, Handle>,
+    pub closers: TaskTracker,
+    pub stop: CancellationToken,
+}
+
+pub struct Handle {
+    pub name: String,
+    pub wanted: watch::Sender<Wanted>,
+    pub view: watch::Receiver<PeerView>,
+    pub mailbox: Arc<Mailbox>,
+    pub caller: Caller,
+    pub task: Option<PeerTask<Scripted>>,
+}
+
+impl Drop for Shells {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shells {
+    pub fn new(handler: impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) + Send + 'static) -> Self {
+        let clock = Clock::start();
+        let (port, inbox) = core_thread::inboxes();
+        let (events_tx, events) = mpsc::channel(1);
+        let (wanted, wanted_rx) = mpsc::channel(1);
+        let phase = watch::channel(Phase::Recovering).0;
+        let core = Scripted(Box::new(handler));
+        std::thread::spawn(move || {
+            let _ends = (events_tx, wanted_rx);
+            core_thread::run(core, clock, inbox, KernelPort { events, wanted }, phase).unwrap();
+        });
+        Shells {
+            clock,
+            port,
+            peers: BTreeMap::new(),
+            closers: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub fn add(
+        &mut self,
+        name: &str,
+        local: IpAddr,
+        peer: SocketAddr,
+        passive: bool,
+        hold_time: u16,
+    ) -> PeerId {
+        let id = PeerId { slot: u32::try_from(self.peers.len()).unwrap(), generation: 1 };
+        let id_of = |addr: IpAddr| match addr {
+            IpAddr::V4(addr) => RouterId(addr),
+            IpAddr::V6(_) => panic!("IPv4 only"),
+        };
+        let next = NextOpen { source: Some(local), passive, hold_time, ..NextOpen::default() };
+        let spec = PeerSpec {
+            transport: Transport { peer: peer.ip(), scope: 0, port: peer.port(), ttl: TtlRule::Multihop(64) },
+            open: OpenParams {
+                local_asn: Asn(64512),
+                peer_asn: Asn(64512),
+                router_id: id_of(local),
+                families: AfiSet::only(Afi::Ipv4),
+            },
+            next: next.clone(),
+        };
+        let (wanted, wanted_rx) =
+            watch::channel(Wanted { next, key: None, restarting: AfiSet::EMPTY, stop: None });
+        let (door, door_rx) = mpsc::channel(2);
+        let (view_tx, view) = watch::channel(PeerView::default());
+        let mailbox = Arc::new(Mailbox::default());
+        let caller = Caller {
+            name: name.into(),
+            addr: peer.ip(),
+            scope: 0,
+            local: None,
+            ttl: TtlRule::Multihop(64),
+            key: None,
+            door,
+        };
+        let task = PeerTask {
+            id,
+            name: name.into(),
+            spec,
+            held: None,
+            wanted: wanted_rx,
+            door: door_rx,
+            mailbox: mailbox.clone(),
+            core: self.port.clone(),
+            gate: DialGate::default(),
+            closers: self.closers.clone(),
+            view: view_tx,
+            clock: self.clock,
+        };
+        let handle = Handle { name: name.into(), wanted, view, mailbox, caller, task: Some(task) };
+        self.peers.insert(id, handle);
+        id
+    }
+
+    /// Tells the core of the peers and lets them run.
+    pub async fn start(&mut self) {
+        let desired = Urgent::Desired {
+            state: any_state(),
+            peers: Arc::new(self.peers.iter().map(|(id, peer)| (peer.name.clone(), *id)).collect()),
+            mailboxes: self.peers.iter().map(|(id, peer)| (*id, peer.mailbox.clone())).collect(),
+        };
+        self.port.urgent.send(desired).await.ok().unwrap();
+        for peer in self.peers.values_mut() {
+            tokio::spawn(peer.task.take().unwrap().run());
+        }
+    }
+
+    /// Listens for the peers that were added.
+    pub async fn listen(&self, addr: IpAddr) -> SocketAddr {
+        let plan = ListenPlan {
+            sockets: BTreeMap::from([(Afi::Ipv4, Listen { addr: Some(addr), port: 0 })]),
+            callers: self.peers.values().map(|peer| peer.caller.clone()).collect(),
+        };
+        let (plan, plan_rx) = watch::channel(Arc::new(plan));
+        let (status, mut status_rx) = watch::channel(ListenStatus::default());
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let _plan = plan;
+            listener::run(plan_rx, status, stop).await;
+        });
+        let ready = status_rx.wait_for(|status| matches!(status.sockets.get(&Afi::Ipv4), Some(Ok(_))));
+        let status = tokio::time::timeout(SOON, ready).await.unwrap().unwrap().clone();
+        status.sockets[&Afi::Ipv4].clone().unwrap()
+    }
+
+    pub async fn wait(&self, id: PeerId, what: &str, ready: impl FnMut(&PeerView) -> bool) -> PeerView {
+        let mut view = self.peers[&id].view.clone();
+        let waited = tokio::time::timeout(SOON, view.wait_for(ready)).await;
+        match waited {
+            Ok(view) => view.unwrap().clone(),
+            Err(_) => {
+                panic!("{}: not {what}: {:?}", self.peers[&id].name, self.peers[&id].view.borrow().status)
+            }
+        }
+    }
+
+    pub async fn established(&self, id: PeerId) -> PeerView {
+        self.wait(id, "established", PeerView::is_established).await
+    }
+
+    pub fn view(&self, id: PeerId) -> PeerView {
+        self.peers[&id].view.borrow().clone()
+    }
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}

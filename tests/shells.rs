@@ -1,0 +1,245 @@
+//! The shells of the daemon in one process: real sockets, real sessions, and cores that do what a test wants.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, reason = "these tests are shells")]
+
+mod shell_lab;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bgp_proto::session::{DownReason, StopReason};
+use bgp_proto::wire::send::{encode_end_of_rib, encode_reach};
+use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, PeerType};
+use bgp_proto::{Afi, AfiSet, PeerId, Prefix4};
+use bytes::{Bytes, BytesMut};
+use calico_bgpd::datastore::model::SecretBytes;
+use calico_bgpd::desired;
+use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};
+
+use shell_lab::{SOON, Shells, ip};
+
+/// One UPDATE as long as it gets, but quickly read.
+fn routes() -> Bytes {
+    let mut context = Context::new(PeerType::Ibgp);
+    context.as4 = true;
+    context.families = AfiSet::only(Afi::Ipv4);
+    context.add_path_tx = AfiSet::only(Afi::Ipv4);
+    let prefixes: [Nlri<bgp_proto::V4>; 1] =
+        [Nlri { path_id: 0, prefix: Prefix4::new([10, 1, 0, 0].into(), 24).unwrap() }];
+    let attributes =
+        Attributes { local_pref: Some(100), communities: (0..980).collect(), ..Attributes::default() };
+    let mut bytes = BytesMut::new();
+    let next_hop = NextHop::V4([127, 0, 1, 1].into());
+    assert_eq!(encode_reach(&context, &attributes, next_hop, &prefixes, &mut bytes), 1);
+    bytes.freeze()
+}
+
+/// A core that gives every peer `updates` full UPDATEs and then End-of-RIB.
+fn feeder(updates: usize) -> impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) + Send {
+    let mut left: BTreeMap<PeerId, usize> = BTreeMap::new();
+    let routes = routes();
+    let mut end = BytesMut::new();
+    encode_end_of_rib(Afi::Ipv4, &mut end);
+    let end = end.freeze();
+    move |input, out| match input {
+        SpeakerInput::PeerUp { peer, .. } => {
+            left.insert(peer, updates + 1);
+            out.push(SpeakerOutput::Ready(peer));
+        }
+        SpeakerInput::Want { peer, .. } => {
+            let left = left.entry(peer).or_default();
+            let bytes = match *left {
+                0 => Bytes::new(),
+                1 => end.clone(),
+                _ => routes.clone(),
+            };
+            *left = left.saturating_sub(1);
+            out.push(SpeakerOutput::Fill { peer, bytes });
+        }
+        _ => {}
+    }
+}
+
+/// Two of ours on one segment: `a` listens at 127.0.x.1, `b` dials from 127.0.x.2.
+async fn pair(
+    net: u8,
+    a: impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) + Send + 'static,
+    b: impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) + Send + 'static,
+) -> (Shells, PeerId, Shells, PeerId) {
+    let (ours, theirs) = (ip(&format!("127.0.{net}.1")), ip(&format!("127.0.{net}.2")));
+    let (mut a, mut b) = (Shells::new(a), Shells::new(b));
+    let at_a = a.add("to-b", ours, SocketAddr::new(theirs, 1), true, 90);
+    let addr = a.listen(ours).await;
+    let at_b = b.add("to-a", theirs, addr, false, 90);
+    a.start().await;
+    b.start().await;
+    (a, at_a, b, at_b)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_core_that_sleeps_for_half_a_minute_costs_no_session_with_three_seconds_of_hold_time() {
+    const PEERS: u8 = 10;
+    /// More than all the buffers between two ends hold, so that the sleeper stops reading.
+    const UPDATES: usize = 2_500;
+    let slept = Arc::new(AtomicUsize::new(0));
+    let heard = Arc::new(AtomicUsize::new(0));
+    let (sleeper, hears) = (slept.clone(), heard.clone());
+    let mut established = 0;
+    let mut a = Shells::new(move |input, _| {
+        match input {
+            SpeakerInput::PeerUp { .. } => established += 1,
+            SpeakerInput::Update { .. } => {
+                hears.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        if established == PEERS && sleeper.load(Ordering::Relaxed) == 0 {
+            sleeper.store(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_secs(30));
+            sleeper.store(2, Ordering::Relaxed);
+        }
+    });
+    let mut b = Shells::new(feeder(UPDATES));
+    let ours = ip("127.0.40.1");
+    for n in 0..PEERS {
+        a.add(&format!("peer-{n}"), ours, SocketAddr::new(ip(&format!("127.0.41.{}", n + 1)), 1), true, 3);
+    }
+    let addr = a.listen(ours).await;
+    for n in 0..PEERS {
+        b.add(&format!("peer-{n}"), ip(&format!("127.0.41.{}", n + 1)), addr, false, 3);
+    }
+    a.start().await;
+    b.start().await;
+    for id in a.peers.keys() {
+        a.established(*id).await;
+        b.established(*id).await;
+    }
+    // The sleep is the test: ten hold times.
+    let end = tokio::time::Instant::now() + Duration::from_secs(120);
+    while slept.load(Ordering::Relaxed) < 2 {
+        assert!(tokio::time::Instant::now() < end, "the core did not wake up");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for shells in [&a, &b] {
+            for id in shells.peers.keys() {
+                let view = shells.view(*id);
+                assert!(view.is_established(), "{:?}", view.status.map(|status| status.events));
+            }
+        }
+    }
+    // The batches that waited were bounded, and now everything arrives.
+    let before = heard.load(Ordering::Relaxed);
+    assert!(before < usize::from(PEERS) * UPDATES / 2, "{before} UPDATEs did not wait");
+    while heard.load(Ordering::Relaxed) < usize::from(PEERS) * UPDATES {
+        assert!(tokio::time::Instant::now() < end, "{} UPDATEs", heard.load(Ordering::Relaxed));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for shells in [&a, &b] {
+        for id in shells.peers.keys() {
+            let counters = shells.view(*id).status.unwrap().counters;
+            assert_eq!((counters.established, counters.received.notification), (1, 0));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_one_core_fills_in_the_other_hears_in_order_and_once() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let record = move |input: SpeakerInput, _: &mut Vec<SpeakerOutput>| {
+        let text = match input {
+            SpeakerInput::PeerUp { .. } => "up",
+            SpeakerInput::Update { .. } => "update",
+            SpeakerInput::EndOfRib(..) => "end",
+            _ => return,
+        };
+        hears.lock().unwrap().push(text);
+    };
+    let (a, at_a, b, at_b) = pair(50, record, feeder(3)).await;
+    a.established(at_a).await;
+    b.established(at_b).await;
+    let end = tokio::time::Instant::now() + SOON;
+    while heard.lock().unwrap().last() != Some(&"end") {
+        assert!(tokio::time::Instant::now() < end, "{:?}", heard.lock().unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(*heard.lock().unwrap(), ["up", "update", "update", "update", "end"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_peer_that_is_removed_is_told_so_and_one_that_ends_with_the_process_is_not() {
+    for (net, stop) in [(51, StopReason::Deconfigured), (52, StopReason::Exit)] {
+        let (a, at_a, b, at_b) = pair(net, |_, _| {}, |_, _| {}).await;
+        a.established(at_a).await;
+        b.established(at_b).await;
+        a.peers[&at_a].wanted.send_modify(|wanted| wanted.stop = Some(stop));
+        let view = b.wait(at_b, "down", |view| !view.is_established()).await;
+        let received = view.status.unwrap().received.map(|(_, n)| (n.code, n.subcode));
+        match stop {
+            StopReason::Deconfigured => assert_eq!(received, Some((6, 3))),
+            _ => assert_eq!(received, None),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn parameters_of_the_next_connection_change_without_touching_this_one() {
+    let (a, at_a, b, at_b) = pair(53, |_, _| {}, |_, _| {}).await;
+    a.established(at_a).await;
+    b.established(at_b).await;
+    b.peers[&at_b].wanted.send_modify(|wanted| wanted.next.hold_time = 30);
+    // Something that follows it through the same task.
+    let ended = b.peers[&at_b].mailbox.clone();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(b.view(at_b).is_established());
+    ended.end(1, bgp_proto::wire::Notification::new(6, 4));
+    a.wait(at_a, "down", |view| view.status.as_ref().is_some_and(|s| s.received.is_some())).await;
+    let again = a.established(at_a).await.status.unwrap();
+    assert_eq!(again.negotiated.unwrap().hold_time, 30);
+    assert_eq!(again.counters.established, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_key_is_exchanged_for_another_on_the_live_connection() {
+    let (ours, theirs) = (ip("127.0.54.1"), ip("127.0.54.2"));
+    let key = |text: &str| Some(SecretBytes::new(text.as_bytes().to_vec()));
+    let (mut a, mut b) = (Shells::new(|_, _| {}), Shells::new(|_, _| {}));
+    let at_a = a.add("to-b", ours, SocketAddr::new(theirs, 1), true, 3);
+    a.peers.get_mut(&at_a).unwrap().caller.key = key("first");
+    a.peers[&at_a].wanted.send_modify(|wanted| wanted.key = key("first"));
+    let addr = a.listen(ours).await;
+    let at_b = b.add("to-a", theirs, addr, false, 3);
+    b.peers[&at_b].wanted.send_modify(|wanted| wanted.key = key("first"));
+    a.start().await;
+    b.start().await;
+    a.established(at_a).await;
+    b.established(at_b).await;
+    for shells in [(&a, at_a), (&b, at_b)] {
+        shells.0.peers[&shells.1].wanted.send_modify(|wanted| wanted.key = key("second"));
+    }
+    // Two hold times under the new key.
+    let keepalives = b.view(at_b).status.unwrap().counters.received.keepalive;
+    b.wait(at_b, "alive under the new key", |view| {
+        view.status.as_ref().is_some_and(|status| status.counters.received.keepalive >= keepalives + 6)
+    })
+    .await;
+    assert!(b.view(at_b).is_established() && a.view(at_a).is_established());
+    assert_eq!(b.view(at_b).status.unwrap().counters.established, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_closed_port_and_an_address_that_is_not_ours_are_named() {
+    let mut shells = Shells::new(|_, _| {});
+    let closed = std::net::TcpListener::bind("127.0.55.1:0").unwrap().local_addr().unwrap();
+    let refused = shells.add("refused", ip("127.0.55.2"), closed, false, 90);
+    let foreign = shells.add("foreign", ip("192.0.2.7"), closed, false, 90);
+    shells.start().await;
+    for (id, expected) in [(refused, "connection refused"), (foreign, "source address is not on this node")] {
+        let view = shells.wait(id, "tried", |v| v.status.as_ref().is_some_and(|s| s.last.is_some())).await;
+        let reason = view.reason(&desired::Auth::None).unwrap();
+        assert!(reason.contains(expected), "{reason}");
+        assert!(matches!(view.status.unwrap().last, Some(DownReason::Dial(_))));
+    }
+}
