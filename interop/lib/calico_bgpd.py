@@ -45,19 +45,21 @@ class CalicoBgpd(Daemon):
         return json.loads(self.host.run(programs.calico_bgpd(), "show", what, "--json", *words, env=self.env()))
 
     def peers(self):
-        """address → peer as `show peers --json` tells it."""
-        return {p["address"]: p for p in self.show("peers")["peers"]}
+        """address → session as `show peers --json` tells it."""
+        return {p["address"]: p for p in self.show("peers")}
 
     def state(self, address):
         return self.peers()[address]["state"]
 
     def established(self, address):
-        state = self.state(address)
-        return True if state == "Established" else f"!{self.kind} on {self.host.name} has {address} in {state}: {self.peers()[address].get('reason')}"
+        peer = self.peers().get(address)
+        if peer is None:
+            return f"!{self.kind} on {self.host.name} has no session with {address}"
+        return True if peer["state"] == "Established" else f"!{self.kind} on {self.host.name} has {address} in {peer['state']}: {peer.get('reason')}"
 
     def received(self, address):
-        return {net.canonical(r["prefix"]): Route(r["nextHop"], tuple(r["asPath"]), r.get("localPref"))
-                for r in self.show("routes")["routes"] if r.get("from") == address}
+        name = self.peers()[address]["name"]
+        return {net.canonical(r["prefix"]): Route(r["via"]) for r in self.show("routes") if r.get("peer") == name}
 
     def announce(self, prefix):
         raise NotImplementedError("give the node a block in the datastore")

@@ -35,7 +35,8 @@ class Route:
     """A route as a daemon received it."""
 
     next_hop: str
-    as_path: tuple[int, ...]
+    # None where the daemon does not tell it
+    as_path: tuple[int, ...] | None = None
     local_pref: int | None = None
 
 

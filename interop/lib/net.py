@@ -127,7 +127,8 @@ class Pod:
             batch(self.ns, [f"addr add {address}/{length} dev eth0" + (" nodad" if v6 else ""),
                             f"neigh replace {gateway} lladdr {mac} dev eth0 nud permanent",
                             f"route add default via {gateway} dev eth0 onlink"])
-            host.ip("route", "add", f"{address}/{length}", "dev", dev, "proto", "80", "scope", "global" if v6 else "link")
+            # protocol and metric of Felix: a route of another metric counts as raised, and would be told to everybody
+            host.ip("route", "add", f"{address}/{length}", "dev", dev, "proto", "80", "metric", "1024", "scope", "global" if v6 else "link")
 
     def pings(self, address):
         """Whether one echo request to the address is answered within two seconds."""
