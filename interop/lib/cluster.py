@@ -75,7 +75,13 @@ class Cluster:
         return [n for n in self.nodes.values() if n is not node and (n.ours or node.ours or n.kind == node.kind == "bird1")]
 
     def start(self):
-        for node in self.nodes.values():
+        later = [n for n in self.nodes.values() if n.daemon.dials_rarely]
+        first = [n for n in self.nodes.values() if n not in later]
+        for node in first:
+            node.daemon.start()
+        for node in first if later else ():
+            wait.until(f"{node.name} listens", lambda n=node: len(n.host.run("ss", "-Htln", "sport = :179").splitlines()) == 2, 30)
+        for node in later:
             node.daemon.start()
         return self
 

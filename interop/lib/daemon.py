@@ -49,6 +49,8 @@ class Daemon:
     # the kind's name on command lines; whether received routes reach the host's kernel
     kind = ""
     writes_kernel = False
+    # whether it waits minutes before it dials again where nobody listened
+    dials_rarely = False
     # whether it can be made to send a ROUTE-REFRESH
     can_refresh = True
 

@@ -10,6 +10,8 @@ from .daemon import Daemon, Route
 
 class Openbgpd(Daemon):
     kind = "openbgpd"
+    # 120 s, and 7.7 has no setting for it
+    dials_rarely = True
 
     @classmethod
     def missing(cls):

@@ -7,6 +7,8 @@ from lib.drivers import FOREIGN
 from lib.net import sh
 
 VARIANTS = list(FOREIGN)
+# These send TTL 255 only where they dial (GoBGP 4.8: over IPv6; its SYN-ACK has 64), so they get the greater address.
+DIALS = {"exabgp", "gobgp4"}
 
 
 def needs(variant):
@@ -14,8 +16,7 @@ def needs(variant):
 
 
 def run(lab, variant):
-    # ExaBGP sends TTL 255 only where it dials: there it gets the greater address
-    foreign, ours = ("node-2", "node-1") if variant == "exabgp" else ("node-1", "node-2")
+    foreign, ours = ("node-2", "node-1") if variant in DIALS else ("node-1", "node-2")
     cluster = Cluster(lab, FileDatastore(lab.out / "datastore"), dict(sorted({foreign: variant, ours: "calico-bgpd"}.items())), {foreign: 64601},
                       gtsm=True, hold=6, restart=0)
     here, there = cluster[ours], cluster[foreign]
