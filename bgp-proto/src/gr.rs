@@ -1,12 +1,9 @@
-//! Graceful restart (RFC 4724, RFC 8538): the two machines.
+//! Graceful restart of a peer (RFC 4724, RFC 8538, BGP-29 to BGP-32).
 //!
-//! Owns: [`Helper`], what happens to a peer's routes when the peer goes away and comes back, and [`Deferral`], how long
-//! a speaker that has itself restarted waits for its peers. Never: touches a table; what is to be done is returned.
+//! Owns: [`Helper`], what happens to a peer's routes when the peer goes away and comes back. Never: touches a table; what
+//! is to be done is returned. How long we wait for our peers after a restart of our own is the speaker's.
 //!
-//! Helper: BGP-29 to BGP-32. Restarting side: design of the restart without loss, KRT-50, BGP-19, BGP-34. Long-lived
-//! graceful restart (RFC 9494) is announced as "aware" only, so no route is ever kept as long-lived stale.
-
-use std::collections::BTreeMap;
+//! Long-lived graceful restart (RFC 9494) is announced as "aware" only, so no route is ever kept as long-lived stale.
 
 use crate::prefix::{Afi, AfiSet};
 use crate::session::Timer;
@@ -141,135 +138,6 @@ impl Helper {
     }
 }
 
-/// How a deferral ended.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Ending {
-    /// There was nothing to wait for: a first start.
-    ColdStart,
-    /// The datastore is in sync and every awaited peer has sent End-of-RIB or is not worth waiting for.
-    Complete,
-    /// The time was over.
-    TimedOut,
-}
-
-/// What a speaker that has restarted waits for before it may remove what it found (and pass on what it has learned).
-///
-/// `K` names a peer across restarts, for instance its configured name.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Deferral<K> {
-    families: AfiSet,
-    awaited: BTreeMap<K, AfiSet>,
-    in_sync: bool,
-    until: Millis,
-    ended: Option<Ending>,
-}
-
-impl<K: Ord> Deferral<K> {
-    /// The time after which nothing is waited for any more, in seconds.
-    pub const LIMIT: u16 = 30;
-
-    /// A first start, or one whose forwarding state is not known to have survived: nothing is awaited and the OPENs
-    /// carry neither R nor F.
-    pub fn cold() -> Self {
-        Deferral {
-            families: AfiSet::EMPTY,
-            awaited: BTreeMap::new(),
-            in_sync: false,
-            until: Millis(0),
-            ended: Some(Ending::ColdStart),
-        }
-    }
-
-    /// A restart. `families`: those whose forwarding state survived. `peers`: those that had a session with graceful
-    /// restart before, with its families. `limit`: seconds, [`Deferral::LIMIT`] unless set.
-    pub fn restarted(
-        now: Millis,
-        families: AfiSet,
-        peers: impl IntoIterator<Item = (K, AfiSet)>,
-        limit: u16,
-    ) -> Self {
-        if families.is_empty() {
-            return Deferral::cold();
-        }
-        let awaited = peers.into_iter().filter(|(_, set)| !set.is_empty()).collect();
-        Deferral { families, awaited, in_sync: false, until: now + Millis::secs(limit.into()), ended: None }
-    }
-
-    /// Families for which our OPENs say that we restart and kept our forwarding state; empty once it is over (BGP-16).
-    pub fn open_flags(&self) -> AfiSet {
-        if self.ended.is_some() { AfiSet::EMPTY } else { self.families }
-    }
-
-    /// How it ended, once it has.
-    pub fn ended(&self) -> Option<Ending> {
-        self.ended
-    }
-
-    /// Peers that are still awaited.
-    pub fn awaited(&self) -> impl Iterator<Item = &K> {
-        self.awaited.keys()
-    }
-
-    /// The datastore is in sync: peers that it does not name are not awaited.
-    pub fn in_sync(&mut self, configured: impl Fn(&K) -> bool) {
-        self.in_sync = true;
-        self.awaited.retain(|peer, _| configured(peer));
-        self.settle();
-    }
-
-    /// A session is up. A peer without graceful restart sends no End-of-RIB that can be relied on, and one that is
-    /// restarting itself waits for us (RFC 4724 §4.1).
-    pub fn established(&mut self, peer: &K, graceful: AfiSet, peer_restarting: bool) {
-        if peer_restarting {
-            self.awaited.remove(peer);
-        } else {
-            self.narrow(peer, |set| set.and(graceful));
-        }
-        self.settle();
-    }
-
-    /// The peer has sent all of its routes of a family.
-    pub fn end_of_rib(&mut self, peer: &K, afi: Afi) {
-        self.narrow(peer, |set| set.iter().filter(|other| *other != afi).collect());
-        self.settle();
-    }
-
-    /// The peer cannot be reached, was refused, or is not wanted any more: nobody waits for it.
-    pub fn gave_up(&mut self, peer: &K) {
-        self.awaited.remove(peer);
-        self.settle();
-    }
-
-    /// Looks at the time.
-    pub fn tick(&mut self, now: Millis) {
-        if self.ended.is_none() && self.until <= now && self.in_sync {
-            self.ended = Some(Ending::TimedOut);
-            self.awaited.clear();
-        }
-    }
-
-    /// When [`Deferral::tick`] is wanted. None while only the datastore is waited for: unknown is not empty, so no
-    /// time ends that wait.
-    pub fn deadline(&self) -> Option<Millis> {
-        (self.ended.is_none() && self.in_sync).then_some(self.until)
-    }
-
-    fn narrow(&mut self, peer: &K, to: impl Fn(AfiSet) -> AfiSet) {
-        if let Some(set) = self.awaited.get_mut(peer) {
-            *set = to(*set);
-            if set.is_empty() {
-                self.awaited.remove(peer);
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        if self.ended.is_none() && self.in_sync && self.awaited.is_empty() {
-            self.ended = Some(Ending::Complete);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,66 +212,5 @@ mod tests {
         helper.lost(at(0), V4, 120);
         assert_eq!(helper.restart_timer(), Some(Timer { until: at(120), nominal: 120 }));
         assert!(helper.clear() && !helper.clear());
-    }
-
-    fn restarted(peers: &[&'static str]) -> Deferral<&'static str> {
-        Deferral::restarted(at(0), V4, peers.iter().map(|p| (*p, V4)), 30)
-    }
-
-    #[test]
-    fn a_first_start_sets_no_flags_and_waits_for_nobody() {
-        let mut cold = Deferral::<&str>::cold();
-        assert_eq!((cold.ended(), cold.open_flags()), (Some(Ending::ColdStart), AfiSet::EMPTY));
-        cold.in_sync(|_| true);
-        assert_eq!((cold.ended(), cold.deadline()), (Some(Ending::ColdStart), None));
-        let nothing_survived = Deferral::restarted(at(0), AfiSet::EMPTY, [("a", V4)], 30);
-        assert_eq!(nothing_survived.ended(), Some(Ending::ColdStart));
-    }
-
-    #[test]
-    fn a_restart_waits_for_the_datastore_and_for_end_of_rib_of_each_former_peer() {
-        let mut wait = restarted(&["a", "b"]);
-        assert_eq!(wait.open_flags(), V4);
-        wait.established(&"a", V4, false);
-        wait.end_of_rib(&"a", Afi::Ipv4);
-        wait.end_of_rib(&"b", Afi::Ipv4);
-        assert_eq!(wait.ended(), None, "the datastore is not in sync");
-        wait.in_sync(|_| true);
-        assert_eq!((wait.ended(), wait.open_flags()), (Some(Ending::Complete), AfiSet::EMPTY));
-    }
-
-    #[test]
-    fn peers_that_will_send_nothing_are_not_waited_for() {
-        let mut wait = restarted(&["gone", "unreachable", "plain", "restarting", "last"]);
-        wait.in_sync(|peer| *peer != "gone");
-        wait.gave_up(&"unreachable");
-        wait.established(&"plain", AfiSet::EMPTY, false);
-        wait.established(&"restarting", V4, true);
-        assert_eq!(wait.awaited().copied().collect::<Vec<_>>(), ["last"]);
-        wait.gave_up(&"last");
-        assert_eq!(wait.ended(), Some(Ending::Complete));
-    }
-
-    #[test]
-    fn the_wait_for_peers_ends_with_the_limit_but_never_without_the_datastore() {
-        let mut wait = restarted(&["a"]);
-        wait.tick(at(60));
-        assert_eq!((wait.ended(), wait.deadline()), (None, None));
-        wait.in_sync(|_| true);
-        assert_eq!(wait.deadline(), Some(at(30)));
-        wait.tick(at(60));
-        assert_eq!(wait.ended(), Some(Ending::TimedOut));
-        wait.end_of_rib(&"a", Afi::Ipv4);
-        assert_eq!(wait.ended(), Some(Ending::TimedOut));
-    }
-
-    #[test]
-    fn every_family_of_a_peer_is_waited_for() {
-        let mut wait = Deferral::restarted(at(0), AfiSet::BOTH, [("a", AfiSet::BOTH)], 30);
-        wait.in_sync(|_| true);
-        wait.end_of_rib(&"a", Afi::Ipv6);
-        assert_eq!(wait.ended(), None);
-        wait.end_of_rib(&"a", Afi::Ipv4);
-        assert_eq!(wait.ended(), Some(Ending::Complete));
     }
 }
