@@ -184,6 +184,9 @@ impl Family for V4 {
     }
     #[inline]
     fn bits_from_bytes(bytes: &[u8]) -> u32 {
+        if let Some(octets) = bytes.first_chunk() {
+            return u32::from_be_bytes(*octets);
+        }
         let mut octets = [0u8; 4];
         for (to, from) in octets.iter_mut().zip(bytes) {
             *to = *from;
@@ -222,6 +225,9 @@ impl Family for V6 {
     }
     #[inline]
     fn bits_from_bytes(bytes: &[u8]) -> u128 {
+        if let Some(octets) = bytes.first_chunk() {
+            return u128::from_be_bytes(*octets);
+        }
         let mut octets = [0u8; 16];
         for (to, from) in octets.iter_mut().zip(bytes) {
             *to = *from;

@@ -3,7 +3,7 @@
 //! Owns: both directions of the `<length, prefix>` encoding for every family. Never: decides what a bad prefix leads
 //! to. Input: the octets of one field. Output: the prefixes, masked, in wire order, or the offset of the bad one.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use crate::prefix::{Family, Prefix};
 use crate::wire::Nlri;
@@ -78,15 +78,26 @@ pub fn fitting<F: Family>(list: &[Nlri<F>], add_path: bool, room: usize) -> (usi
     (list.len(), used)
 }
 
-/// Appends the prefixes.
-pub fn encode<F: Family>(list: &[Nlri<F>], add_path: bool, out: &mut BytesMut) {
+/// Appends the prefixes, which take `len` octets together ([`fitting`]).
+pub fn encode<F: Family>(list: &[Nlri<F>], add_path: bool, len: usize, out: &mut BytesMut) {
+    let start = out.len();
+    // Each address is written whole and then overwritten from behind its prefix on; the last one needs the room.
+    out.resize(start + len + F::ADDR_BYTES, 0);
+    let mut rest: &mut [u8] = out.get_mut(start..).unwrap_or_default();
     for nlri in list {
         if add_path {
-            out.put_u32(nlri.path_id);
+            let Some((id, after)) = rest.split_first_chunk_mut() else { break };
+            *id = nlri.path_id.to_be_bytes();
+            rest = after;
         }
-        out.put_u8(nlri.prefix.len());
-        F::put_bytes(nlri.prefix.bits(), octets(nlri.prefix.len()), out);
+        let Some((count, after)) = rest.split_first_mut() else { break };
+        *count = nlri.prefix.len();
+        if let Some(mut address) = after.get_mut(..F::ADDR_BYTES) {
+            F::put_bytes(nlri.prefix.bits(), F::ADDR_BYTES, &mut address);
+        }
+        rest = after.get_mut(octets(nlri.prefix.len())..).unwrap_or_default();
     }
+    out.truncate(start + len);
 }
 
 #[cfg(test)]
@@ -119,7 +130,7 @@ mod tests {
         let field = [0, 0, 0, 1, 26, 10, 244, 0, 64, 0, 0, 0, 1, 26, 10, 244, 0, 0];
         assert_eq!(texts::<V4>(&field, true).unwrap(), ["1 10.244.0.64/26", "1 10.244.0.0/26"]);
         let mut out = BytesMut::new();
-        encode(&decode::<V4>(&field, true).unwrap(), true, &mut out);
+        encode(&decode::<V4>(&field, true).unwrap(), true, field.len(), &mut out);
         assert_eq!(out[..], field);
     }
 

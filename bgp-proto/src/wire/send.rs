@@ -99,7 +99,7 @@ pub fn encode_unreach<F: Family>(ctx: &Context, prefixes: &[Nlri<F>], out: &mut 
             }
             let start = begin(Kind::Update, out);
             put_len(len, out);
-            nlri::encode(prefixes.get(..count).unwrap_or_default(), add_path, out);
+            nlri::encode(prefixes.get(..count).unwrap_or_default(), add_path, len, out);
             out.put_u16(0);
             (count, start)
         }
@@ -113,7 +113,7 @@ pub fn encode_unreach<F: Family>(ctx: &Context, prefixes: &[Nlri<F>], out: &mut 
             put_len(len + 3 + header_len(len + 3), out);
             put_header(OPTIONAL, code::MP_UNREACH_NLRI, len + 3, out);
             put_family(F::AFI, out);
-            nlri::encode(prefixes.get(..count).unwrap_or_default(), add_path, out);
+            nlri::encode(prefixes.get(..count).unwrap_or_default(), add_path, len, out);
             (count, start)
         }
     };
@@ -148,9 +148,7 @@ pub fn encode_reach<F: Family>(
     let count = if classic.is_some() {
         patch(out, attributes_at - 2, attributes_at);
         let (count, len) = nlri::fitting(prefixes, add_path, limit.saturating_sub(out.len()));
-        let chosen = prefixes.get(..count).unwrap_or_default();
-        out.reserve(len);
-        nlri::encode(chosen, add_path, out);
+        nlri::encode(prefixes.get(..count).unwrap_or_default(), add_path, len, out);
         count
     } else {
         let hop = next_hop_octets(next_hop);
@@ -167,7 +165,7 @@ pub fn encode_reach<F: Family>(
         out.put_u8(hop.len().try_into().unwrap_or_default());
         out.put_slice(hop);
         out.put_u8(0);
-        nlri::encode(prefixes.get(..count).unwrap_or_default(), add_path, out);
+        nlri::encode(prefixes.get(..count).unwrap_or_default(), add_path, len, out);
         patch(out, attributes_at - 2, attributes_at);
         count
     };
