@@ -46,7 +46,7 @@ class CalicoBgpd(Daemon):
 
     def peers(self):
         """address → session as `show peers --json` tells it."""
-        return {p["address"]: p for p in self.show("peers")}
+        return {p["address"]: p for p in self.show("peers")["peers"]}
 
     def state(self, address):
         return self.peers()[address]["state"]
@@ -59,7 +59,7 @@ class CalicoBgpd(Daemon):
 
     def received(self, address):
         name = self.peers()[address]["name"]
-        return {net.canonical(r["prefix"]): Route(r["via"]) for r in self.show("routes") if r.get("peer") == name}
+        return {net.canonical(r["prefix"]): Route(r["via"]) for r in self.show("routes")["routes"] if r.get("peer") == name}
 
     def announce(self, prefix):
         raise NotImplementedError("give the node a block in the datastore")
