@@ -348,6 +348,7 @@ impl<C: Core> Applier<C> {
                     name: running.peer.name.clone(),
                     addr: spec.transport.peer,
                     scope: spec.transport.scope,
+                    asn: spec.open.peer_asn,
                     local: spec.next.source,
                     ttl: spec.transport.ttl,
                     key: key(&running.peer),

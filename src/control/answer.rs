@@ -240,6 +240,8 @@ pub struct Status {
     pub phase: String,
     /// The datastore.
     pub datastore: Datastore,
+    /// The kernel's routes.
+    pub kernel: Kernel,
     /// Listening sockets.
     pub listen: Vec<Listen>,
     /// Connections from addresses of no peer.
@@ -270,6 +272,25 @@ pub struct Datastore {
     /// Revision (etcd).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,
+}
+
+/// The kernel's routes as the daemon sees them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kernel {
+    /// The kernel can be asked and told.
+    pub connected: bool,
+    /// Routes wanted.
+    pub desired: usize,
+    /// Of these, there as wanted.
+    pub installed: usize,
+    /// Of these, refused by the kernel or changed by somebody again and again.
+    pub failed: usize,
+    /// Of these, in a place that somebody else's route has.
+    pub conflicts: usize,
+    /// Why the kernel could not be asked or told, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// One listening socket.

@@ -4,11 +4,13 @@
 //! dead process left is replaced: the lock of the run directory says that it is dead (P11).
 
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp_proto::session::StateName;
 use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -177,11 +179,16 @@ impl Views {
             .await;
         let Ok(counts) = counts else { return Answer::Error("the table has ended".into()) };
         let now = self.clock.now();
+        let strangers = self.listen.borrow().recent.clone();
         let peers = applied
             .peers
             .iter()
             .zip(counts)
-            .map(|(entry, counts)| peer(entry, &entry.view.borrow(), counts, now))
+            .map(|(entry, counts)| {
+                let mut peer = peer(entry, &entry.view.borrow(), counts, now);
+                hint_at_strangers(&mut peer, entry, &strangers);
+                peer
+            })
             .collect();
         Answer::Peers(peers)
     }
@@ -215,6 +222,7 @@ impl Views {
         let applied = self.applied.borrow().clone();
         let source = self.source.borrow().clone();
         let listen = self.listen.borrow().clone();
+        let fib = self.fib.borrow().clone();
         let state = applied.state.as_deref();
         let established = applied.peers.iter().filter(|entry| entry.view.borrow().is_established()).count();
         let problems = applied
@@ -253,6 +261,14 @@ impl Views {
                 failures: source.failures,
                 revision: source.revision,
             },
+            kernel: answer::Kernel {
+                connected: fib.connected,
+                desired: fib.desired,
+                installed: fib.installed,
+                failed: fib.failed,
+                conflicts: fib.conflicts,
+                last_error: fib.last_error,
+            },
             listen: listen
                 .sockets
                 .iter()
@@ -267,6 +283,25 @@ impl Views {
             peers_established: established,
             problems,
         }))
+    }
+}
+
+/// T10: a peer that we wait for may be the one that calls from an address of nobody.
+fn hint_at_strangers(peer: &mut answer::Peer, entry: &PeerEntry, strangers: &[IpAddr]) {
+    let expected = entry.peer.spec.transport.peer;
+    let seen: Vec<String> = strangers
+        .iter()
+        .filter(|addr| addr.is_ipv4() == expected.is_ipv4())
+        .map(ToString::to_string)
+        .collect();
+    if peer.state == StateName::Passive.name()
+        && !seen.is_empty()
+        && let Some(reason) = &mut peer.reason
+    {
+        *reason = format!(
+            "{reason}; connections from unexpected source {} were refused, expected is {expected}",
+            seen.join(", ")
+        );
     }
 }
 

@@ -254,6 +254,15 @@ pub fn status_text(status: &Status) -> String {
     if let Some(why) = &status.waiting_for {
         line("waiting for", why.clone());
     }
+    let kernel = &status.kernel;
+    let mut routes = format!("{} of {} routes as wanted", kernel.installed, kernel.desired);
+    if kernel.failed + kernel.conflicts > 0 {
+        let _ = write!(routes, ", {} refused, {} in conflict", kernel.failed, kernel.conflicts);
+    }
+    if !kernel.connected {
+        routes = format!("not reached: {}", kernel.last_error.clone().unwrap_or_default());
+    }
+    line("kernel", routes);
     line("generation", status.generation.to_string());
     for listen in &status.listen {
         let what = listen.address.clone().or_else(|| listen.error.clone()).unwrap_or_default();

@@ -32,7 +32,7 @@ pub struct Destination {
     pub port: u16,
     /// Address to dial from.
     pub source: Option<IpAddr>,
-    /// TTL rule, in force from the SYN on.
+    /// TTL rule: sent from the SYN on, demanded from the connection on.
     pub ttl: TtlRule,
     /// MD5 key.
     pub key: Option<SecretBytes>,
@@ -81,7 +81,9 @@ pub(crate) fn random() -> u64 {
 async fn connect(to: &Destination) -> Result<TcpStream, DialFailure> {
     let socket = prepare(to)?;
     let remote = socket_addr(to.peer, to.port, to.scope);
-    socket.connect(remote).await.map_err(|error| failed(&error))
+    let stream = socket.connect(remote).await.map_err(|error| failed(&error))?;
+    sockopt::set_ttl_rule(&stream, Afi::of(to.peer), to.ttl).map_err(|error| noted(&error, "TTL"))?;
+    Ok(stream)
 }
 
 /// A socket that is ready to connect.
@@ -94,7 +96,7 @@ fn prepare(to: &Destination) -> Result<TcpSocket, DialFailure> {
     set("non-blocking mode", socket.set_nonblocking(true))?;
     set("TCP_NODELAY", socket.set_tcp_nodelay(true))?;
     set("DSCP", sockopt::set_control_class(&socket, afi))?;
-    set("TTL", sockopt::set_ttl_rule(&socket, afi, to.ttl))?;
+    set("TTL", sockopt::set_ttl(&socket, afi, sockopt::sent_ttl(to.ttl)))?;
     if let Some(key) = &to.key {
         let host = IpPrefix::new(to.peer, if afi == Afi::Ipv4 { 32 } else { 128 });
         if let Some(host) = host {

@@ -10,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{Endpoints, TtlRule};
-use bgp_proto::{Afi, IpPrefix};
+use bgp_proto::wire::decode_open;
+use bgp_proto::wire::frame::{MAX_LEN, Next, next_frame};
+use bgp_proto::{Afi, Asn, IpPrefix};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -33,6 +36,12 @@ const EXHAUSTED: Duration = Duration::from_millis(250);
 const STRANGER_LOG: Duration = Duration::from_secs(60);
 /// Networks of strangers that are counted one by one.
 const STRANGER_NETWORKS: usize = 64;
+/// Calls that may wait for their OPEN.
+const UNDECIDED: usize = 64;
+/// How long.
+const OPEN_PATIENCE: Duration = Duration::from_secs(5);
+/// Addresses of strangers that status shows.
+const STRANGERS_SHOWN: usize = 4;
 
 /// A connection that a peer dialled.
 #[derive(Debug)]
@@ -52,6 +61,8 @@ pub struct Caller {
     pub addr: IpAddr,
     /// Interface index for a link-local address, else 0.
     pub scope: u32,
+    /// The peer's AS: tells several peers at one address apart where nothing else does.
+    pub asn: Asn,
     /// The address that we are configured to speak from: tells several peers at one address apart.
     pub local: Option<IpAddr>,
     /// TTL rule.
@@ -78,6 +89,8 @@ pub struct ListenStatus {
     pub sockets: BTreeMap<Afi, Result<SocketAddr, String>>,
     /// Calls from addresses of no peer since the start.
     pub strangers: u64,
+    /// Some of those addresses, of the last minute or two.
+    pub recent: Vec<IpAddr>,
 }
 
 struct Bound {
@@ -104,6 +117,7 @@ pub async fn run(
         v4: Slot::default(),
         v6: Slot::default(),
         strangers: Strangers::default(),
+        undecided: JoinSet::new(),
         paused: None,
         exhausted_told: None,
         status,
@@ -125,7 +139,11 @@ pub async fn run(
             call = accept(&state.v6), if paused.is_none() => state.accepted(call),
             () = sleep_until(paused.unwrap_or_else(Instant::now)), if paused.is_some() => state.paused = None,
             () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => state.apply(),
-            () = sleep_until(state.strangers.due()), if state.strangers.pending() => state.strangers.tell(),
+            () = sleep_until(state.strangers.due()), if state.strangers.pending() => {
+                state.strangers.tell();
+                state.publish();
+            }
+            Some(_) = state.undecided.join_next(), if !state.undecided.is_empty() => {}
         }
     }
 }
@@ -142,6 +160,8 @@ struct Listening {
     v4: Slot,
     v6: Slot,
     strangers: Strangers,
+    /// Calls from an address that several peers have, until their OPEN tells which it is.
+    undecided: JoinSet<()>,
     paused: Option<Instant>,
     exhausted_told: Option<Instant>,
     status: watch::Sender<ListenStatus>,
@@ -172,9 +192,9 @@ impl Listening {
                 sockets.insert(afi, Err(complaint.clone()));
             }
         }
-        let strangers = self.strangers.total;
+        let (strangers, recent) = (self.strangers.total, self.strangers.recent.clone());
         self.status.send_if_modified(|status| {
-            let now = ListenStatus { sockets, strangers };
+            let now = ListenStatus { sockets, strangers, recent };
             let changed = *status != now;
             *status = now;
             changed
@@ -199,21 +219,24 @@ impl Listening {
         }
     }
 
-    /// BGP-5: the remote address selects the peer; where several have it, the local address does, else the first by name.
+    /// BGP-5: the remote address selects the peer; where several have it, the local address does, then the AS in the OPEN,
+    /// else the first by name (T22).
     fn hand_over(&mut self, stream: TcpStream, remote: SocketAddr) {
         let Ok(local) = stream.local_addr() else { return };
         let scope = match remote {
             SocketAddr::V6(addr) => addr.scope_id(),
             SocketAddr::V4(_) => 0,
         };
-        let mut known = self
+        let known: Vec<&Caller> = self
             .plan
             .callers
             .iter()
-            .filter(|caller| caller.addr == remote.ip() && (caller.scope == 0 || caller.scope == scope));
-        let first = known.clone().next();
-        let caller = known.find(|caller| caller.local == Some(local.ip())).or(first);
-        let Some(caller) = caller else {
+            .filter(|caller| caller.addr == remote.ip() && (caller.scope == 0 || caller.scope == scope))
+            .collect();
+        let addressed: Vec<&Caller> =
+            known.iter().copied().filter(|caller| caller.local == Some(local.ip())).collect();
+        let candidates = if addressed.is_empty() { known } else { addressed };
+        let Some(caller) = candidates.first().copied() else {
             // RST instead of FIN: no state stays behind for a scanner's calls.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             self.strangers.count(remote.ip());
@@ -229,10 +252,48 @@ impl Listening {
             warn!(peer = caller.name, %error, "cannot set the options of an accepted connection; it is closed");
             return;
         }
-        let endpoints = Endpoints { local, remote };
-        if caller.door.try_send(Accepted { stream, endpoints }).is_err() {
-            tracing::debug!(peer = caller.name, %remote, "a call came while earlier ones waited; it is closed");
+        let accepted = Accepted { stream, endpoints: Endpoints { local, remote } };
+        if candidates.iter().all(|other| other.asn == caller.asn) || self.undecided.len() >= UNDECIDED {
+            caller.open(accepted);
+        } else {
+            let candidates: Vec<Caller> = candidates.into_iter().cloned().collect();
+            self.undecided.spawn(decide(accepted, candidates));
         }
+    }
+}
+
+impl Caller {
+    fn open(&self, accepted: Accepted) {
+        let remote = accepted.endpoints.remote;
+        if self.door.try_send(accepted).is_err() {
+            tracing::debug!(peer = self.name, %remote, "a call came while earlier ones waited; it is closed");
+        }
+    }
+}
+
+/// Looks at the caller's OPEN, without taking it, and hands the connection to the peer of that AS, else to the first.
+async fn decide(accepted: Accepted, candidates: Vec<Caller>) {
+    let asn = timeout(OPEN_PATIENCE, async {
+        let mut head = [0; MAX_LEN];
+        let mut seen = 0;
+        loop {
+            let len = accepted.stream.peek(&mut head).await.ok()?;
+            match next_frame(head.get(..len)?, MAX_LEN) {
+                Next::Frame(frame) => return Some(decode_open(frame.bytes).ok()?.asn()),
+                // What is there stays readable: look again only when it can have grown.
+                Next::NeedMore(_) if len > 0 => {
+                    let pause = if len == seen { 50 } else { 5 };
+                    seen = len;
+                    sleep(Duration::from_millis(pause)).await;
+                }
+                _ => return None,
+            }
+        }
+    });
+    let asn = asn.await.ok().flatten();
+    let chosen = candidates.iter().find(|caller| Some(caller.asn) == asn).or(candidates.first());
+    if let Some(caller) = chosen {
+        caller.open(accepted);
     }
 }
 
@@ -350,11 +411,20 @@ struct Strangers {
     by_network: BTreeMap<IpPrefix, u64>,
     beyond: u64,
     told: Option<Instant>,
+    /// Of this minute, and of the one before while nobody new came.
+    recent: Vec<IpAddr>,
+    begin_anew: bool,
 }
 
 impl Strangers {
     fn count(&mut self, addr: IpAddr) {
         self.total += 1;
+        if std::mem::take(&mut self.begin_anew) {
+            self.recent.clear();
+        }
+        if self.recent.len() < STRANGERS_SHOWN && !self.recent.contains(&addr) {
+            self.recent.push(addr);
+        }
         let network = IpPrefix::new(addr, if addr.is_ipv4() { 24 } else { 64 });
         match network {
             Some(network)
@@ -382,7 +452,10 @@ impl Strangers {
     fn tell(&mut self) {
         let calls: u64 = self.by_network.values().sum::<u64>() + self.beyond;
         self.told = None;
-        if calls > 0 {
+        self.begin_anew = calls > 0;
+        if calls == 0 {
+            self.recent.clear();
+        } else {
             let mut networks: Vec<(&IpPrefix, &u64)> = self.by_network.iter().collect();
             networks.sort_by_key(|(prefix, count)| (std::cmp::Reverse(**count), **prefix));
             let worst: Vec<String> =
@@ -398,7 +471,7 @@ impl Strangers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const SOON: Duration = Duration::from_secs(10);
 
@@ -422,6 +495,7 @@ mod tests {
             name: name.into(),
             addr: addr.parse().unwrap(),
             scope: 0,
+            asn: Asn(64512),
             local: local.map(|a| a.parse().unwrap()),
             ttl: TtlRule::Multihop(64),
             key: None,
@@ -460,6 +534,33 @@ mod tests {
         assert_eq!(room_b.recv().await.unwrap().endpoints.local.ip().to_string(), "127.0.0.7");
         let _second = call("127.0.0.2", format!("127.0.0.5:{port}").parse().unwrap()).await;
         assert_eq!(room_a.recv().await.unwrap().endpoints.local.ip().to_string(), "127.0.0.5");
+    }
+
+    #[tokio::test]
+    async fn peers_at_one_address_are_told_apart_by_the_as_in_their_open() {
+        let (a, mut room_a) = caller("A", "127.0.0.2", None);
+        let (mut b, mut room_b) = caller("B", "127.0.0.2", None);
+        b.asn = Asn(65000);
+        let mut fixture = start(ListenPlan { sockets: sockets("127.0.0.1", 0), callers: vec![a, b] });
+        let addr = bound(&mut fixture).await;
+        for (asn, other) in [(65000, true), (64512, false), (65001, false)] {
+            let room = if other { &mut room_b } else { &mut room_a };
+            let mut stream = call("127.0.0.2", addr).await;
+            let open = bgp_proto::wire::Open {
+                my_as: asn,
+                hold_time: 90,
+                router_id: bgp_proto::RouterId(Ipv4Addr::new(10, 0, 0, 9)),
+                capabilities: vec![],
+            };
+            let mut bytes = bytes::BytesMut::new();
+            bgp_proto::wire::send::encode_open(&open, &mut bytes);
+            stream.write_all(&bytes).await.unwrap();
+            let accepted = tokio::time::timeout(SOON, room.recv()).await.unwrap().unwrap();
+            // Nothing was taken from it.
+            let mut head = [0; 29];
+            accepted.stream.readable().await.unwrap();
+            assert_eq!(accepted.stream.try_read(&mut head).unwrap(), 29);
+        }
     }
 
     #[tokio::test]

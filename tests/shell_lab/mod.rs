@@ -126,6 +126,7 @@ impl Shells {
             name: name.into(),
             addr: peer.ip(),
             scope: 0,
+            asn: Asn(64512),
             local: None,
             ttl: TtlRule::Multihop(64),
             key: None,

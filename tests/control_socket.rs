@@ -1,0 +1,173 @@
+//! The control socket over a real table: requests as a person would type them, and the program's own `show`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, reason = "these tests are shells")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bgp_proto::PeerId;
+use calico_bgpd::apply::{Applied, PeerEntry};
+use calico_bgpd::clock::Clock;
+use calico_bgpd::control::peer_view::PeerView;
+use calico_bgpd::control::server::{self, ControlSocket, Views};
+use calico_bgpd::core_thread::{self, KernelPort, Urgent};
+use calico_bgpd::datastore::decode::Reading;
+use calico_bgpd::datastore::{self, files};
+use calico_bgpd::desired::{self, NodeFacts};
+use calico_bgpd::fib::Phase;
+use calico_bgpd::fib::reconciler::FibStatus;
+use calico_bgpd::net::listener::ListenStatus;
+use calico_bgpd::net::mailbox::Mailbox;
+use calico_bgpd::speaker::Speaker;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// A table that holds the intent of node-1 of the cluster of three, and its control socket.
+async fn serve(run_dir: &Path) -> tokio_util::sync::DropGuard {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/clusters/three-nodes");
+    let snapshot = files::read_once(path.as_ref(), "node-1", Reading::default()).unwrap();
+    let facts = NodeFacts { node_name: "node-1".into(), ..NodeFacts::default() };
+    let state = Arc::new(desired::compile(&snapshot, &facts).unwrap());
+
+    let clock = Clock::start();
+    let (core, inbox) = core_thread::inboxes();
+    let (events_tx, events) = mpsc::channel(1);
+    let (wanted, wanted_rx) = mpsc::channel(1);
+    let (phase_tx, phase) = watch::channel(Phase::Recovering);
+    let kernel = KernelPort { events, wanted };
+    core_thread::start(Speaker::new(1), clock, inbox, kernel, phase_tx, |why| panic!("{why}")).unwrap();
+
+    let ids: BTreeMap<String, PeerId> = (0u32..)
+        .zip(state.peers.keys())
+        .map(|(slot, name)| (name.clone(), PeerId { slot, generation: 1 }))
+        .collect();
+    let mailboxes = ids.values().map(|id| (*id, Arc::new(Mailbox::default()))).collect();
+    let desired = Urgent::Desired { state: state.clone(), peers: Arc::new(ids.clone()), mailboxes };
+    core.urgent.send(desired).await.ok().unwrap();
+
+    let entry = |(name, peer): (&String, &desired::Peer)| PeerEntry {
+        id: ids[name],
+        peer: Arc::new(peer.clone()),
+        view: watch::channel(PeerView::default()).1,
+    };
+    let applied = Applied {
+        node: "node-1".into(),
+        generation: 1,
+        peers: state.peers.iter().map(entry).collect(),
+        state: Some(state.clone()),
+        ..Applied::default()
+    };
+    let (source_tx, source) = datastore::channel();
+    let stop = CancellationToken::new();
+    let views = Views {
+        clock,
+        core,
+        applied: watch::channel(Arc::new(applied)).1,
+        source: source.status,
+        listen: watch::channel(ListenStatus::default()).1,
+        phase,
+        fib: watch::channel(FibStatus::default()).1,
+    };
+    let socket = ControlSocket::bind(run_dir).unwrap();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        let _ends = (events_tx, wanted_rx, source_tx);
+        server::run(socket, views, stopped).await;
+    });
+    stop.drop_guard()
+}
+
+async fn ask(stream: &mut BufReader<UnixStream>, request: &str) -> Value {
+    stream.get_mut().write_all(format!("{request}\n").as_bytes()).await.unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.ends_with('\n'), "{line:?}");
+    serde_json::from_str(&line).unwrap()
+}
+
+async fn connect(run_dir: &Path) -> BufReader<UnixStream> {
+    BufReader::new(UnixStream::connect(run_dir.join("calico-bgpd.sock")).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn one_request_a_line_gives_one_answer_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path()).await;
+    let mut stream = connect(dir.path()).await;
+    let peers = ask(&mut stream, r#"{"show":"peers"}"#).await;
+    let names: Vec<&str> =
+        peers["peers"].as_array().unwrap().iter().map(|peer| peer["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Mesh_10_0_0_2", "Mesh_10_0_0_3", "Mesh_fd00__2", "Mesh_fd00__3"]);
+    let routes = ask(&mut stream, r#"{"show":"routes","family":"ipv4"}"#).await;
+    let route = &routes["routes"]["routes"][0];
+    assert_eq!(route["prefix"], "10.244.1.0/26");
+    assert_eq!((&route["source"], &route["best"]), (&"static".into(), &true.into()));
+    let status = ask(&mut stream, r#"{"show":"status"}"#).await;
+    assert_eq!(status["status"]["node"], "node-1");
+    assert_eq!(status["status"]["releaseSource"], "ClusterInformation");
+    assert_eq!(status["status"]["datastore"]["state"], "connecting");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_no_request_gets_an_error_and_the_next_one_an_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path()).await;
+    let mut stream = connect(dir.path()).await;
+    for bad in ["", "{", r#"{"show":"secrets"}"#, r#"{"show":"routes","family":"ipx"}"#, "\u{0}\u{ff}"] {
+        let answer = ask(&mut stream, bad).await;
+        assert!(answer["error"].is_string(), "{bad:?}: {answer}");
+    }
+    let after = r#"{"show":"routes","family":"ipv4","after":"fd00::/64"}"#;
+    assert!(ask(&mut stream, after).await["error"].is_string());
+    assert!(ask(&mut stream, r#"{"show":"peers"}"#).await["peers"].is_array());
+    let long = ask(&mut stream, &"x".repeat(10_000)).await;
+    assert!(long["error"].as_str().unwrap().contains("4096"), "{long}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_socket_of_a_dead_process_is_replaced_and_ours_goes_with_us() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("calico-bgpd.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let server = serve(dir.path()).await;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    assert!(ask(&mut connect(dir.path()).await, r#"{"show":"peers"}"#).await["peers"].is_array());
+    drop(server);
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while path.exists() {
+        assert!(tokio::time::Instant::now() < end, "the socket stays behind");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn show_prints_tables_for_people_and_json_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path()).await;
+    let show = |words: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_calico-bgpd"))
+            .arg("show")
+            .args(words)
+            .env_clear()
+            .env("CALICO_BGPD_RUN_DIR", dir.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(show(&["peers"]).lines().next().unwrap().starts_with("NAME"));
+    assert!(show(&["peers", "10.0.0.2"]).contains("Mesh_10_0_0_2"));
+    assert!(show(&["routes"]).contains("fd00:10:244:1::/122"));
+    assert!(!show(&["routes", "--family", "ipv4"]).contains("fd00"));
+    assert!(show(&["status"]).contains("0 of 4 established"));
+    let json: Value = serde_json::from_str(&show(&["routes", "--json"])).unwrap();
+    assert_eq!(json["routes"].as_array().unwrap().len(), 2);
+    let json: Value = serde_json::from_str(&show(&["peers", "--json"])).unwrap();
+    assert_eq!(json["peers"][0]["asNumber"], 64512);
+}
