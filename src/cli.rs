@@ -5,6 +5,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::decode::DecodeArgs;
 use crate::settings::{DaemonFlags, NodeFlags, RunDirFlag};
 
 /// Everything went as asked.
@@ -65,6 +66,12 @@ pub enum Command {
     /// Ask the running daemon
     #[command(subcommand)]
     Show(Show),
+    /// Describe BGP messages as JSON, one object a line: raw octets, hexadecimal, pcap, pcapng or MRT
+    ///
+    /// Each object says what the message holds (type, and its fields), what is wrong with it (errors) and what a session would do
+    /// (outcome: accept, attribute-discard, treat-as-withdraw, session-reset; incomplete where the input ends inside a message).
+    /// Errors in the input are part of the output: the exit status is 0 whatever the octets are.
+    Decode(DecodeArgs),
 }
 
 /// `run`.

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use calico_bgpd::cli::{Cli, Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, FamilyWord, ReadOnce, Run, Show};
 use calico_bgpd::control::show::{Client, ShowError, peer_text, peers_table, routes_table, status_text};
+use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
 use calico_bgpd::telemetry::log::Log;
 use calico_bgpd::{app, datastore, desired, runtime};
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         Command::Check(args) => read_once(&args, Once::Check),
         Command::Intent(args) => read_once(&args, Once::Intent),
         Command::Show(what) => show(what),
+        Command::Decode(args) => decode(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -132,6 +135,23 @@ fn show(what: Show) -> anyhow::Result<u8> {
         }
     }
     Ok(EXIT_OK)
+}
+
+fn decode(args: &DecodeArgs) -> anyhow::Result<u8> {
+    let mut input = args.open().with_context(|| format!("cannot open {}", args.file.display()))?;
+    match calico_bgpd::decode::run(args, &mut input, &mut std::io::stdout().lock()) {
+        Ok(summary) => {
+            let skipped = summary.to_string();
+            if !skipped.is_empty() {
+                // Not among the messages; and if standard error is closed, nobody asked.
+                let _ = writeln!(std::io::stderr(), "calico-bgpd: {skipped}");
+            }
+            Ok(EXIT_OK)
+        }
+        // A reader that has had enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(EXIT_OK),
+        Err(error) => Err(error).with_context(|| format!("cannot decode {}", args.file.display())),
+    }
 }
 
 fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
