@@ -1,6 +1,7 @@
 //! The daemon: what is started, in which order, and how it ends.
 //!
-//! Owns: every long-lived task and thread, the run directory's lock, signals. Never: decides about routes or sessions.
+//! Owns: every long-lived task and thread but those of peers, which [`apply`](crate::apply) starts and ends; the run
+//! directory's lock; signals. Never: decides about routes or sessions.
 //!
 //! Start: lock, control socket, table, kernel, listener, datastore. Stop: sessions first (TCP closed without NOTIFICATION where graceful
 //! restart is negotiated, BGP-33), then the rest; kernel routes stay (KRT-49).

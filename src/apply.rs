@@ -98,7 +98,8 @@ struct Running {
     door: mpsc::Sender<Accepted>,
     mailbox: Arc<Mailbox>,
     view: watch::Receiver<PeerView>,
-    task: JoinHandle<()>,
+    /// `None` until the table has heard of the peer.
+    task: Option<JoinHandle<()>>,
 }
 
 /// What the task that applies is made with.
@@ -281,7 +282,7 @@ impl<C: Core> Applier<C> {
                 task.run().await;
             });
             if let Some(running) = self.running.get_mut(&name) {
-                running.task = handle;
+                running.task = Some(handle);
             }
         }
         self.generation += 1;
@@ -324,9 +325,7 @@ impl<C: Core> Applier<C> {
             view,
             clock: self.surroundings.clock,
         };
-        // Takes the place of the handle until the task is spawned.
-        let nothing = tokio::spawn(async {});
-        let running = Running { id, peer, wanted, door, mailbox, view: view_rx, task: nothing };
+        let running = Running { id, peer, wanted, door, mailbox, view: view_rx, task: None };
         (running, task)
     }
 
@@ -334,7 +333,7 @@ impl<C: Core> Applier<C> {
         let running = self.running.remove(name)?;
         running.wanted.send_modify(|wanted| wanted.stop = Some(why));
         self.slots.give_back(running.id);
-        Some(running.task)
+        running.task
     }
 
     fn plan_listener(&self) {
@@ -384,8 +383,8 @@ impl<C: Core> Applier<C> {
         for running in self.running.values() {
             running.wanted.send_modify(|wanted| wanted.stop = Some(StopReason::Exit));
         }
-        for running in std::mem::take(&mut self.running).into_values() {
-            let _ = timeout(HANDOVER, running.task).await;
+        for task in std::mem::take(&mut self.running).into_values().filter_map(|running| running.task) {
+            let _ = timeout(HANDOVER, task).await;
         }
     }
 }
