@@ -58,8 +58,8 @@ class CalicoBgpd(Daemon):
         return True if peer["state"] == "Established" else f"!{self.kind} on {self.host.name} has {address} in {peer['state']}: {peer.get('reason')}"
 
     def received(self, address):
-        name = self.peers()[address]["name"]
-        return {net.canonical(r["prefix"]): Route(r["via"]) for r in self.show("routes")["routes"] if r.get("peer") == name}
+        return {net.canonical(r["prefix"]): Route(r["nextHop"], tuple(r["asPath"]), r.get("localPref"))
+                for r in self.show("routes")["routes"] if r.get("from") == address}
 
     def announce(self, prefix):
         raise NotImplementedError("give the node a block in the datastore")

@@ -35,8 +35,7 @@ class Route:
     """A route as a daemon received it."""
 
     next_hop: str
-    # None where the daemon does not tell it
-    as_path: tuple[int, ...] | None = None
+    as_path: tuple[int, ...]
     local_pref: int | None = None
 
 

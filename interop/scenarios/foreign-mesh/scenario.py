@@ -23,6 +23,9 @@ def run(lab, variant):
         for block, address in zip(here.blocks, here.addresses(), strict=True):
             path = there.daemon.received(address)[block].as_path
             wait.check("the AS path that we send", wait.equal("AS path", path, (here.asn,) if asns else ()))
+        for block, address in zip(there.blocks, there.addresses(), strict=True):
+            path = here.daemon.received(address)[block].as_path
+            wait.check("the AS path that they send", wait.equal("AS path", path, (there.asn,) if asns else ()))
     lab.say("routes are exchanged")
 
     for name in cluster.nodes:
