@@ -89,6 +89,18 @@ impl AfiSet {
         AfiSet(self.0 & other.0)
     }
 
+    /// The families that are in either set.
+    #[must_use]
+    pub const fn or(self, other: AfiSet) -> AfiSet {
+        AfiSet(self.0 | other.0)
+    }
+
+    /// The families that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: AfiSet) -> AfiSet {
+        AfiSet(self.0 & !other.0)
+    }
+
     /// Whether `afi` is in the set.
     pub const fn contains(self, afi: Afi) -> bool {
         self.0 & afi.code() as u8 != 0

@@ -10,7 +10,7 @@ use bgp_proto::session::{
 use bgp_proto::wire::refresh::RefreshKind;
 use bgp_proto::wire::{Capability, Message, Notification};
 use bgp_proto::{Afi, AfiSet, Asn, Millis};
-use session_driver::{Driver, V4, kinds, open_with, plain_open, spec};
+use session_driver::{Driver, Spec, V4, kinds, open_long_lived, open_with, plain_open, spec};
 
 const IPV4: AfiSet = AfiSet::only(Afi::Ipv4);
 
@@ -434,6 +434,102 @@ fn a_peer_that_restarts_twice_in_its_window_keeps_what_it_has_refreshed() {
     // Lost before End-of-RIB: what is still stale from the first time goes (RFC 4724 §4.2), the rest is kept.
     let out = peer.give(Input::Closed(Conn::Active, CloseCause::Eof));
     assert_eq!(&out[..2], [Output::SweepStale(Afi::Ipv4), Output::Stale(IPV4)]);
+}
+
+// ---- long-lived graceful restart (RFC 9494)
+
+fn long_lived() -> Spec {
+    spec().with(|next| next.long_lived = Some(0))
+}
+
+/// The outputs at the next deadline that says anything of routes, and when it was; dials are refused.
+fn next_of_routes(peer: &mut Driver) -> (Millis, Vec<Output>) {
+    loop {
+        let mut out = peer.tick();
+        peer.give(Input::DialFailed(DialError::Refused));
+        out.retain(|o| matches!(o, Output::LongLivedStale(_) | Output::SweepStale(_) | Output::Down));
+        if !out.is_empty() {
+            return (peer.now, out);
+        }
+    }
+}
+
+#[test]
+fn routes_of_a_peer_that_asks_for_it_stay_long_lived_stale_after_its_restart_time() {
+    let mut peer = Driver::new(long_lived());
+    peer.give(Input::Start);
+    peer.establish_with(Conn::Active, open_long_lived(120, 3600, false));
+    let lost = peer.now;
+    assert_eq!(peer.give(Input::Closed(Conn::Active, CloseCause::Eof))[0], Output::Stale(IPV4));
+    assert_eq!(peer.status().kept_until, Some(lost + Millis::secs(3720)));
+    let restart_over = (lost + Millis::secs(120), vec![Output::LongLivedStale(IPV4)]);
+    assert_eq!(next_of_routes(&mut peer), restart_over);
+    assert!(peer.status().events.iter().any(|(_, event)| *event == Event::LongLivedStale(IPV4)));
+    assert_eq!(next_of_routes(&mut peer), (lost + Millis::secs(3720), vec![Output::Down]));
+}
+
+#[test]
+fn without_the_setting_or_the_peers_capability_or_graceful_restart_routes_go_with_the_restart_timer() {
+    let mut alone = plain_open();
+    alone.capabilities = open_long_lived(0, 3600, false).capabilities;
+    alone.capabilities.retain(|c| !matches!(c, Capability::GracefulRestart { .. }));
+    let cases = [
+        (spec(), open_long_lived(120, 3600, false), 120),
+        (long_lived(), open_with(120), 120),
+        (long_lived(), open_long_lived(120, 0, false), 120),
+        (long_lived(), alone, 0),
+    ];
+    for (spec, open, kept) in cases {
+        let mut peer = Driver::new(spec);
+        peer.give(Input::Start);
+        peer.establish_with(Conn::Active, open);
+        let lost = peer.now;
+        let out = peer.give(Input::Closed(Conn::Active, CloseCause::Eof));
+        if kept == 0 {
+            assert_eq!(out[0], Output::Down);
+        } else {
+            assert_eq!(next_of_routes(&mut peer), (lost + Millis::secs(kept), vec![Output::Down]));
+        }
+    }
+}
+
+#[test]
+fn without_a_restart_time_routes_are_long_lived_stale_at_once() {
+    let mut peer = Driver::new(long_lived());
+    peer.give(Input::Start);
+    peer.establish_with(Conn::Active, open_long_lived(0, 60, false));
+    let out = peer.give(Input::Closed(Conn::Active, CloseCause::Eof));
+    let routes = |o: &&Output| matches!(o, Output::Stale(_) | Output::LongLivedStale(_) | Output::Down);
+    let said: Vec<&Output> = out.iter().filter(routes).collect();
+    assert_eq!(said, [&Output::Stale(IPV4), &Output::LongLivedStale(IPV4)]);
+    assert_ne!(peer.deadline(), Some(peer.now), "nothing is left due");
+}
+
+#[test]
+fn a_peer_that_is_back_in_the_long_lived_period_refreshes_what_it_preserved() {
+    for preserved in [true, false] {
+        let mut peer = Driver::new(long_lived());
+        peer.give(Input::Start);
+        peer.establish_with(Conn::Active, open_long_lived(1, 3600, false));
+        peer.give(Input::Closed(Conn::Active, CloseCause::Eof));
+        assert_eq!(next_of_routes(&mut peer).1, [Output::LongLivedStale(IPV4)]);
+        peer.tick();
+        let out = peer.establish_with(Conn::Active, open_long_lived(1, 3600, preserved));
+        assert_eq!(out.contains(&Output::SweepStale(Afi::Ipv4)), !preserved);
+        let out = peer.receive_end_of_rib(Conn::Active);
+        assert_eq!(out.contains(&Output::SweepStale(Afi::Ipv4)), preserved);
+    }
+}
+
+#[test]
+fn a_session_that_is_stopped_drops_long_lived_stale_routes() {
+    let mut peer = Driver::new(long_lived());
+    peer.give(Input::Start);
+    peer.establish_with(Conn::Active, open_long_lived(1, 3600, false));
+    peer.give(Input::Closed(Conn::Active, CloseCause::Eof));
+    assert_eq!(next_of_routes(&mut peer).1, [Output::LongLivedStale(IPV4)]);
+    assert!(peer.give(Input::Stop(StopReason::Deconfigured)).contains(&Output::Down));
+    assert_eq!(peer.status().kept_until, None);
 }
 
 #[test]

@@ -105,6 +105,7 @@ const fn words(reason: Reason) -> &'static str {
         Reason::Preference => "another has a higher preference",
         Reason::Class => "a route of a class that goes first has the same preference",
         Reason::Unresolvable => "its next hop leads nowhere",
+        Reason::LongLivedStale => "it is long-lived stale, another is not",
         Reason::LocalPref => "another has a higher LOCAL_PREF",
         Reason::PathLength => "another has a shorter AS_PATH",
         Reason::Origin => "another has a lower ORIGIN",

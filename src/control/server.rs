@@ -342,7 +342,7 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: PeerCounts, now: Millis) -> 
     peer.reason = view.reason(&wanted.auth);
     let Some(status) = &view.status else { return peer };
     peer.since_seconds = age(status.since);
-    peer.routes_kept_seconds = status.restart.map(|timer| timer.left(now).as_secs());
+    peer.routes_kept_seconds = status.kept_until.map(|at| (at - now).as_secs());
     if let Some(negotiated) = &status.negotiated {
         peer.local_address = Some(negotiated.endpoints.local.ip().to_string());
         peer.router_id = Some(negotiated.peer_id.to_string());

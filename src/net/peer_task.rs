@@ -408,6 +408,7 @@ impl<'a, C: 'static> Shell<'a, C> {
                 self.session_over();
                 self.tell(SpeakerInput::Stale(id, families), 0);
             }
+            Output::LongLivedStale(families) => self.tell(SpeakerInput::LongLivedStale(id, families), 0),
             Output::Down => {
                 self.session_over();
                 self.to_core.inputs.clear();

@@ -71,6 +71,8 @@ pub enum SpeakerInput {
     RefreshRequested(PeerId, Afi),
     /// The session is gone; routes of these families stay, marked stale; all others go.
     Stale(PeerId, AfiSet),
+    /// The peer stays away, and its stale routes of these families become long-lived stale: the least preferred (RFC 9494).
+    LongLivedStale(PeerId, AfiSet),
     /// Mark this family's routes stale while the session lives.
     MarkStale(PeerId, Afi),
     /// Routes of this family that are still stale go.
@@ -162,6 +164,7 @@ impl Speaker {
             SpeakerInput::EndOfRib(peer, afi) => self.recovery.told(peer, afi),
             SpeakerInput::RefreshRequested(peer, afi) => self.refresh(peer, afi),
             SpeakerInput::Stale(peer, families) => self.peer_gone(peer, families),
+            SpeakerInput::LongLivedStale(peer, families) => self.long_lived_stale(peer, families),
             SpeakerInput::PeerDown(peer) => self.peer_gone(peer, AfiSet::EMPTY),
             SpeakerInput::MarkStale(peer, afi) => {
                 if self.peers.get(peer).is_some() {
@@ -286,15 +289,21 @@ impl Speaker {
             on_table!(self, afi, table => {
                 table.close(id.slot);
                 if stale.contains(afi) {
-                    // What an earlier loss left and the peer never sent again goes now (RFC 4724 §4.2).
-                    table.rib.sweep_stale(id.slot);
-                    table.rib.mark_stale(id.slot);
+                    table.rib.lost(id.slot);
                 } else {
                     table.rib.sweep(id.slot);
                 }
             });
         }
         self.recovery.give_up(id);
+    }
+
+    fn long_lived_stale(&mut self, id: PeerId, families: AfiSet) {
+        if self.peers.get(id).is_some_and(|peer| peer.session.is_none()) {
+            for afi in families.iter() {
+                on_table!(self, afi, table => table.rib.mark_long_lived_stale(id.slot));
+            }
+        }
     }
 
     fn update(&mut self, id: PeerId, update: Update) {

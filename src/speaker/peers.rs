@@ -20,6 +20,7 @@ pub(super) struct Session {
     pub peer_asn: Asn,
     pub peer_id: RouterId,
     pub enhanced_refresh: bool,
+    pub long_lived_aware: bool,
 }
 
 impl From<Negotiated> for Session {
@@ -29,6 +30,7 @@ impl From<Negotiated> for Session {
             peer_asn: negotiated.peer_asn,
             peer_id: negotiated.peer_id,
             enhanced_refresh: negotiated.enhanced_refresh,
+            long_lived_aware: negotiated.long_lived_aware(),
             context: negotiated.context,
         }
     }
@@ -85,6 +87,7 @@ impl PeerState {
                 desired::NextHopRule::SelfAddress => NextHopRule::SelfAddress,
                 desired::NextHopRule::Keep => NextHopRule::Keep,
             },
+            long_lived_aware: session.long_lived_aware,
         }
     }
 

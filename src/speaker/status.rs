@@ -125,7 +125,7 @@ impl Speaker {
                 },
                 path_id: path.path_id,
                 preference: path.preference,
-                stale: path.stale,
+                stale: path.is_stale(),
                 reason,
                 interface: self.interfaces.name_of(&forward).to_owned(),
                 forward,
@@ -155,7 +155,7 @@ fn counts<F: Family>(table: &Table<F>, slot: u32) -> PeerCounts {
             continue;
         };
         let best = dest.best().is_some_and(|best| best.source == source && best.path_id == path_id);
-        counts.stale += usize::from(path.stale);
+        counts.stale += usize::from(path.is_stale());
         counts.preferred += usize::from(best);
         if path.eligible() {
             counts.imported += 1;

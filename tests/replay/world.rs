@@ -399,6 +399,7 @@ impl<'a> World<'a> {
             Output::Stale(afis) => self.tell(SpeakerInput::Stale(id, afis)),
             Output::MarkStale(afi) => self.tell(SpeakerInput::MarkStale(id, afi)),
             Output::SweepStale(afi) => self.tell(SpeakerInput::SweepStale(id, afi)),
+            Output::LongLivedStale(afis) => self.tell(SpeakerInput::LongLivedStale(id, afis)),
             Output::Down => self.tell(SpeakerInput::PeerDown(id)),
         }
     }

@@ -11,6 +11,11 @@ use hashbrown::HashTable;
 use crate::ids::Asn;
 use crate::wire::{AsPath, Attributes, NextHop, Segment};
 
+/// Community of a route that is kept although its speaker has been away for long (RFC 9494 §3.2).
+pub const LLGR_STALE: u32 = 0xffff_0006;
+/// Community of a route that must not be kept so (RFC 9494 §3.3).
+pub const NO_LLGR: u32 = 0xffff_0007;
+
 /// A handle to an attribute set in its [`AttrTable`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AttrId(u32);
@@ -26,13 +31,16 @@ pub struct AttrSet {
     pub path_length: u32,
     /// The first AS of AS_PATH, if it begins with a sequence.
     pub first_as: Option<Asn>,
+    /// It carries LLGR_STALE, from us or from somebody before us.
+    pub long_lived_stale: bool,
 }
 
 impl AttrSet {
     fn new(attributes: Attributes, next_hop: Option<NextHop>) -> Self {
         let path_length = path_length(&attributes.as_path);
         let first_as = first_as(&attributes.as_path);
-        AttrSet { attributes, next_hop, path_length, first_as }
+        let long_lived_stale = attributes.communities.contains(&LLGR_STALE);
+        AttrSet { attributes, next_hop, path_length, first_as, long_lived_stale }
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Reason {
     Class,
     /// Its next hop leads nowhere, and another's leads somewhere.
     Unresolvable,
+    /// It is long-lived stale, and another is not (RFC 9494 §4.3).
+    LongLivedStale,
     /// Another has a higher LOCAL_PREF.
     LocalPref,
     /// Another has a shorter AS_PATH.
@@ -87,6 +89,7 @@ impl<F: Family> Facts<'_, F> {
         let resolution = self.next_hops.resolution(bgp.next_hop);
         BgpRank {
             resolvable: resolution.resolvable(),
+            long_lived_stale: set.long_lived_stale,
             local_pref: set.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
             path_length: set.path_length,
             origin: set.attributes.origin,
@@ -111,6 +114,7 @@ struct Rank {
 
 struct BgpRank {
     resolvable: bool,
+    long_lived_stale: bool,
     local_pref: u32,
     path_length: u32,
     origin: Origin,
@@ -151,6 +155,7 @@ fn eliminate(ranks: &mut Ranks, lost: &mut impl FnMut(usize, Reason)) {
     // From here on all are of one class; the keys of local paths are all equal.
     let bgp = |rank: &Rank, key: fn(&BgpRank) -> u64| rank.bgp.as_ref().map(key);
     keep_least(ranks, Reason::Unresolvable, lost, |rank| bgp(rank, |b| u64::from(!b.resolvable)));
+    keep_least(ranks, Reason::LongLivedStale, lost, |rank| bgp(rank, |b| u64::from(b.long_lived_stale)));
     keep_least(ranks, Reason::LocalPref, lost, |rank| bgp(rank, |b| u64::from(u32::MAX - b.local_pref)));
     keep_least(ranks, Reason::PathLength, lost, |rank| bgp(rank, |b| u64::from(b.path_length)));
     keep_least(ranks, Reason::Origin, lost, |rank| rank.bgp.as_ref().map(|b| b.origin));
@@ -198,6 +203,7 @@ pub(super) fn mergeable<F: Family>(best: &Path<F>, other: &Path<F>, facts: Facts
     let (a, b) = (facts.bgp_rank(best.source, a), facts.bgp_rank(other.source, b));
     a.resolvable
         && b.resolvable
+        && a.long_lived_stale == b.long_lived_stale
         && a.local_pref == b.local_pref
         && a.path_length == b.path_length
         && a.origin == b.origin

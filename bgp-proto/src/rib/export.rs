@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use crate::ids::{Asn, ClusterId};
 use crate::prefix::IpPrefix;
+use crate::rib::attrs::LLGR_STALE;
 use crate::rib::decision::DEFAULT_LOCAL_PREF;
 use crate::rib::path::{Forward, Source, SourcePeer};
 use crate::rib::policy::{Policy, RouteView};
@@ -55,6 +56,8 @@ pub struct ExportProfile {
     pub rr_client: Option<ClusterId>,
     /// The next hop rule.
     pub next_hop: NextHopRule,
+    /// The peer knows what LLGR_STALE means; one that does not would take such a route for a good one (RFC 9494 §4.3).
+    pub long_lived_aware: bool,
 }
 
 /// A path as export sees it.
@@ -138,6 +141,9 @@ fn received(
     }
     let has = |community| attributes.communities.contains(&community);
     if has(NO_ADVERTISE) || (!profile.internal && (has(NO_EXPORT) || has(NO_EXPORT_SUBCONFED))) {
+        return None;
+    }
+    if has(LLGR_STALE) && !profile.long_lived_aware {
         return None;
     }
     let mut attributes = attributes.clone();

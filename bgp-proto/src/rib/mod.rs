@@ -31,12 +31,14 @@ use std::collections::BTreeSet;
 
 use prefix_trie::PrefixMap;
 
-pub use attrs::{AttrId, AttrSet, AttrTable};
+pub use attrs::{AttrId, AttrSet, AttrTable, LLGR_STALE, NO_LLGR};
 pub use decision::Reason;
 pub use export::{ExportProfile, NextHopRule, OutRoute, PathView, export};
 pub use import::{ImportProfile, Imported, import};
 pub use nexthop::{Connected, LocalAddress, NextHops, Resolution, Unresolved};
-pub use path::{BgpPath, Dest, Forward, Leg, Path, PathKind, Refused, Source, SourceClass, SourcePeer};
+pub use path::{
+    BgpPath, Dest, Forward, Freshness, Leg, Path, PathKind, Refused, Source, SourceClass, SourcePeer,
+};
 pub use policy::{Policy, RouteView};
 
 use crate::prefix::{Family, Prefix};
@@ -136,7 +138,7 @@ impl<F: Family> Rib<F> {
                 kind
             }
         };
-        self.put(prefix, source, path_id, source.class().preference(), kind, false);
+        self.put(prefix, source, path_id, source.class().preference(), kind, Freshness::Fresh);
     }
 
     /// Takes a path of our own away.
@@ -167,7 +169,7 @@ impl<F: Family> Rib<F> {
         prefix: Prefix<F>,
         path_id: u32,
         got: AttrId,
-        imported: Imported,
+        mut imported: Imported,
         fresh: bool,
     ) {
         let Some(paths) = usize::try_from(slot).ok().and_then(|at| self.by_peer.get_mut(at)) else {
@@ -176,14 +178,19 @@ impl<F: Family> Rib<F> {
         };
         paths.insert((prefix, path_id));
         let source = Source::Peer(slot);
-        let stale = !fresh && self.path(prefix, source, path_id).is_some_and(|path| path.stale);
+        let old = self.path(prefix, source, path_id).filter(|_| !fresh);
+        let freshness = old.map_or(Freshness::Fresh, |path| path.freshness);
+        let communities = &mut imported.attributes.communities;
+        if freshness == Freshness::LongLivedStale && !communities.contains(&LLGR_STALE) {
+            communities.push(LLGR_STALE);
+        }
         let key = imported.next_hop;
         self.attrs.retain(got);
         let used = self.attrs.intern(imported.attributes, Some(key));
         let (dests, connected) = (&self.dests, &self.connected);
         let next_hop = self.next_hops.track(key, prefix, || nexthop::resolve(dests, connected, key));
         let kind = PathKind::Bgp(BgpPath { got, used, next_hop, refused: imported.refused });
-        self.put(prefix, source, path_id, imported.preference, kind, stale);
+        self.put(prefix, source, path_id, imported.preference, kind, freshness);
     }
 
     /// Withdraws a received path.
@@ -206,15 +213,54 @@ impl<F: Family> Rib<F> {
     pub fn mark_stale(&mut self, slot: u32) {
         for (prefix, path_id) in self.paths_of(slot) {
             if let Some(path) = self.path_mut(prefix, Source::Peer(slot), path_id) {
-                path.stale = true;
+                path.freshness = path.freshness.max(Freshness::Stale);
             }
+        }
+    }
+
+    /// The session is lost: what an earlier loss left and the peer never sent again goes, but for what is long-lived stale,
+    /// whose time runs on (RFC 4724 §4.2, RFC 9494 §4.2). The rest becomes stale.
+    pub fn lost(&mut self, slot: u32) {
+        for (prefix, path_id) in self.paths_of(slot) {
+            let source = Source::Peer(slot);
+            if self.path(prefix, source, path_id).is_some_and(|path| path.freshness == Freshness::Stale) {
+                self.withdraw(slot, prefix, path_id);
+            }
+        }
+        self.mark_stale(slot);
+    }
+
+    /// The stale paths of a peer are long-lived stale from now on, but for those that must not be: they go (RFC 9494 §4.2).
+    pub fn mark_long_lived_stale(&mut self, slot: u32) {
+        for (prefix, path_id) in self.paths_of(slot) {
+            let source = Source::Peer(slot);
+            let Some(path) = self.path(prefix, source, path_id).filter(|path| path.is_stale()) else {
+                continue;
+            };
+            let PathKind::Bgp(bgp) = path.kind else { continue };
+            let (got, used) = (self.attrs.get(bgp.got), self.attrs.get(bgp.used));
+            if [got, used].iter().any(|set| set.attributes.communities.contains(&NO_LLGR)) {
+                self.withdraw(slot, prefix, path_id);
+                continue;
+            }
+            let Some(next_hop) = used.next_hop else { continue };
+            let imported = Imported {
+                attributes: used.attributes.clone(),
+                next_hop,
+                preference: path.preference,
+                refused: bgp.refused,
+            };
+            if let Some(path) = self.path_mut(prefix, source, path_id) {
+                path.freshness = Freshness::LongLivedStale;
+            }
+            self.put_received(slot, prefix, path_id, bgp.got, imported, false);
         }
     }
 
     /// Withdraws the paths of a peer that are still stale.
     pub fn sweep_stale(&mut self, slot: u32) {
         for (prefix, path_id) in self.paths_of(slot) {
-            if self.path(prefix, Source::Peer(slot), path_id).is_some_and(|path| path.stale) {
+            if self.path(prefix, Source::Peer(slot), path_id).is_some_and(Path::is_stale) {
                 self.withdraw(slot, prefix, path_id);
             }
         }
@@ -365,7 +411,7 @@ impl<F: Family> Rib<F> {
         path_id: u32,
         preference: u16,
         kind: PathKind<F>,
-        stale: bool,
+        freshness: Freshness,
     ) {
         let dest = self.dests.entry(prefix).or_default();
         let place = dest.paths.binary_search_by(|path| (path.source, path.path_id).cmp(&(source, path_id)));
@@ -374,7 +420,7 @@ impl<F: Family> Rib<F> {
                 let Some(path) = dest.paths.get_mut(at) else { return };
                 let same = path.kind == kind && path.preference == preference;
                 path.preference = preference;
-                path.stale = stale;
+                path.freshness = freshness;
                 let old = std::mem::replace(&mut path.kind, kind);
                 if !same {
                     self.touched.insert(prefix);
@@ -383,7 +429,7 @@ impl<F: Family> Rib<F> {
             }
             Err(at) => {
                 let out_id = dest.free_out_id();
-                dest.paths.insert(at, Path { source, path_id, out_id, preference, stale, kind });
+                dest.paths.insert(at, Path { source, path_id, out_id, preference, freshness, kind });
                 // Until the destination is settled its best index would name another path.
                 dest.best = None;
                 self.touched.insert(prefix);

@@ -139,6 +139,17 @@ pub enum Refused {
     Policy,
 }
 
+/// Whether a path is what its source says now.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Freshness {
+    /// It is.
+    Fresh,
+    /// Its session was lost, or asked to send it again, and it has not come again yet (RFC 4724 §4.2).
+    Stale,
+    /// The same, and the peer is away for longer than its restart time: LLGR_STALE is on it (RFC 9494 §4.2).
+    LongLivedStale,
+}
+
 /// The BGP part of a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BgpPath {
@@ -193,13 +204,18 @@ pub struct Path<F: Family> {
     pub out_id: u32,
     /// Higher wins (KRT-8).
     pub preference: u16,
-    /// Its session was lost, or asked to send it again, and it has not come again yet (RFC 4724 §4.2).
-    pub stale: bool,
+    /// Whether it is stale.
+    pub freshness: Freshness,
     /// The rest.
     pub kind: PathKind<F>,
 }
 
 impl<F: Family> Path<F> {
+    /// Whether it is stale in any way.
+    pub fn is_stale(&self) -> bool {
+        self.freshness != Freshness::Fresh
+    }
+
     /// Whether it may be chosen at all.
     pub fn eligible(&self) -> bool {
         match &self.kind {

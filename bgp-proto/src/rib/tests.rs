@@ -103,6 +103,11 @@ fn each_step_of_the_decision_is_asked_in_its_order() {
     let cases: Vec<(Route, Route, Reason)> = vec![
         ((0, DIRECT, base()), (2, [10, 0, 0, 1], with(|a| a.local_pref = Some(999))), Reason::Unresolvable),
         (
+            (0, FAR, base()),
+            (2, DIRECT, with(|a| (a.local_pref, a.communities) = (Some(999), vec![LLGR_STALE]))),
+            Reason::LongLivedStale,
+        ),
+        (
             (0, FAR, with(|a| a.local_pref = Some(101))),
             (2, DIRECT, with(|a| a.as_path = path(&[]))),
             Reason::LocalPref,
@@ -218,6 +223,58 @@ fn a_changed_route_touches_only_destinations_whose_next_hops_it_covers() {
     rib.settle();
     let changes: Vec<String> = rib.take_changes().iter().map(ToString::to_string).collect();
     assert_eq!(changes, ["192.0.2.0/24"]);
+}
+
+#[test]
+fn a_long_lived_stale_path_keeps_its_mark_until_it_comes_again() {
+    let mut rib = table();
+    put(&mut rib, 0, TO, 1, DIRECT, base());
+    put(&mut rib, 0, "172.16.1.0/24", 1, DIRECT, Attributes { communities: vec![NO_LLGR], ..base() });
+    rib.mark_long_lived_stale(0);
+    rib.settle();
+    assert_eq!(rib.len(), 4, "what is fresh is left alone");
+    rib.lost(0);
+    rib.mark_long_lived_stale(0);
+    rib.settle();
+    assert!(rib.dest(prefix("172.16.1.0/24")).is_none(), "NO_LLGR");
+    let marked = |rib: &Rib<V4>| {
+        let path = rib.dest(prefix(TO)).unwrap().best().unwrap();
+        let PathKind::Bgp(bgp) = path.kind else { panic!("received") };
+        (path.freshness, rib.attrs(bgp.used).attributes.communities.clone(), bgp.got)
+    };
+    let (freshness, communities, got) = marked(&rib);
+    assert_eq!((freshness, communities), (Freshness::LongLivedStale, vec![LLGR_STALE]));
+    // Import runs anew, or the session is lost again.
+    rib.retain(got);
+    let next_hop = NextHop::V4(DIRECT.into());
+    let imported = Imported { attributes: base(), next_hop, preference: 100, refused: None };
+    rib.put_received(0, prefix(TO), 1, got, imported, false);
+    rib.release(got);
+    rib.lost(0);
+    rib.settle();
+    assert_eq!((marked(&rib).0, marked(&rib).1), (Freshness::LongLivedStale, vec![LLGR_STALE]));
+    put(&mut rib, 0, TO, 1, DIRECT, base());
+    rib.settle();
+    assert_eq!((marked(&rib).0, marked(&rib).1), (Freshness::Fresh, vec![]));
+    rib.sweep(0);
+    rib.settle();
+    assert_eq!(rib.attr_sets(), 0, "nothing leaks");
+}
+
+#[test]
+fn a_long_lived_stale_path_never_stands_beside_a_fresh_one() {
+    let mut rib = table();
+    put(&mut rib, 0, TO, 1, [10, 0, 0, 50], base());
+    put(&mut rib, 1, TO, 1, [10, 0, 0, 51], base());
+    rib.settle();
+    let legs = |rib: &Rib<V4>| rib.multipath(rib.dest(prefix(TO)).unwrap()).count();
+    assert_eq!(legs(&rib), 2);
+    rib.lost(0);
+    rib.settle();
+    assert_eq!(legs(&rib), 2, "stale is as good as fresh");
+    rib.mark_long_lived_stale(0);
+    rib.settle();
+    assert_eq!(legs(&rib), 1);
 }
 
 #[test]

@@ -272,9 +272,10 @@ impl Session {
     ) {
         let State::Up(up) = &mut self.state else { return };
         let negotiated = up.agreed.public.graceful;
-        let (slot, challenger, time) = (up.free(), up.challenger.take(), up.agreed.peer_restart_time);
+        let (slot, challenger) = (up.free(), up.challenger.take());
+        let (time, times) = (up.agreed.peer_restart_time, up.agreed.stale_times);
         let loss = if graceful {
-            self.helper.lost(now, negotiated, time)
+            self.helper.lost(now, negotiated, time, times)
         } else {
             self.helper.clear();
             Loss::Drop
@@ -291,6 +292,8 @@ impl Session {
         self.note_down(now, reason, out);
         if let Loss::Keep { keep, .. } = loss {
             self.note(now, Event::PeerRestarting(keep), out);
+            // Where the peer asked for no restart time, the long-lived period begins here.
+            self.tick_helper(now, out);
         }
         if error {
             if challenger.is_some() {

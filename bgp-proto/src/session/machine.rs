@@ -378,18 +378,7 @@ impl Session {
     // ---- time
 
     fn tick(&mut self, now: Millis, out: &mut Vec<Output>) {
-        match self.helper.tick(now) {
-            Some(Expired::Gone) => {
-                out.push(Output::Down);
-                self.note(now, Event::RestartTimedOut, out);
-            }
-            Some(Expired::Stale(families)) => {
-                for afi in families.iter() {
-                    out.push(Output::SweepStale(afi));
-                }
-            }
-            None => {}
-        }
+        self.tick_helper(now, out);
         match &self.state {
             State::Down => {}
             State::Waiting(wait) => {
@@ -407,6 +396,26 @@ impl Session {
         }
         // A connection that has waited for another may just have come up, with a keepalive due.
         self.tick_up(now, out);
+    }
+
+    /// Does what the timers of graceful restart say.
+    pub(super) fn tick_helper(&mut self, now: Millis, out: &mut Vec<Output>) {
+        while let Some(expired) = self.helper.tick(now) {
+            let gone = match expired {
+                Expired::Gone => {
+                    out.push(Output::Down);
+                    self.note(now, Event::RestartTimedOut, out);
+                    continue;
+                }
+                Expired::Stale(families) => families,
+                Expired::LongLived { gone, kept } => {
+                    out.push(Output::LongLivedStale(kept));
+                    self.note(now, Event::LongLivedStale(kept), out);
+                    gone
+                }
+            };
+            out.extend(gone.iter().map(Output::SweepStale));
+        }
     }
 
     fn tick_dial(&mut self, now: Millis, out: &mut Vec<Output>) {

@@ -98,6 +98,10 @@ pub struct NextOpen {
     pub restart_time: Option<u16>,
     /// Offer the N bit (RFC 8538). Off: our OPEN is BIRD's.
     pub notification_gr: bool,
+    /// Long-lived graceful restart (RFC 9494): seconds for which we ask the peer to keep our routes beyond our restart
+    /// time (24 bits, 0: none), and keep the peer's as long as it asks. `None`: aware only, as BIRD is by default. Needs
+    /// `restart_time`.
+    pub long_lived: Option<u32>,
     /// Pause between dials that failed in TCP (2).
     pub connect_delay: u16,
     /// Limit of one dial (5).
@@ -128,6 +132,7 @@ impl Default for NextOpen {
             keepalive: None,
             restart_time: Some(120),
             notification_gr: false,
+            long_lived: None,
             connect_delay: 2,
             connect_retry: 5,
             error_wait: (5, 30),
@@ -211,6 +216,13 @@ pub struct Negotiated {
     pub refresh: bool,
     /// Both sides mark refreshes (RFC 7313).
     pub enhanced_refresh: bool,
+}
+
+impl Negotiated {
+    /// Whether the peer may be sent routes that are long-lived stale (RFC 9494 §4.3).
+    pub fn long_lived_aware(&self) -> bool {
+        negotiate::is_long_lived_aware(&self.peer_open)
+    }
 }
 
 /// What the world tells a session.
@@ -325,8 +337,11 @@ pub enum Output {
     Stale(AfiSet),
     /// Mark the routes of this family stale without losing the session (BoRR, RFC 7313).
     MarkStale(Afi),
-    /// Routes of this family that are still stale go.
+    /// Routes of this family that are still stale go, whether the session is up or its routes are kept without it.
     SweepStale(Afi),
+    /// The peer is still away, and its stale routes of these families stay on as long-lived stale ones: the least
+    /// preferred (RFC 9494 §4.2).
+    LongLivedStale(AfiSet),
     /// The session is gone and so are all its routes.
     Down,
     /// Something happened that people want to know at level info.
@@ -342,7 +357,10 @@ pub enum Event {
     Down(DownReason),
     /// The session is gone and the peer's routes of these families are kept (RFC 4724).
     PeerRestarting(AfiSet),
-    /// The peer did not come back within its restart time; its routes are gone.
+    /// The peer did not come back within its restart time; its routes of these families are kept as long-lived stale ones
+    /// (RFC 9494).
+    LongLivedStale(AfiSet),
+    /// The peer did not come back in time; its routes are gone.
     RestartTimedOut,
     /// The peer has announced more prefixes than its limit (T18).
     PrefixLimit {

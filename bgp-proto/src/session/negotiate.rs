@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use crate::gr::{Preserved, StaleTimes};
 use crate::ids::Asn;
 use crate::prefix::{Afi, AfiSet};
 use crate::session::{Conn, DownReason, Endpoints, Negotiated, NextOpen, OpenParams};
@@ -62,8 +63,13 @@ pub(crate) fn build_open(params: &OpenParams, next: &NextOpen, mood: OpenMood) -
     }
     caps.push(Capability::EnhancedRefresh);
     if next.restart_time.is_some() {
-        // Aware only: we know LLGR_STALE and keep nothing for long (RFC 9494 §4.2).
-        caps.push(Capability::LongLivedGr(Vec::new()));
+        // Without a family: we know LLGR_STALE and keep nothing for long (RFC 9494 §3.1).
+        let offered = next.long_lived.map(|time| {
+            let family =
+                |afi| GrFamily { family: wire_family(afi), forwarding: mood.restarting.contains(afi) };
+            families().map(|afi| (family(afi), time.min(StaleTimes::MAX))).collect()
+        });
+        caps.push(Capability::LongLivedGr(offered.unwrap_or_default()));
     }
     open
 }
@@ -77,8 +83,10 @@ pub(crate) struct Agreed {
     pub notification_gr: bool,
     /// How long the peer asks us to keep its routes, in seconds.
     pub peer_restart_time: u16,
-    /// Families for which the peer says that it kept its forwarding state (F bit).
-    pub preserved: AfiSet,
+    /// How long the peer asks us to keep its routes beyond that (RFC 9494).
+    pub stale_times: StaleTimes,
+    /// What the peer says that it kept (F bits).
+    pub preserved: Preserved,
 }
 
 /// Why an OPEN is refused: what to send, and what to tell people.
@@ -129,6 +137,29 @@ fn graceful_of(open: &Open) -> Option<(bool, bool, u16, &[GrFamily])> {
         }
         _ => None,
     })
+}
+
+/// The peer's long-lived graceful restart capability: stale times and F bits. Of several instances the last counts, of
+/// several entries of a family too; without graceful restart it means nothing (W15, RFC 9494 §4.1).
+fn long_lived_of(open: &Open) -> Option<(StaleTimes, AfiSet)> {
+    graceful_of(open)?;
+    let list = open.capabilities.iter().rev().find_map(|c| match c {
+        Capability::LongLivedGr(list) => Some(list),
+        _ => None,
+    })?;
+    let mut found = (StaleTimes::NONE, AfiSet::EMPTY);
+    for (entry, time) in list {
+        let Some(afi) = afi_of(entry.family) else { continue };
+        found.0 = found.0.with(afi, *time);
+        let others = found.1.without(AfiSet::only(afi));
+        found.1 = if entry.forwarding { others.with(afi) } else { others };
+    }
+    Some(found)
+}
+
+/// Whether the sender of an OPEN knows what LLGR_STALE means, so that it may be sent such routes (RFC 9494 §4.3).
+pub(crate) fn is_long_lived_aware(open: &Open) -> bool {
+    long_lived_of(open).is_some()
 }
 
 /// Families that an OPEN names; none at all stands for IPv4 (W16), and where we do not carry that, for what we carry
@@ -200,6 +231,11 @@ pub(crate) fn negotiate(
         }
         _ => (AfiSet::EMPTY, AfiSet::EMPTY),
     };
+    let (times, long_lived) = long_lived_of(&peer).unwrap_or_default();
+    // Both list the family, and both do graceful restart in it.
+    let ours_too = if next.long_lived.is_some() { graceful } else { AfiSet::EMPTY };
+    let stale_times = ours_too.iter().fold(StaleTimes::NONE, |kept, afi| kept.with(afi, times.get(afi)));
+    let preserved = Preserved { graceful: preserved, long_lived: long_lived.and(graceful) };
     let context = Context {
         as4: both(|c| matches!(c, Capability::FourOctetAs(_))),
         families,
@@ -225,7 +261,7 @@ pub(crate) fn negotiate(
             && both(|c| matches!(c, Capability::EnhancedRefresh)),
         peer_open: peer,
     };
-    Ok(Agreed { public, notification_gr, peer_restart_time, preserved })
+    Ok(Agreed { public, notification_gr, peer_restart_time, stale_times, preserved })
 }
 
 #[cfg(test)]
@@ -440,7 +476,7 @@ mod tests {
         assert_eq!(twice.peer_restart_time, 4095);
         let double = agreed(vec![mp, gr(60, &[(V4, true), (V4, false), (V6, true)])]);
         assert_eq!(double.public.graceful, AfiSet::only(Afi::Ipv4), "IPv6 is not carried");
-        assert!(double.preserved.is_empty());
+        assert!(double.preserved.graceful.is_empty());
     }
 
     #[test]
@@ -468,5 +504,52 @@ mod tests {
         assert!(!agreed(vec![Capability::EnhancedRefresh]).public.enhanced_refresh);
         let both = agreed(vec![Capability::RouteRefresh, Capability::EnhancedRefresh]);
         assert!(both.public.refresh && both.public.enhanced_refresh);
+    }
+
+    fn llgr(families: &[(WireFamily, bool, u32)]) -> Capability {
+        let entry = |(family, forwarding, time): &(WireFamily, bool, u32)| {
+            (GrFamily { family: *family, forwarding: *forwarding }, *time)
+        };
+        Capability::LongLivedGr(families.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn our_families_are_listed_for_long_lived_graceful_restart_only_by_setting() {
+        let last =
+            |next: &NextOpen, mood| build_open(&params(AfiSet::BOTH), next, mood).capabilities.pop().unwrap();
+        assert_eq!(last(&NextOpen::default(), OpenMood::default()), llgr(&[]));
+        let next = NextOpen { long_lived: Some(u32::MAX), ..NextOpen::default() };
+        let most = 0x00ff_ffff;
+        assert_eq!(last(&next, OpenMood::default()), llgr(&[(V4, false, most), (V6, false, most)]));
+        let mood = OpenMood { restarting: AfiSet::only(Afi::Ipv6), plain: false };
+        assert_eq!(last(&next, mood), llgr(&[(V4, false, most), (V6, true, most)]));
+        let without = NextOpen { restart_time: None, ..next };
+        assert!(!matches!(last(&without, OpenMood::default()), Capability::LongLivedGr(_)));
+    }
+
+    #[test]
+    fn long_lived_graceful_restart_holds_where_graceful_restart_does_and_both_list_the_family() {
+        let next = NextOpen { long_lived: Some(0), ..NextOpen::default() };
+        let times = |next: &NextOpen, mut capabilities: Vec<Capability>| {
+            capabilities.extend([V4, V6].map(Capability::Multiprotocol));
+            let agreed = agree(&params(AfiSet::BOTH), next, peer(capabilities)).unwrap();
+            let get = |afi| agreed.stale_times.get(afi);
+            (get(Afi::Ipv4), get(Afi::Ipv6), agreed.preserved.long_lived, agreed.public.long_lived_aware())
+        };
+        let both = llgr(&[(V4, false, 60), (V6, true, 70)]);
+        let full = gr(120, &[(V4, false), (V6, false)]);
+        let v6 = AfiSet::only(Afi::Ipv6);
+        assert_eq!(times(&next, vec![full.clone(), both.clone()]), (60, 70, v6, true));
+        assert_eq!(times(&NextOpen::default(), vec![full.clone(), both.clone()]), (0, 0, v6, true));
+        assert_eq!(times(&next, vec![both.clone()]), (0, 0, AfiSet::EMPTY, false), "W15");
+        assert_eq!(
+            times(&next, vec![gr(120, &[(V4, false)]), both.clone()]),
+            (60, 0, AfiSet::EMPTY, true),
+            "IPv6 has no graceful restart"
+        );
+        assert_eq!(times(&next, vec![full.clone()]), (0, 0, AfiSet::EMPTY, false));
+        assert_eq!(times(&next, vec![full.clone(), llgr(&[])]), (0, 0, AfiSet::EMPTY, true), "aware only");
+        let twice = llgr(&[(V4, true, 60), (V4, false, 5)]);
+        assert_eq!(times(&next, vec![full, both, twice]), (5, 0, AfiSet::EMPTY, true), "the last counts");
     }
 }

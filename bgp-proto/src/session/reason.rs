@@ -70,8 +70,11 @@ impl fmt::Display for Event {
             Event::Established => f.write_str("established"),
             Event::Down(reason) => write!(f, "down: {reason}"),
             Event::PeerRestarting(_) => f.write_str("the peer restarts; its routes are kept"),
+            Event::LongLivedStale(_) => f.write_str(
+                "the peer did not come back within its restart time; its routes are kept as long-lived stale ones",
+            ),
             Event::RestartTimedOut => {
-                f.write_str("the peer did not come back within its restart time; its routes are gone")
+                f.write_str("the peer did not come back in time; its routes are gone")
             }
             Event::PrefixLimit { afi, limit, closed: true } => {
                 write!(f, "more than {limit} {afi} prefixes: the session is closed")

@@ -133,6 +133,8 @@ pub struct Status {
     pub error_wait: Option<Timer>,
     /// The peer restarts and its routes are kept until then.
     pub restart: Option<Timer>,
+    /// The peer is away, and unless it comes back the last of its routes go then.
+    pub kept_until: Option<Millis>,
     /// The last NOTIFICATION that we sent.
     pub sent: Option<(Millis, Notification)>,
     /// The last NOTIFICATION that came.
@@ -159,6 +161,7 @@ impl Session {
             connect_retry: None,
             error_wait: None,
             restart: self.helper.restart_timer(),
+            kept_until: self.helper.kept_until(),
             sent: record.notifying.clone(),
             received: record.notified.clone(),
             counters: record.counters,

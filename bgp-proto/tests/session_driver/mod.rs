@@ -86,6 +86,13 @@ pub fn open_n() -> Open {
     open_gr(120, true, false)
 }
 
+/// The same with this long-lived stale time for IPv4 (RFC 9494).
+pub fn open_long_lived(time: u16, stale_time: u32, forwarding: bool) -> Open {
+    let mut open = open_gr(time, false, forwarding);
+    open.capabilities.push(Capability::LongLivedGr(vec![(GrFamily { family: V4, forwarding }, stale_time)]));
+    open
+}
+
 pub fn frame_of(message: &Message) -> Vec<u8> {
     let mut out = BytesMut::new();
     match message {

@@ -54,6 +54,7 @@ impl Script<'_> {
             keepalive: self.pick(&[None, None, Some(0), Some(30)]),
             restart_time: self.pick(&[Some(120), None, Some(0), Some(5000)]),
             notification_gr: flags & 2 != 0,
+            long_lived: (flags & 8 != 0).then_some(60),
             send_hold: self.pick(&[Some(480), None, Some(0), Some(60)]),
             connect_delay: self.pick(&[2, 0]),
             connect_retry: self.pick(&[5, 0]),
@@ -126,6 +127,10 @@ impl Script<'_> {
                 families: vec![GrFamily { family: FAMILY, forwarding: flags & 8 != 0 }],
             });
         }
+        if let Some(time) = self.pick(&[None, Some(60), Some(1), Some(0)]) {
+            let family = GrFamily { family: FAMILY, forwarding: flags & 2 != 0 };
+            capabilities.push(Capability::LongLivedGr(vec![(family, time)]));
+        }
         if flags & 16 == 0 {
             capabilities.push(Capability::EnhancedRefresh);
         }
@@ -193,7 +198,8 @@ impl Shell {
             Output::Update(_) | Output::EndOfRib(_) | Output::MarkStale(_) | Output::RefreshRequested(_) => {
                 assert!(self.up, "routes without a session");
             }
-            Output::SweepStale(_) => assert!(self.up, "sweeps while no session is up"),
+            Output::SweepStale(_) => assert!(self.up | self.kept, "sweeps while no routes are there"),
+            Output::LongLivedStale(_) => assert!(self.kept, "long-lived stale without being stale"),
             Output::Stale(_) => {
                 assert!(std::mem::take(&mut self.up), "stale without a session");
                 self.kept = true;

@@ -2,10 +2,13 @@
 
 use super::*;
 use bgp_proto::ClusterId;
+use bgp_proto::rib::{LLGR_STALE, NO_LLGR};
+use bgp_proto::wire::Capability;
 
 const R2: &str = "10.10.0.2";
 const R3: &str = "10.10.0.3";
 const E9: &str = "10.10.0.9";
+const E8: &str = "10.10.0.8";
 
 fn two() -> Bench {
     let mut bench = Bench::settled(&[peer(R2, 64512), peer(R3, 64512)]);
@@ -579,6 +582,76 @@ fn what_a_first_restart_left_stale_goes_with_the_second() {
     bench.tell(SpeakerInput::Stale(id, AfiSet::only(Afi::Ipv4)));
     assert!(bench.fib("10.244.1.0/26").is_some());
     assert_eq!(bench.fib("10.244.2.0/26"), None);
+}
+
+/// A peer that knows LLGR_STALE.
+fn up_aware(bench: &mut Bench, addr: &str) -> PeerId {
+    let id = bench.id(addr);
+    bench.up_with(id, |negotiated| {
+        let families = Vec::new();
+        negotiated.peer_open.capabilities = vec![
+            Capability::GracefulRestart { restarting: false, notification: false, time: 120, families },
+            Capability::LongLivedGr(Vec::new()),
+        ];
+    });
+    id
+}
+
+fn with_communities(communities: &[u32]) -> Attributes {
+    Attributes { communities: communities.to_vec(), ..normal() }
+}
+
+#[test]
+fn long_lived_stale_routes_are_marked_for_those_who_know_and_withdrawn_from_the_others() {
+    let mut bench = Bench::settled(&[peer(R2, 64512), peer(E9, 65010), peer(E8, 65011)]);
+    let (id, aware, plain) = (bench.up(R2), up_aware(&mut bench, E9), bench.up(E8));
+    bench.announce(id, "10.244.1.0/26", R2, with_communities(&[7]));
+    bench.announce(id, "10.244.2.0/26", R2, with_communities(&[NO_LLGR]));
+    bench.drain_all();
+    bench.tell(SpeakerInput::Stale(id, AfiSet::only(Afi::Ipv4)));
+    assert!(!bench.neighbours[&plain].ready, "nobody hears of stale routes");
+    bench.tell(SpeakerInput::LongLivedStale(id, AfiSet::only(Afi::Ipv4)));
+    bench.drain(aware);
+    bench.drain(plain);
+    assert_eq!(bench.held(aware, "10.244.1.0/26").unwrap().0.communities, [7, LLGR_STALE]);
+    assert_eq!(bench.held(plain, "10.244.1.0/26"), None);
+    assert!(bench.fib("10.244.1.0/26").is_some(), "it forwards on");
+    assert_eq!((bench.held(aware, "10.244.2.0/26"), bench.fib("10.244.2.0/26")), (None, None), "NO_LLGR");
+    // The peer is back and sends the route again: it is as good as before.
+    bench.up(R2);
+    bench.announce(id, "10.244.1.0/26", R2, with_communities(&[7]));
+    bench.tell(SpeakerInput::SweepStale(id, Afi::Ipv4));
+    bench.drain_all();
+    assert_eq!(bench.held(aware, "10.244.1.0/26").unwrap().0.communities, [7]);
+    assert!(bench.held(plain, "10.244.1.0/26").is_some());
+}
+
+#[test]
+fn long_lived_stale_routes_go_when_swept_while_their_peer_is_away() {
+    let mut bench = Bench::settled(&[peer(R2, 64512)]);
+    let id = bench.up(R2);
+    bench.announce(id, "10.244.1.0/26", R2, normal());
+    bench.tell(SpeakerInput::Stale(id, AfiSet::only(Afi::Ipv4)));
+    bench.tell(SpeakerInput::LongLivedStale(id, AfiSet::only(Afi::Ipv4)));
+    assert!(bench.fib("10.244.1.0/26").is_some());
+    bench.tell(SpeakerInput::SweepStale(id, Afi::Ipv4));
+    assert_eq!(bench.fib("10.244.1.0/26"), None);
+}
+
+#[test]
+fn a_route_that_came_long_lived_stale_loses_and_goes_only_to_those_who_know() {
+    let mut bench = Bench::settled(&[peer(R2, 64512), peer(R3, 64512), peer(E9, 65010), peer(E8, 65011)]);
+    let (worse, better) = (bench.up(R2), bench.up(R3));
+    let (aware, plain) = (up_aware(&mut bench, E9), bench.up(E8));
+    bench.announce(worse, "10.244.1.0/26", R2, with_communities(&[LLGR_STALE]));
+    bench.drain_all();
+    assert_eq!(bench.held(aware, "10.244.1.0/26").unwrap().0.communities, [LLGR_STALE]);
+    assert_eq!(bench.held(plain, "10.244.1.0/26"), None);
+    bench.announce(better, "10.244.1.0/26", R3, attributes(Some(1), &[65020, 65021]));
+    bench.drain_all();
+    assert_eq!(bench.fib("10.244.1.0/26").unwrap().target, gateway(R3, 2));
+    assert!(bench.held(plain, "10.244.1.0/26").is_some());
+    assert_eq!(bench.held(aware, "10.244.1.0/26").unwrap().0.communities, [0; 0]);
 }
 
 #[test]
