@@ -239,7 +239,7 @@ impl Listening {
         let Some(caller) = candidates.first().copied() else {
             // RST instead of FIN: no state stays behind for a scanner's calls.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-            self.strangers.count(remote.ip());
+            self.strangers.count(remote.ip(), &self.plan.callers);
             self.publish();
             return;
         };
@@ -404,6 +404,24 @@ fn bind(afi: Afi, addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// The peers with the addresses nearest to this one, at most three: one of them is probably meant (T10).
+fn nearest(addr: IpAddr, callers: &[Caller]) -> String {
+    let bits = |addr: IpAddr| match addr {
+        IpAddr::V4(addr) => u128::from(addr.to_bits()),
+        IpAddr::V6(addr) => addr.to_bits(),
+    };
+    let mut known: Vec<&Caller> =
+        callers.iter().filter(|caller| Afi::of(caller.addr) == Afi::of(addr)).collect();
+    known.sort_by_key(|caller| bits(caller.addr) ^ bits(addr));
+    if known.is_empty() {
+        return format!("nobody: no {} peer is configured", Afi::of(addr));
+    }
+    let few: Vec<String> =
+        known.iter().take(3).map(|caller| format!("{} ({})", caller.addr, caller.name)).collect();
+    let beyond = known.len() - few.len();
+    if beyond == 0 { few.join(", ") } else { format!("{} or one of {beyond} more", few.join(", ")) }
+}
+
 /// Calls from addresses of no peer, told once a minute (T9).
 #[derive(Default)]
 struct Strangers {
@@ -417,7 +435,7 @@ struct Strangers {
 }
 
 impl Strangers {
-    fn count(&mut self, addr: IpAddr) {
+    fn count(&mut self, addr: IpAddr, callers: &[Caller]) {
         self.total += 1;
         if std::mem::take(&mut self.begin_anew) {
             self.recent.clear();
@@ -435,7 +453,12 @@ impl Strangers {
             _ => self.beyond += 1,
         }
         if self.told.is_none() {
-            info!(from = %addr, "a connection from an address of no peer was closed");
+            info!(
+                from = %addr,
+                expected = nearest(addr, callers),
+                "a connection from an address of no peer was closed; a peer with several addresses must dial from the \
+                 one that it is configured with here"
+            );
             self.by_network.clear();
             self.told = Some(Instant::now());
         }
@@ -572,6 +595,20 @@ mod tests {
         assert!(matches!(read, Ok(0)) || read.is_err(), "{read:?}");
         let status = tokio::time::timeout(SOON, fixture.status.wait_for(|s| s.strangers == 1)).await;
         assert!(status.is_ok());
+    }
+
+    #[test]
+    fn the_log_of_a_stranger_names_the_peers_with_the_nearest_addresses() {
+        let callers: Vec<Caller> = ["10.9.0.1", "10.0.1.7", "10.0.0.3", "192.0.2.1", "fd00::1"]
+            .map(|addr| caller(&format!("Node_{addr}"), addr, None).0)
+            .into();
+        let from = |addr: &str, callers: &[Caller]| nearest(addr.parse().unwrap(), callers);
+        assert_eq!(
+            from("10.0.0.9", &callers),
+            "10.0.0.3 (Node_10.0.0.3), 10.0.1.7 (Node_10.0.1.7), 10.9.0.1 (Node_10.9.0.1) or one of 1 more"
+        );
+        assert_eq!(from("fd00::2", &callers), "fd00::1 (Node_fd00::1)");
+        assert_eq!(from("fd00::2", callers.get(..4).unwrap()), "nobody: no ipv6 peer is configured");
     }
 
     #[tokio::test]
