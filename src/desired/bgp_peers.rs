@@ -1,7 +1,7 @@
 //! Sessions that BGPPeers ask for.
 //!
 //! Owns: forward peerings by `peerIP`, global or of one node: PEER-20 to PEER-24, PEER-50 to PEER-54, PEER-60 to PEER-64,
-//! PEER-67, PEER-68, PEER-70, and their place before mesh sessions (PEER-18). What is not built yet (selectors, local
+//! PEER-67, PEER-68, PEER-70, DEF-4, and their place before mesh sessions (PEER-18). What is not built yet (selectors, local
 //! workloads, reverse peerings, filters, `reachableBy`) is one problem for each BGPPeer. A BGPPeer with filters gets no
 //! session: without them it would carry what they are there to refuse.
 
@@ -132,6 +132,12 @@ fn realised(
         problems.add(Severity::Error, resource, "spec.peerIP", why);
         return None;
     };
+    if matches!(at.addr, IpAddr::V6(addr) if addr.is_unicast_link_local()) {
+        let why =
+            format!("{} is link-local and does not say on which interface: there is no session", at.addr);
+        problems.add(Severity::Error, resource, "spec.peerIP", why);
+        return None;
+    }
     if peer.node.as_deref().is_some_and(|node| node != inputs.local.name) {
         let own = [
             inputs.local.ipv4.map(|own| IpAddr::from(own.addr)),

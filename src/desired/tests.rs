@@ -705,6 +705,18 @@ fn a_bgp_peer_that_asks_for_what_is_not_built_is_one_problem_and_never_an_unfilt
     assert_eq!(fields, ["spec.filters", "spec.nodeSelector"]);
 }
 
+#[test]
+fn a_link_local_peer_address_is_one_problem_and_costs_no_other_session() {
+    let mut world = World::new();
+    bgp_peer(&mut world, "bad", "fe80::1", |_| ());
+    bgp_peer(&mut world, "good", "192.0.2.1", |_| ());
+    let state = world.state();
+    assert_eq!((state.peers.len(), state.peers.contains_key("Global_192_0_2_1")), (5, true));
+    let problems: Vec<String> = state.problems.iter().map(ToString::to_string).collect();
+    let why = "BGPPeer/bad: spec.peerIP: fe80::1 is link-local and does not say on which interface: there is no session";
+    assert_eq!(problems, [why]);
+}
+
 /// States that differ in one thing each, the first being the plain one.
 fn variations() -> Vec<(&'static str, DesiredState)> {
     let changed = |change: &dyn Fn(&mut World)| {
