@@ -122,7 +122,37 @@ async fn the_latest_wish_for_a_prefix_wins_and_no_other_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_deleted_before_the_phase_is_normal_and_nothing_at_all_on_exit() {
+async fn what_this_run_wrote_and_nobody_wants_any_more_goes_before_recovery_ends() {
+    let mut kernel = node();
+    for n in 1..4 {
+        kernel.apply(&RouteOp::Add(p(&format!("10.244.{n}.0/26")), blackhole())).unwrap();
+    }
+    let mut bench = Bench::start(kernel);
+    // The first is found as it is wanted, the second has another metric, the third is new, the fourth changes once.
+    bench.want("10.244.1.0/26", Some(blackhole())).await;
+    bench.want("10.244.2.0/26", Some(via("10.99.0.2", 1024))).await;
+    bench.want("10.244.7.0/26", Some(via("10.99.0.2", 1024))).await;
+    bench.want("10.244.8.0/26", Some(via("10.99.0.2", 1024))).await;
+    bench.until(|s| s.installed == 4).await;
+    bench.want("10.244.8.0/26", Some(via("10.99.0.2", 512))).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let found = ["blackhole 10.244.1.0/26 0", "blackhole 10.244.2.0/26 0", "blackhole 10.244.3.0/26 0"];
+    let ours = bench.ours();
+    assert!(ours.contains(&"unicast 10.244.8.0/26 512".to_owned()), "{ours:?}");
+    assert_eq!(ours.len(), 3 + 3, "the old metric of the fourth is gone: {ours:?}");
+    for block in ["10.244.1.0/26", "10.244.2.0/26", "10.244.7.0/26", "10.244.8.0/26"] {
+        bench.want(block, None).await;
+    }
+    let status = bench.until(|s| s.desired == 0).await;
+    assert_eq!(status.phase, Phase::Recovering);
+    assert_eq!(bench.ours(), found);
+    bench.say(FibInput::Phase(Phase::Normal)).await;
+    bench.until(|s| s.phase == Phase::Normal).await;
+    assert_eq!(bench.ours(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_route_found_at_start_is_deleted_before_the_phase_is_normal_and_none_at_all_on_exit() {
     let mut kernel = node();
     for n in 1..4 {
         kernel.apply(&RouteOp::Add(p(&format!("10.244.{n}.0/26")), blackhole())).unwrap();

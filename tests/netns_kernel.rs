@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bgp_proto::IpPrefix;
 use calico_bgpd::fib::linux::{LinuxKernel, Settings};
 use calico_bgpd::fib::mirror::{Mirror, Notice};
-use calico_bgpd::fib::plan::{all_prefixes, plan};
+use calico_bgpd::fib::plan::{Written, all_prefixes, plan};
 use calico_bgpd::fib::reconciler::{FibInput, FibStatus, RouteProblem, run};
 use calico_bgpd::fib::{
     AlienRoute, Errno, FibChange, FibRoute, Kernel, KernelEvent, Leg, PROTOCOL, Phase, RouteOp, Target,
@@ -545,12 +545,12 @@ fn a_foreign_route_that_slips_in_before_a_replace_is_put_back_as_it_was() {
             let block = prefix(block);
             let first = via(&[(&format!("{gateway}2"), "e0")], 1024);
             let mut desired = BTreeMap::from([(block, first)]);
-            let step = plan([block], &desired, &mirror, Phase::Normal).plan.operations();
+            let step = plan([block], &desired, &mirror, Phase::Normal, &Written::default()).plan.operations();
             let applied = kernel.apply(&step).await.unwrap();
             assert_eq!(applied.results, [Ok(())]);
             applied.notices.into_iter().for_each(|notice| mirror.apply(notice));
             desired.insert(block, via(&[(&format!("{gateway}3"), "e0")], 1024));
-            let step = plan([block], &desired, &mirror, Phase::Normal).plan.operations();
+            let step = plan([block], &desired, &mirror, Phase::Normal, &Written::default()).plan.operations();
             assert!(matches!(step[..], [RouteOp::Replace(..)]));
             // Felix, whose agent replaces by prefix and metric whoever the owner is.
             ip(&format!("{family} route replace {block} {foreign}"));
@@ -558,7 +558,7 @@ fn a_foreign_route_that_slips_in_before_a_replace_is_put_back_as_it_was() {
             let applied = kernel.apply(&step).await.unwrap();
             assert_eq!(ip(&format!("{family} -d route show {block}")), before);
             applied.notices.into_iter().for_each(|notice| mirror.apply(notice));
-            let planned = plan([block], &desired, &mirror, Phase::Normal);
+            let planned = plan([block], &desired, &mirror, Phase::Normal, &Written::default());
             assert!(planned.plan.is_empty(), "{planned:?}");
             assert_eq!(planned.conflicts.len(), 1);
         }
@@ -574,10 +574,10 @@ fn a_foreign_leg_that_joins_our_ipv6_route_does_not_make_it_foreign() {
             mirror.load(kernel.dump().await.unwrap().0);
             let block = prefix("fd00:10:244:1::/122");
             let mut desired = BTreeMap::from([(block, via(&[("fd99::2", "e0")], 1024))]);
-            let step = plan([block], &desired, &mirror, Phase::Normal).plan.operations();
+            let step = plan([block], &desired, &mirror, Phase::Normal, &Written::default()).plan.operations();
             kernel.apply(&step).await.unwrap().notices.into_iter().for_each(|notice| mirror.apply(notice));
             desired.insert(block, via(&[("fd99::3", "e0")], 1024));
-            let step = plan([block], &desired, &mirror, Phase::Normal).plan.operations();
+            let step = plan([block], &desired, &mirror, Phase::Normal, &Written::default()).plan.operations();
             ip(&format!("-6 route {verb} {block} via fd98::9 proto 80 metric 1024"));
             kernel.apply(&step).await.unwrap();
             assert_eq!(ours(), ["fd00:10:244:1::/122 via fd99::3 e0 metric 1024"], "{verb}");
@@ -673,6 +673,12 @@ fn leftovers_go_only_once_in_sync_and_what_is_right_is_not_written() {
         let mut with_new: Vec<&str> = left.to_vec();
         with_new.insert(2, "blackhole 10.244.3.0/26");
         assert_eq!(ours(), with_new);
+        // What came in this run and is taken back goes at once; what was found stays, wanted or not.
+        reconciler.want([("10.244.4.0/26", via(&[("10.99.0.2", "e0")], 1024))]).await;
+        reconciler.status("installed", |s| s.installed == 4).await;
+        reconciler.do_not_want(&["10.244.4.0/26", "10.244.1.0/26"]).await;
+        until_ours(&with_new).await;
+        reconciler.want([("10.244.1.0/26", via(&[("10.99.0.2", "e0")], 1024))]).await;
         reconciler.in_sync().await;
         until_ours(&[left[0], "blackhole 10.244.3.0/26", left[2]]).await;
         let said = monitor.ours();

@@ -338,7 +338,8 @@ impl FakeKernel {
     ) -> Vec<(RouteOp, Errno)> {
         let mut mirror = Mirror::new();
         mirror.load(self.snapshot());
-        let planned = plan(super::plan::all_prefixes(desired, &mirror), desired, &mirror, phase);
+        let planned =
+            plan(super::plan::all_prefixes(desired, &mirror), desired, &mirror, phase, &Default::default());
         let operations = planned.plan.operations();
         operations.into_iter().filter_map(|op| self.apply(&op).err().map(|errno| (op, errno))).collect()
     }

@@ -120,7 +120,7 @@ pub struct FibChange {
 /// Whether routes of ours that nobody wants may be removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Phase {
-    /// After start: routes found in the kernel stay (design §5.8).
+    /// After start: routes found in the kernel stay (KRT-50); those written since may go.
     #[default]
     Recovering,
     /// In sync.

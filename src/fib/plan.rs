@@ -8,7 +8,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bgp_proto::IpPrefix;
 
@@ -35,21 +35,34 @@ pub struct Delete {
     pub only: Option<Target>,
 }
 
-/// What to do. While recovering there is no place in it for a delete.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum FibPlan {
-    /// Routes found at start stay.
-    Recovering {
-        /// More specific prefixes first.
-        writes: Vec<Write>,
-    },
-    /// In sync.
-    Normal {
-        /// More specific prefixes first.
-        writes: Vec<Write>,
-        /// After the writes; covering prefixes first.
-        deletes: Vec<Delete>,
-    },
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FibPlan {
+    /// More specific prefixes first.
+    pub writes: Vec<Write>,
+    /// After the writes; covering prefixes first. While recovering only what this run has written.
+    pub deletes: Vec<Delete>,
+}
+
+/// Prefix and metric, as stored, of the routes that this run has written while recovering. All others of ours were found
+/// at start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Written(BTreeSet<(IpPrefix, u32)>);
+
+impl Written {
+    /// The kernel has done this.
+    pub fn note(&mut self, op: &RouteOp) {
+        let key = (op.prefix(), op.metric());
+        match op {
+            RouteOp::Add(..) | RouteOp::Replace(..) => self.0.insert(key),
+            RouteOp::Delete { .. } => self.0.remove(&key),
+        };
+    }
+
+    /// Recovery is over: nothing needs to be told apart any more.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// A prefix that we cannot have, because somebody else's route holds its key (KRT-38, K1).
@@ -77,17 +90,12 @@ pub struct Planned {
 impl FibPlan {
     /// The writes, in order.
     pub fn writes(&self) -> impl Iterator<Item = RouteOp> {
-        let (FibPlan::Recovering { writes } | FibPlan::Normal { writes, .. }) = self;
-        writes.iter().cloned().map(RouteOp::from)
+        self.writes.iter().cloned().map(RouteOp::from)
     }
 
     /// The deletes, in order; they come after the writes.
     pub fn deletes(&self) -> impl Iterator<Item = RouteOp> {
-        let deletes = match self {
-            FibPlan::Recovering { .. } => &[][..],
-            FibPlan::Normal { deletes, .. } => deletes,
-        };
-        deletes.iter().cloned().map(RouteOp::from)
+        self.deletes.iter().cloned().map(RouteOp::from)
     }
 
     /// All operations, in order.
@@ -97,10 +105,7 @@ impl FibPlan {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        match self {
-            FibPlan::Recovering { writes } => writes.is_empty(),
-            FibPlan::Normal { writes, deletes } => writes.is_empty() && deletes.is_empty(),
-        }
+        self.writes.is_empty() && self.deletes.is_empty()
     }
 }
 
@@ -120,11 +125,14 @@ impl From<Delete> for RouteOp {
 }
 
 /// Plans for some prefixes: those that changed, or after a snapshot [`all_prefixes`]. `desired` holds normalized routes.
+/// While recovering a route that nobody wants goes only if it is in `written`: one that was found at start may still be
+/// right, one that came in this run and was taken back is not (KRT-50).
 pub fn plan(
     prefixes: impl IntoIterator<Item = IpPrefix>,
     desired: &BTreeMap<IpPrefix, FibRoute>,
     mirror: &Mirror,
     phase: Phase,
+    written: &Written,
 ) -> Planned {
     let mut writes = Vec::new();
     let mut deletes = Vec::new();
@@ -149,20 +157,15 @@ pub fn plan(
                 writes.push(Write::Add(prefix, route.clone()));
             }
         }
-        if phase == Phase::Normal {
-            deletes.extend(surplus.into_iter().map(|s| delete(prefix, s, seen)));
-        }
+        surplus.retain(|s| phase == Phase::Normal || written.0.contains(&(prefix, s.metric)));
+        deletes.extend(surplus.into_iter().map(|s| delete(prefix, s, seen)));
     }
     // A packet must never fall from a specific route to its covering one because the one was late or the other early.
     writes.sort_by_key(|w| match w {
         Write::Add(prefix, _) | Write::Replace(prefix, _) => (Reverse(prefix.len()), *prefix),
     });
     deletes.sort_by_key(|d| (d.prefix.len(), d.prefix, d.metric));
-    let plan = match phase {
-        Phase::Recovering => FibPlan::Recovering { writes },
-        Phase::Normal => FibPlan::Normal { writes, deletes },
-    };
-    Planned { plan, conflicts, installed }
+    Planned { plan: FibPlan { writes, deletes }, conflicts, installed }
 }
 
 /// Every prefix that is wanted or holds a route of ours, each once.
@@ -191,7 +194,6 @@ mod tests {
     use crate::fib::{Errno, Leg};
     use proptest::prelude::*;
     use smallvec::SmallVec;
-    use std::collections::BTreeSet;
 
     const FELIX: u8 = 80;
 
@@ -231,7 +233,7 @@ mod tests {
 
     fn plan_all(kernel: &mut FakeKernel, desired: &BTreeMap<IpPrefix, FibRoute>, phase: Phase) -> Planned {
         let mirror = mirror_of(kernel);
-        plan(all_prefixes(desired, &mirror), desired, &mirror, phase)
+        plan(all_prefixes(desired, &mirror), desired, &mirror, phase, &Written::default())
     }
 
     fn write_as_ours(kernel: &mut FakeKernel, prefix: IpPrefix, route: FibRoute) {
@@ -356,6 +358,20 @@ mod tests {
     }
 
     #[test]
+    fn a_route_of_this_run_goes_at_once_and_leaves_what_was_found_beside_it() {
+        let mut kernel = kernel();
+        let block = p("10.244.9.0/26");
+        write_as_ours(&mut kernel, block, unicast(block, 1024, &[(2, 9)]));
+        let mut written = Written::default();
+        let op = RouteOp::Add(block, unicast(block, 512, &[(2, 9)]));
+        kernel.apply(&op).unwrap();
+        written.note(&op);
+        let mirror = mirror_of(&mut kernel);
+        let planned = plan([block], &BTreeMap::new(), &mirror, Phase::Recovering, &written);
+        assert_eq!(planned.plan.operations(), [RouteOp::Delete { prefix: block, metric: 512, only: None }]);
+    }
+
+    #[test]
     fn a_route_of_ours_that_somebody_embellished_is_replaced() {
         let block = p("10.244.1.0/26");
         let want = unicast(block, 1024, &[(2, 2)]);
@@ -364,7 +380,7 @@ mod tests {
             RouteSeen { metric: 1024, protocol: PROTOCOL, target: Some(want.target.clone()), plain: false };
         mirror.load(super::super::mirror::Snapshot { routes: vec![(block, seen)], ..Default::default() });
         let desired = BTreeMap::from([(block, want.clone())]);
-        let planned = plan([block], &desired, &mirror, Phase::Normal);
+        let planned = plan([block], &desired, &mirror, Phase::Normal, &Written::default());
         assert_eq!(planned.plan.operations(), [RouteOp::Replace(block, want)]);
     }
 
@@ -400,23 +416,28 @@ mod tests {
     proptest! {
         #[test]
         fn a_plan_applied_gives_what_is_wanted_and_touches_nobody_else(
-            found in proptest::collection::vec((any_entry(), any::<bool>()), 0..12),
+            found in proptest::collection::vec((any_entry(), any::<bool>(), any::<bool>()), 0..12),
             wanted in proptest::collection::vec(any_entry(), 0..12),
             recovering in any::<bool>(),
         ) {
             let mut kernel = kernel();
-            for ((prefix, route), ours) in found {
+            let mut written = Written::default();
+            for ((prefix, route), ours, in_this_run) in found {
                 if ours {
-                    let _ = kernel.apply(&RouteOp::Add(prefix, route));
+                    let op = RouteOp::Add(prefix, route);
+                    if kernel.apply(&op).is_ok() && in_this_run {
+                        written.note(&op);
+                    }
                 } else {
                     kernel.add_route(prefix, FELIX, route.metric, route.target);
                 }
             }
             let desired: BTreeMap<_, _> = wanted.into_iter().collect();
             let phase = if recovering { Phase::Recovering } else { Phase::Normal };
-            let (ours_before, others) = (stored(&mut kernel, true), stored(&mut kernel, false));
+            let found: BTreeSet<_> = kernel.owned_routes().into_iter().map(|r| (r.prefix, r.metric)).collect();
+            let others = stored(&mut kernel, false);
             let mut mirror = mirror_of(&mut kernel);
-            let planned = plan(all_prefixes(&desired, &mirror), &desired, &mirror, phase);
+            let planned = plan(all_prefixes(&desired, &mirror), &desired, &mirror, phase, &written);
             for op in planned.plan.operations() {
                 prop_assert_eq!(kernel.apply(&op), Ok::<(), Errno>(()), "{:?}", op);
             }
@@ -435,26 +456,20 @@ mod tests {
                 prop_assert_eq!(sorted(&mirror), sorted(&fresh));
             }
             prop_assert_eq!(&others, &stored(&mut kernel, false));
-            let again = plan(all_prefixes(&desired, &fresh), &desired, &fresh, phase);
+            let again = plan(all_prefixes(&desired, &fresh), &desired, &fresh, phase, &written);
             prop_assert!(again.plan.is_empty(), "not idempotent: {:?}", again.plan);
             prop_assert_eq!(again.conflicts.len() + again.installed.len(), desired.len());
             let keys: BTreeSet<_> = kernel.owned_routes().into_iter().map(|r| (r.prefix, r.metric)).collect();
-            match phase {
-                Phase::Normal => {
-                    let conflicts: BTreeSet<_> = again.conflicts.iter().map(|c| c.prefix).collect();
-                    let expected: BTreeSet<_> = desired
-                        .iter()
-                        .filter(|(p, _)| !conflicts.contains(*p))
-                        .map(|(p, r)| (*p, stored_metric(p.afi(), r.metric)))
-                        .collect();
-                    prop_assert_eq!(keys, expected);
-                }
-                Phase::Recovering => {
-                    for (prefix, _) in &ours_before {
-                        prop_assert!(keys.iter().any(|(p, _)| p == prefix), "{} was deleted", prefix);
-                    }
-                }
+            let conflicts: BTreeSet<_> = again.conflicts.iter().map(|c| c.prefix).collect();
+            let mut expected: BTreeSet<_> = desired
+                .iter()
+                .filter(|(p, _)| !conflicts.contains(*p))
+                .map(|(p, r)| (*p, stored_metric(p.afi(), r.metric)))
+                .collect();
+            if phase == Phase::Recovering {
+                expected.extend(found.difference(&written.0));
             }
+            prop_assert_eq!(keys, expected);
         }
     }
 }

@@ -6,7 +6,8 @@
 //! other does: wanted routes are taken in whatever the core does with the events, and the latest for a prefix wins.
 //!
 //! Level-triggered: whatever happened, the prefixes it touched are planned anew against the mirror. Nothing is written
-//! before the first dump, nothing is deleted before [`Phase::Normal`], and nothing at all on exit (KRT-49).
+//! before the first dump, no route that was found at start is deleted before [`Phase::Normal`], and nothing at all on exit
+//! (KRT-49).
 //!
 //! Rules: KRT-35 to KRT-42 in event-driven form, KRT-49 to KRT-51; K1 to K7, K11 to K13.
 
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::mirror::{Mirror, Notice};
-use super::plan::{Planned, all_prefixes, plan};
+use super::plan::{Planned, Written, all_prefixes, plan};
 use super::{
     Errno, FibChange, FibRoute, Kernel, KernelError, KernelEvent, PROTOCOL, Phase, Refusal, RouteOp,
 };
@@ -179,6 +180,8 @@ struct Reconciler<K> {
     next_event: Option<KernelEvent>,
     desired: BTreeMap<IpPrefix, FibRoute>,
     phase: Phase,
+    /// Empty in [`Phase::Normal`].
+    written: Written,
     /// To be planned.
     dirty: BTreeSet<IpPrefix>,
     /// Those of them for which the core wants something else than before.
@@ -213,6 +216,7 @@ impl<K: Kernel> Reconciler<K> {
             next_event: None,
             desired: BTreeMap::new(),
             phase: Phase::Recovering,
+            written: Written::default(),
             dirty: BTreeSet::new(),
             fresh: BTreeSet::new(),
             installed: BTreeSet::new(),
@@ -253,6 +257,7 @@ impl<K: Kernel> Reconciler<K> {
             }
             FibInput::Phase(phase) if phase != self.phase => {
                 self.phase = phase;
+                self.written.clear();
                 info!(?phase, "phase");
                 self.dirty.extend(all_prefixes(&self.desired, &self.mirror));
                 self.fresh.extend(self.dirty.iter().copied());
@@ -377,7 +382,7 @@ impl<K: Kernel> Reconciler<K> {
         // A prefix that waits is not planned before its time.
         prefixes.retain(|prefix| !self.waits(*prefix));
         let Planned { plan, conflicts, installed } =
-            plan(prefixes.iter().copied(), &self.desired, &self.mirror, self.phase);
+            plan(prefixes.iter().copied(), &self.desired, &self.mirror, self.phase, &self.written);
         for prefix in &prefixes {
             self.installed.remove(prefix);
         }
@@ -470,7 +475,12 @@ impl<K: Kernel> Reconciler<K> {
         for (op, result) in operations.iter().zip(applied.results) {
             let prefix = op.prefix();
             match (op, result) {
-                (_, Ok(())) => self.clear_trouble(prefix),
+                (_, Ok(())) => {
+                    self.clear_trouble(prefix);
+                    if self.phase == Phase::Recovering {
+                        self.written.note(op);
+                    }
+                }
                 (RouteOp::Delete { .. }, Err(refusal)) if refusal.errno == Errno::ESRCH => {
                     // Somebody was faster, without a word.
                     self.dump_soon(DUMP_SHARE);

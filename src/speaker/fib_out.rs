@@ -55,8 +55,8 @@ impl<F: Family> FibOut<F> {
         self.told.get(&prefix)
     }
 
-    /// The differences to what was told. While we recover, a route that leads nowhere is kept back: what is in
-    /// the kernel for it may still be right (design: unknown is not empty).
+    /// The differences to what was told. While we recover, a route that leads nowhere from the start is kept back: what is
+    /// in the kernel for it may still be right (unknown is not empty). One that led somewhere in this run is told.
     pub fn changes(
         &mut self,
         rib: &Rib<F>,
@@ -67,7 +67,7 @@ impl<F: Family> FibOut<F> {
     ) {
         for prefix in std::mem::take(&mut self.dirty) {
             let route = match wanted(rib, interfaces, program, prefix) {
-                Wanted::Nowhere(_) if recovering => continue,
+                Wanted::Nowhere(_) if recovering && !self.told.contains_key(&prefix) => continue,
                 Wanted::Nowhere(route) | Wanted::Route(route) => Some(route),
                 Wanted::Nothing => None,
             };

@@ -11,7 +11,7 @@ use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId};
 use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, Release, Unready};
 use calico_bgpd::fib::fake::FakeKernel;
 use calico_bgpd::fib::mirror::Mirror;
-use calico_bgpd::fib::plan::plan;
+use calico_bgpd::fib::plan::{Written, plan};
 use calico_bgpd::fib::{FibRoute, Phase, Target};
 use calico_bgpd::speaker::{Speaker, SpeakerInput, SpeakerOutput};
 use serde_json::{Value, json};
@@ -90,6 +90,7 @@ pub struct World<'a> {
     kernel: FakeKernel,
     mirror: Mirror,
     wanted: BTreeMap<IpPrefix, FibRoute>,
+    written: Written,
     phase: Phase,
     neighbours: BTreeMap<IpAddr, Neighbour<'a>>,
     called: BTreeMap<(IpAddr, u16), Call>,
@@ -157,6 +158,7 @@ impl<'a> World<'a> {
             kernel: kernel(case)?,
             mirror: Mirror::new(),
             wanted: BTreeMap::new(),
+            written: Written::default(),
             phase: Phase::default(),
             neighbours: neighbours.collect(),
             called: BTreeMap::new(),
@@ -476,10 +478,11 @@ impl<'a> World<'a> {
     // The kernel
 
     fn reconcile(&mut self, prefixes: Vec<IpPrefix>) {
-        let planned = plan(prefixes, &self.wanted, &self.mirror, self.phase);
+        let planned = plan(prefixes, &self.wanted, &self.mirror, self.phase, &self.written);
         for op in planned.plan.operations() {
-            if let Err(errno) = self.kernel.apply(&op) {
-                self.refused.push(format!("the kernel refuses {op:?}: {errno}"));
+            match self.kernel.apply(&op) {
+                Ok(()) => self.written.note(&op),
+                Err(errno) => self.refused.push(format!("the kernel refuses {op:?}: {errno}")),
             }
         }
         for notice in self.kernel.take_notices() {

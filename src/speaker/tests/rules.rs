@@ -775,6 +775,12 @@ fn nothing_is_said_of_the_kernel_before_it_is_known_and_dead_ends_wait_for_the_e
     bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
     let told: Vec<String> = bench.fib.keys().map(ToString::to_string).collect();
     assert_eq!(told, ["10.244.0.0/26", "10.244.1.0/26"]);
+    // What was told in this run follows the peer and the interfaces as ever.
+    bench.announce(id, "10.244.3.0/26", R2, normal());
+    bench.withdraw(id, "10.244.3.0/26", 0);
+    assert_eq!(bench.fib("10.244.3.0/26"), None);
+    bench.announce(id, "10.244.1.0/26", "192.0.2.1", normal());
+    assert_eq!(bench.fib("10.244.1.0/26"), Some(&route(Target::Unreachable, 1024)));
     assert_eq!(bench.phases, []);
     bench.tell(SpeakerInput::EndOfRib(id, Afi::Ipv4));
     assert_eq!(bench.phases, []);
