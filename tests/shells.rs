@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bgp_proto::session::{DownReason, StopReason};
+use bgp_proto::session::{DownReason, StateName, StopReason};
 use bgp_proto::wire::send::{encode_end_of_rib, encode_reach};
 use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, PeerType};
 use bgp_proto::{Afi, AfiSet, PeerId, Prefix4};
 use bytes::{Bytes, BytesMut};
 use calico_bgpd::datastore::model::SecretBytes;
 use calico_bgpd::desired;
+use calico_bgpd::net::dial::DialGate;
 use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};
 
 use shell_lab::{SOON, Shells, ip};
@@ -242,4 +243,26 @@ async fn a_closed_port_and_an_address_that_is_not_ours_are_named() {
         assert!(reason.contains(expected), "{reason}");
         assert!(matches!(view.status.unwrap().last, Some(DownReason::Dial(_))));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_dial_that_waits_for_its_turn_is_not_given_up_over_it() {
+    let (ours, theirs) = (ip("127.0.56.1"), ip("127.0.56.2"));
+    let (mut a, mut b) = (Shells::new(|_, _| {}), Shells::new(|_, _| {}));
+    let at_a = a.add("to-b", ours, SocketAddr::new(theirs, 1), true, 90);
+    let addr = a.listen(ours).await;
+    b.gate = DialGate::with(1);
+    let others = b.gate.turn().await;
+    let at_b = b.add("to-a", theirs, addr, false, 90);
+    // A limit of about a second for a dial, and more than two to wait for its turn.
+    b.peers[&at_b].wanted.send_modify(|wanted| wanted.next.connect_retry = 1);
+    a.start().await;
+    b.start().await;
+    b.wait(at_b, "dialling", |v| v.state() == StateName::Connect).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let status = b.view(at_b).status.unwrap();
+    assert_eq!((status.state, status.counters.dials, status.last), (StateName::Connect, 1, None));
+    drop(others);
+    assert_eq!(b.established(at_b).await.status.unwrap().counters.dials, 1);
+    a.established(at_a).await;
 }

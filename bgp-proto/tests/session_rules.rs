@@ -59,11 +59,34 @@ fn a_dial_that_gets_no_answer_is_given_up_and_tried_again_at_once() {
 #[test]
 fn a_dial_that_waited_for_its_turn_has_its_whole_time() {
     let mut peer = Driver::new(spec());
+    peer.crowded = true;
     peer.give(Input::Start);
-    peer.now = Millis::secs(3);
+    assert_eq!((peer.state(), peer.deadline()), (StateName::Connect, None), "no time runs");
+    peer.now = Millis::secs(30);
+    assert!(peer.give(Input::Tick).is_empty());
     assert!(peer.give(Input::DialStarted).is_empty());
-    peer.tick();
-    assert!(peer.now >= Millis(3000 + 3750));
+    let limit = peer.deadline().unwrap();
+    assert!((33_750..=35_000).contains(&limit.0));
+    peer.now = Millis::secs(32);
+    peer.give(Input::DialStarted);
+    assert_eq!(peer.deadline(), Some(limit), "once");
+    assert_eq!(peer.tick().first(), Some(&Output::AbortDial));
+    assert_eq!(peer.deadline(), None, "the next one waits for its turn again");
+}
+
+#[test]
+fn a_caller_that_connects_again_and_again_without_an_open_does_not_keep_us_from_dialling() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.give(Input::DialFailed(DialError::Refused));
+    let mut dialled = false;
+    for second in 1..=4 {
+        peer.now = Millis::secs(second);
+        dialled |= peer.connect(Conn::Passive).contains(&Output::Dial);
+        dialled |= peer.give(Input::Tick).contains(&Output::Dial);
+        dialled |= peer.give(Input::Closed(Conn::Passive, CloseCause::Eof)).contains(&Output::Dial);
+    }
+    assert!(dialled);
 }
 
 #[test]
@@ -633,6 +656,46 @@ fn a_connection_that_says_nothing_or_nonsense_does_not_harm_an_established_sessi
     assert_eq!(out, [Output::Close(Conn::Passive), Output::Accept(Conn::Passive)], "one at a time");
     assert_eq!(peer.state(), StateName::Established);
     assert_eq!(peer.status().counters.established, 1);
+}
+
+#[test]
+fn a_second_connection_without_an_open_is_closed_after_five_seconds_and_harms_nothing() {
+    let mut peer = Driver::new(spec().with(|next| next.hold_time = 0));
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    let before = peer.now;
+    peer.connect(Conn::Passive);
+    assert_eq!(peer.tick(), [Output::Close(Conn::Passive)]);
+    assert!((3750..=5000).contains(&(peer.now - before).0), "{}", peer.now);
+    assert_eq!((peer.state(), peer.status().counters.established), (StateName::Established, 1));
+}
+
+#[test]
+fn beside_a_connection_with_an_open_one_without_stands_for_five_seconds() {
+    for (silent, came_first) in [(Conn::Passive, true), (Conn::Active, true), (Conn::Passive, false)] {
+        let talks = if silent == Conn::Active { Conn::Passive } else { Conn::Active };
+        let mut open = plain_open();
+        open.hold_time = 0;
+        let mut peer = Driver::new(spec());
+        peer.give(Input::Start);
+        if came_first {
+            peer.connect(silent);
+            assert_eq!(peer.status().hold.unwrap().nominal, 240, "as long as it is alone");
+        }
+        peer.connect(talks);
+        peer.receive(talks, &Message::Open(open));
+        if !came_first {
+            peer.connect(silent);
+        }
+        let before = peer.now;
+        let out = peer.tick();
+        assert!((3750..=5000).contains(&(peer.now - before).0));
+        assert_eq!(peer.notifications(&out), [cease(7)]);
+        assert!(out.contains(&Output::Close(silent)));
+        assert_eq!(peer.state(), StateName::OpenConfirm, "the other goes on");
+        peer.receive(talks, &Message::Keepalive);
+        assert_eq!(peer.state(), StateName::Established);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use bgp_proto::session::{DialError, TtlRule};
 use bgp_proto::{Afi, IpPrefix};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::sockopt;
 use crate::datastore::model::SecretBytes;
@@ -51,24 +51,43 @@ pub struct DialFailure {
 #[derive(Clone, Debug)]
 pub struct DialGate {
     permits: Arc<Semaphore>,
+    limit: usize,
 }
 
 impl Default for DialGate {
     fn default() -> Self {
-        DialGate { permits: Arc::new(Semaphore::new(CONCURRENT)) }
+        DialGate::with(CONCURRENT)
     }
 }
 
+/// The right to dial. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    /// `None`: the gate was closed, which nobody does.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
 impl DialGate {
-    /// Dials. A single dial starts at once; where hundreds start together they are spread, two milliseconds for each that is
-    /// under way.
-    pub async fn dial(&self, to: Destination) -> Result<TcpStream, DialFailure> {
-        let busy = CONCURRENT.saturating_sub(self.permits.available_permits());
+    /// A gate that lets so many dials be under way.
+    pub fn with(limit: usize) -> Self {
+        DialGate { permits: Arc::new(Semaphore::new(limit)), limit }
+    }
+
+    /// Waits for the turn of one dial. A single dial has it at once; where hundreds start together they are spread, two
+    /// milliseconds for each that is under way. Cancel-safe, but the place in the queue is lost.
+    pub async fn turn(&self) -> Turn {
+        let busy = self.limit.saturating_sub(self.permits.available_permits());
         let spread = u64::try_from(busy).unwrap_or_default().saturating_mul(2);
         if let Some(pause) = random().checked_rem(spread.saturating_add(1)).filter(|_| busy > 8) {
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        let _permit = self.permits.acquire().await;
+        Turn { _permit: self.permits.clone().acquire_owned().await.ok() }
+    }
+}
+
+impl Turn {
+    /// Dials.
+    pub async fn dial(self, to: Destination) -> Result<TcpStream, DialFailure> {
         connect(&to).await
     }
 }
@@ -162,13 +181,26 @@ mod tests {
         }
     }
 
+    async fn dial(to: Destination) -> Result<TcpStream, DialFailure> {
+        DialGate::default().turn().await.dial(to).await
+    }
+
+    #[tokio::test]
+    async fn a_dial_has_its_turn_when_one_before_it_is_over_or_given_up() {
+        let gate = DialGate::with(1);
+        let first = gate.turn().await;
+        let mut second = std::pin::pin!(gate.turn());
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err());
+        drop(first);
+        let _turn = second.await;
+    }
+
     #[tokio::test]
     async fn a_dial_reaches_a_listener_without_delay_and_from_the_source_that_is_asked_for() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut destination = to(listener.local_addr().unwrap());
         destination.source = Some("127.0.0.9".parse().unwrap());
-        let gate = DialGate::default();
-        let (stream, accepted) = tokio::join!(gate.dial(destination), listener.accept());
+        let (stream, accepted) = tokio::join!(dial(destination), listener.accept());
         let stream = stream.unwrap();
         assert!(stream.nodelay().unwrap());
         assert_eq!(accepted.unwrap().1.ip().to_string(), "127.0.0.9");
@@ -177,11 +209,10 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_refuses_and_a_foreign_source_is_not_available() {
         let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let gate = DialGate::default();
-        assert_eq!(gate.dial(to(addr)).await.unwrap_err().error, DialError::Refused);
+        assert_eq!(dial(to(addr)).await.unwrap_err().error, DialError::Refused);
         let mut foreign = to(addr);
         foreign.source = Some("192.0.2.1".parse().unwrap());
-        assert_eq!(gate.dial(foreign).await.unwrap_err().error, DialError::SourceUnavailable);
+        assert_eq!(dial(foreign).await.unwrap_err().error, DialError::SourceUnavailable);
     }
 
     #[tokio::test]
@@ -189,10 +220,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut destination = to(listener.local_addr().unwrap());
         destination.key = Some(SecretBytes::new(b"secret".to_vec()));
-        let gate = DialGate::default();
-        let outcome = tokio::time::timeout(Duration::from_millis(300), gate.dial(destination.clone())).await;
+        let outcome = tokio::time::timeout(Duration::from_millis(300), dial(destination.clone())).await;
         assert!(outcome.is_err(), "an unsigned listener answered a signed SYN: {outcome:?}");
         sockopt::set_md5_key(&listener, "127.0.0.1/32".parse().unwrap(), b"secret").unwrap();
-        assert!(gate.dial(destination).await.is_ok());
+        assert!(dial(destination).await.is_ok());
     }
 }

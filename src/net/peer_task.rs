@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::dial::{Destination, DialFailure, DialGate, random};
+use super::dial::{Destination, DialFailure, DialGate, Turn, random};
 use super::line::{Line, READ};
 use super::listener::Accepted;
 use super::mailbox::{Incarnation, Mailbox};
@@ -103,7 +103,12 @@ impl<C: 'static> PeerTask<C> {
     }
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<TcpStream, DialFailure>> + Send>>;
+/// What a dial is at.
+enum Dialling {
+    /// It waits for its turn among those of other peers.
+    Queued(Pin<Box<dyn Future<Output = Turn> + Send>>),
+    Connecting(Pin<Box<dyn Future<Output = Result<TcpStream, DialFailure>> + Send>>),
+}
 
 /// What the task woke up for.
 enum Woke {
@@ -111,6 +116,7 @@ enum Woke {
     Gone,
     Accepted(Accepted),
     Mail,
+    Turn(Turn),
     Dialled(Result<TcpStream, DialFailure>),
     Readable(Conn),
     Writable(Conn),
@@ -274,6 +280,11 @@ impl<'a, C: 'static> Shell<'a, C> {
                     self.input(Input::Connected(Conn::Passive, endpoints));
                 }
                 Woke::Mail => self.mail(),
+                Woke::Turn(turn) => {
+                    let to = self.destination();
+                    self.dialling = Some(Dialling::Connecting(Box::pin(turn.dial(to))));
+                    self.input(Input::DialStarted);
+                }
                 Woke::Dialled(result) => self.dialled(result),
                 Woke::Readable(conn) => self.read(conn),
                 Woke::Writable(conn) => self.flush(conn),
@@ -297,7 +308,7 @@ impl<'a, C: 'static> Shell<'a, C> {
             }
             Some(accepted) = self.task.door.recv() => Woke::Accepted(accepted),
             () = self.task.mailbox.arrived() => Woke::Mail,
-            result = dialled(&mut self.dialling) => Woke::Dialled(result),
+            woke = dialled(&mut self.dialling) => woke,
             conn = self.lines.readable(), if reading => Woke::Readable(conn),
             conn = self.lines.writable() => Woke::Writable(conn),
             () = taken(&mut self.to_core.credit), if has_credit_out => Woke::BatchTaken,
@@ -363,8 +374,7 @@ impl<'a, C: 'static> Shell<'a, C> {
         match output {
             Output::Dial => {
                 let gate = self.task.gate.clone();
-                let to = self.destination();
-                self.dialling = Some(Box::pin(async move { gate.dial(to).await }));
+                self.dialling = Some(Dialling::Queued(Box::pin(async move { gate.turn().await })));
             }
             Output::AbortDial => self.dialling = None,
             Output::Accept(conn) => {
@@ -620,9 +630,10 @@ impl<'a, C: 'static> Shell<'a, C> {
     }
 }
 
-async fn dialled(dialling: &mut Option<Dialling>) -> Result<TcpStream, DialFailure> {
+async fn dialled(dialling: &mut Option<Dialling>) -> Woke {
     match dialling {
-        Some(dialling) => dialling.await,
+        Some(Dialling::Queued(turn)) => Woke::Turn(turn.await),
+        Some(Dialling::Connecting(stream)) => Woke::Dialled(stream.await),
         None => std::future::pending().await,
     }
 }

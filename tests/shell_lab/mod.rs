@@ -54,6 +54,7 @@ pub struct Shells {
     pub port: CorePort<Scripted>,
     pub peers: BTreeMap<PeerId, Handle>,
     pub closers: TaskTracker,
+    pub gate: DialGate,
     pub stop: CancellationToken,
 }
 
@@ -89,6 +90,7 @@ impl Shells {
             port,
             peers: BTreeMap::new(),
             closers: TaskTracker::new(),
+            gate: DialGate::default(),
             stop: CancellationToken::new(),
         }
     }
@@ -141,7 +143,7 @@ impl Shells {
             door: door_rx,
             mailbox: mailbox.clone(),
             core: self.port.clone(),
-            gate: DialGate::default(),
+            gate: self.gate.clone(),
             closers: self.closers.clone(),
             view: view_tx,
             clock: self.clock,

@@ -199,7 +199,7 @@ impl Session {
 
     /// A new connection of the peer beside the established session.
     pub(super) fn challenge(&mut self, now: Millis, ends: Endpoints, out: &mut Vec<Output>) {
-        let hold = Timer::jittered(now, self.spec.next.open_hold, &mut self.jitter);
+        let hold = self.silence_timer(now);
         let State::Up(up) = &mut self.state else { return };
         let slot = up.free();
         if up.challenger.replace(Challenger { ends, hold }).is_some() {

@@ -62,8 +62,8 @@ pub(super) enum Dial {
     Off,
     /// Active: until the next attempt.
     Pause(Timer),
-    /// Connect: until this attempt is given up.
-    Dialing(Timer),
+    /// Connect: until this attempt is given up. No time runs before the attempt has its turn among those of other peers.
+    Dialing(Option<Timer>),
     /// TCP is up in this slot.
     Open(Link),
 }
@@ -159,7 +159,8 @@ impl Opening {
     pub(super) fn deadline(&self) -> Option<Millis> {
         let dial = match &self.dial {
             Dial::Off => None,
-            Dial::Pause(timer) | Dial::Dialing(timer) => Some(timer.until),
+            Dial::Pause(timer) => Some(timer.until),
+            Dial::Dialing(timer) => timer.map(|t| t.until),
             Dial::Open(link) => link.deadline(),
         };
         earliest([dial, self.incoming.as_ref().and_then(Link::deadline)])

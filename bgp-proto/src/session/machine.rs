@@ -36,6 +36,9 @@ pub struct Session {
     pub(super) plain: bool,
     backoff: Backoff,
     pub(super) hurry: Hurry,
+    /// The pause before the next dial has been put off for a connection of the peer. Once is enough: who connects again and
+    /// again and says nothing must not keep us from dialling.
+    pub(super) yielded: bool,
     pub(super) record: Record,
 }
 
@@ -107,6 +110,7 @@ impl Session {
             plain: false,
             backoff: Backoff::default(),
             hurry: Hurry::default(),
+            yielded: false,
             record: Record::default(),
         }
     }
@@ -122,7 +126,7 @@ impl Session {
             Input::Start => self.start(now, out),
             Input::Stop(reason) => self.stop(now, reason, "", out),
             Input::Shutdown(reason, text) => self.stop(now, reason, text, out),
-            Input::Reconfigure(next) => self.reconfigure(now, next, out),
+            Input::Reconfigure(next) => self.reconfigure(next, out),
             Input::Restarting(families) => self.restarting = families,
             Input::Connected(conn, ends) => self.connected(now, conn, ends, out),
             Input::DialStarted => self.dial_started(now),
@@ -160,13 +164,13 @@ impl Session {
         if let State::Down = self.state {
             self.record.since = now;
             self.record.last = None;
-            self.open_up(now, out);
+            self.open_up(out);
         }
     }
 
     /// Goes to Opening with a dial at once, unless passive.
-    fn open_up(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let dial = if self.spec.next.passive { Dial::Off } else { self.dial(now, out) };
+    fn open_up(&mut self, out: &mut Vec<Output>) {
+        let dial = if self.spec.next.passive { Dial::Off } else { self.dial(out) };
         self.state = State::Opening(Opening { dial, incoming: None });
     }
 
@@ -203,7 +207,7 @@ impl Session {
         self.record.since = now;
         self.note_down(now, DownReason::Stopped(reason), out);
         if reason == StopReason::AdminReset {
-            self.open_up(now, out);
+            self.open_up(out);
         }
     }
 
@@ -214,11 +218,11 @@ impl Session {
         }
     }
 
-    fn reconfigure(&mut self, now: Millis, next: NextOpen, out: &mut Vec<Output>) {
+    fn reconfigure(&mut self, next: NextOpen, out: &mut Vec<Output>) {
         let old = std::mem::replace(&mut self.spec.next, next);
         let limit_changed = old.max_prefix != self.spec.next.max_prefix;
         match &mut self.state {
-            State::Waiting(Wait::Limit(_)) if limit_changed => self.open_up(now, out),
+            State::Waiting(Wait::Limit(_)) if limit_changed => self.open_up(out),
             State::Opening(opening) if self.spec.next.passive => match opening.dial {
                 Dial::Dialing(_) => {
                     out.push(Output::AbortDial);
@@ -227,7 +231,7 @@ impl Session {
                 Dial::Pause(_) => opening.dial = Dial::Off,
                 Dial::Off | Dial::Open(_) => {}
             },
-            State::Opening(Opening { dial: Dial::Off, incoming: None }) => self.open_up(now, out),
+            State::Opening(Opening { dial: Dial::Off, incoming: None }) => self.open_up(out),
             State::Up(up) if limit_changed => {
                 // A limit that is new waits for the next session: what came before was not counted.
                 let rule = self.spec.next.max_prefix;
@@ -239,10 +243,11 @@ impl Session {
 
     // ---- dialling
 
-    pub(super) fn dial(&mut self, now: Millis, out: &mut Vec<Output>) -> Dial {
+    pub(super) fn dial(&mut self, out: &mut Vec<Output>) -> Dial {
         self.record.counters.dials += 1;
+        self.yielded = false;
         out.push(Output::Dial);
-        Dial::Dialing(Timer::jittered(now, self.spec.next.connect_retry, &mut self.jitter))
+        Dial::Dialing(None)
     }
 
     /// The next attempt after one that failed: after the connect delay, or at once where a collision took the last.
@@ -253,7 +258,7 @@ impl Session {
         let delay = Millis::secs(self.spec.next.connect_delay.max(1).into());
         if std::mem::take(&mut self.hurry.due) && self.hurry.last.is_none_or(|at| now - at >= delay) {
             self.hurry.last = Some(now);
-            return self.dial(now, out);
+            return self.dial(out);
         }
         self.pause(now)
     }
@@ -264,8 +269,8 @@ impl Session {
 
     fn dial_started(&mut self, now: Millis) {
         let timer = Timer::jittered(now, self.spec.next.connect_retry, &mut self.jitter);
-        if let State::Opening(Opening { dial: Dial::Dialing(until), .. }) = &mut self.state {
-            *until = timer;
+        if let State::Opening(Opening { dial: Dial::Dialing(until @ None), .. }) = &mut self.state {
+            *until = Some(timer);
         }
     }
 
@@ -384,7 +389,7 @@ impl Session {
             State::Waiting(wait) => {
                 if wait.timer().is_some_and(|timer| timer.is_due(now)) {
                     self.record.since = now;
-                    self.open_up(now, out);
+                    self.open_up(out);
                 }
             }
             State::Opening(_) => {
@@ -421,14 +426,14 @@ impl Session {
     fn tick_dial(&mut self, now: Millis, out: &mut Vec<Output>) {
         let State::Opening(opening) = &self.state else { return };
         match opening.dial {
-            Dial::Dialing(timer) if timer.is_due(now) => {
+            Dial::Dialing(Some(timer)) if timer.is_due(now) => {
                 out.push(Output::AbortDial);
                 self.note_down(now, DownReason::Dial(DialError::Timeout), out);
             }
             Dial::Pause(timer) if timer.is_due(now) => {}
             _ => return,
         }
-        let dial = self.dial(now, out);
+        let dial = self.dial(out);
         if let State::Opening(opening) = &mut self.state {
             opening.dial = dial;
         }

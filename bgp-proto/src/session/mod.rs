@@ -10,8 +10,9 @@
 //! [`Session::deadline`] and give [`Input::Tick`] when it has come; before that tick, give every frame that can be read
 //! at once, or [`Input::Unread`] where it cannot be taken (T17). What concerns sockets:
 //!
-//! - The answer to [`Output::Dial`] is one [`Input::Connected`] or one [`Input::DialFailed`], or none after
-//!   [`Output::AbortDial`] (an answer that crosses it does no harm unless another `Dial` has been given since: drop it).
+//! - The answer to [`Output::Dial`] is [`Input::DialStarted`] as soon as the dial has its turn, and then one
+//!   [`Input::Connected`] or one [`Input::DialFailed`], or none after [`Output::AbortDial`] (an answer that crosses it does
+//!   no harm unless another `Dial` has been given since: drop it). Only the shell can end the wait for the turn.
 //! - Every [`Input::Connected`] is answered by [`Output::Accept`] or [`Output::Refuse`] in the same call. `Accept` names
 //!   the slot that the new socket takes: what it is called from then on. A [`Output::Close`] of the same slot that
 //!   comes before it means the socket that was there.
@@ -242,7 +243,7 @@ pub enum Input<'a> {
     /// A TCP connection is up: the one that was dialled ([`Conn::Active`]), or one that the peer dialled
     /// ([`Conn::Passive`]).
     Connected(Conn, Endpoints),
-    /// The dial had to wait for its turn among others and begins only now: its time limit counts from here (T21).
+    /// The dial has its turn among those of other peers and begins now: its time limit counts from here (T21).
     DialStarted,
     /// A dial failed.
     DialFailed(DialError),

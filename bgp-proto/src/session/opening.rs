@@ -22,6 +22,11 @@ use crate::wire::{Notification, Open};
 /// How long a connection that could be Established waits for a stronger one ([`holds_back`]).
 const HOLD_BACK: Millis = Millis::secs(1);
 
+/// How long a connection may stand without an OPEN where another of the same peer is further on, in seconds. The OPEN is the
+/// first thing that a speaker sends; a port scan, a host that half died or the rest of a simultaneous open must not hold the
+/// second slot for as long as an only connection may take (RFC 4271's large hold time of four minutes).
+const SILENT: u16 = 5;
+
 /// Cease/7, connection collision resolution.
 const COLLISION: Notification = Notification::new(6, 7);
 
@@ -53,7 +58,9 @@ impl Session {
     /// A peer that has just dialled us is about to come up: no dial of ours crosses it for a moment.
     fn yield_to_incoming(&mut self, now: Millis) {
         let later = self.pause(now);
-        if let State::Opening(Opening { dial: dial @ Dial::Pause(_), .. }) = &mut self.state {
+        if let State::Opening(Opening { dial: dial @ Dial::Pause(_), .. }) = &mut self.state
+            && !std::mem::replace(&mut self.yielded, true)
+        {
             *dial = later;
         }
     }
@@ -72,6 +79,24 @@ impl Session {
         let hold = Timer::jittered(now, self.spec.next.open_hold, &mut self.jitter);
         if let State::Opening(opening) = &mut self.state {
             opening.put(conn, Link::OpenSent(Box::new(OpenSent { by, ends, sent, hold })));
+        }
+        self.limit_silence(now, conn);
+    }
+
+    /// The time that a connection without an OPEN has beside another that is further on.
+    pub(super) fn silence_timer(&mut self, now: Millis) -> Timer {
+        Timer::jittered(now, self.spec.next.open_hold.min(SILENT), &mut self.jitter)
+    }
+
+    /// Gives a connection without an OPEN no more than [`SILENT`] if the other one has its OPEN.
+    fn limit_silence(&mut self, now: Millis, conn: Conn) {
+        let limit = self.silence_timer(now);
+        if let State::Opening(opening) = &mut self.state
+            && let Some(Link::OpenConfirm(_)) = opening.link(other(conn))
+            && let Some(Link::OpenSent(link)) = opening.link_mut(conn)
+            && limit.until < link.hold.until
+        {
+            link.hold = limit;
         }
     }
 
@@ -161,6 +186,7 @@ impl Session {
         if let State::Opening(opening) = &mut self.state {
             opening.put(conn, Link::OpenConfirm(Box::new(link)));
         }
+        self.limit_silence(now, other(conn));
     }
 
     /// A third of the hold time, or what is configured (PEER-61); none without a hold time (RFC 4271 §4.4).
@@ -320,13 +346,17 @@ impl Session {
 
     pub(super) fn tick_link(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
         let State::Opening(opening) = &mut self.state else { return };
-        let stronger = matches!(opening.link(other(conn)), Some(Link::OpenConfirm(_)));
+        let other_has_open = matches!(opening.link(other(conn)), Some(Link::OpenConfirm(_)));
         match opening.link_mut(conn) {
+            Some(Link::OpenSent(link)) if link.hold.is_due(now) && other_has_open => {
+                self.drop_for_collision(now, conn, out);
+                self.settle_held(now, out);
+            }
             Some(Link::OpenSent(link)) if link.hold.is_due(now) => self.hold_expired(now, conn, out),
             Some(Link::OpenConfirm(link)) => {
                 if link.held.is_some_and(|until| until <= now) {
                     // Nothing has shown what the peer kept: an OPEN on the stronger connection is the better sign.
-                    return match stronger {
+                    return match other_has_open {
                         true => self.drop_for_collision(now, conn, out),
                         false => self.establish(now, conn, out),
                     };

@@ -173,7 +173,7 @@ impl Session {
             State::Opening(opening) => {
                 match &opening.dial {
                     Dial::Pause(timer) => status.connect_delay = Some(*timer),
-                    Dial::Dialing(timer) => status.connect_retry = Some(*timer),
+                    Dial::Dialing(timer) => status.connect_retry = *timer,
                     Dial::Off | Dial::Open(_) => {}
                 }
                 match furthest(opening) {

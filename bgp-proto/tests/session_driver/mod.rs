@@ -120,6 +120,8 @@ pub struct Driver {
     pub now: Millis,
     /// All outputs so far.
     pub log: Vec<Output>,
+    /// Dials wait for their turn; else each has it at once.
+    pub crowded: bool,
 }
 
 impl Driver {
@@ -128,12 +130,20 @@ impl Driver {
     }
 
     pub fn restarting(spec: Spec, families: AfiSet) -> Self {
-        Driver { session: Session::new(spec.0, 42, families), now: Millis(0), log: Vec::new() }
+        Driver {
+            session: Session::new(spec.0, 42, families),
+            now: Millis(0),
+            log: Vec::new(),
+            crowded: false,
+        }
     }
 
     pub fn give(&mut self, input: Input<'_>) -> Vec<Output> {
         let mut out = Vec::new();
         self.session.handle(self.now, input, &mut out);
+        if out.contains(&Output::Dial) && !self.crowded {
+            self.session.handle(self.now, Input::DialStarted, &mut out);
+        }
         self.log.extend(out.iter().cloned());
         out
     }

@@ -1,5 +1,10 @@
 //! A session under a script of bytes: every byte string is a sequence of inputs, also of such that a correct shell or a
-//! correct peer would not give. Whatever comes, the promises of the module hold.
+//! correct peer would not give. Whatever comes, the promises of the module hold:
+//!
+//! - it does not panic, and what one input brings forth is bounded;
+//! - at most one connection is the session's: beside an established one another may stand, but it has heard no OPEN of us;
+//! - each output is one that a shell can obey in its state, and each message is whole, valid, and due where it is sent;
+//! - whatever waits has a deadline, the deadline lies ahead after a tick, and a peer that falls silent holds nothing.
 //!
 //! Used by the property test beside it and by the fuzz target.
 
@@ -10,8 +15,9 @@ use bgp_proto::session::{
 use bgp_proto::wire::capability::{GrFamily, WireFamily};
 use bgp_proto::wire::refresh::RefreshKind;
 use bgp_proto::wire::{
-    Capability, Context, NextHop, Nlri, Notification, Open, PeerType, RouteRefresh, encode_end_of_rib,
-    encode_keepalive, encode_notification, encode_open, encode_reach, encode_refresh, encode_unreach,
+    Capability, Context, Message, Next, NextHop, Nlri, Notification, Open, PeerType, RouteRefresh, decode,
+    encode_end_of_rib, encode_keepalive, encode_notification, encode_open, encode_reach, encode_refresh,
+    encode_unreach, next_frame,
 };
 use bgp_proto::{Afi, AfiSet, Asn, Millis, Prefix4, RouterId, V4};
 use bytes::BytesMut;
@@ -158,56 +164,107 @@ impl Script<'_> {
     }
 }
 
+/// Octets that a session may send for one input: two OPENs and a few short messages.
+const MOST_SENT: usize = 4 * 4096;
+/// The longest that any timer may run: the long-lived stale time is given in 24 bits, everything else in 16.
+const LONGEST: Millis = Millis::secs(0x00ff_ffff + 0xffff);
+
+/// What has been sent on a connection.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Line {
+    opened: bool,
+    notified: bool,
+}
+
 /// What a shell knows, and what it may rely on.
 #[derive(Default)]
 struct Shell {
     dialing: bool,
-    /// For each slot, whether a NOTIFICATION has been sent on it.
-    open: [Option<bool>; 2],
+    /// The dial has had its turn.
+    started: bool,
+    /// The connection in each slot.
+    open: [Option<Line>; 2],
     up: bool,
     /// Routes of the peer are kept without a session.
     kept: bool,
     answers: usize,
+    sent: usize,
 }
 
 fn slot(conn: Conn) -> usize {
     usize::from(conn == Conn::Passive)
 }
 
+/// The one message that these octets are.
+fn whole(bytes: &[u8]) -> Message {
+    let Next::Frame(frame) = next_frame(bytes, 4096) else { panic!("no whole message: {bytes:02x?}") };
+    assert_eq!(frame.bytes.len(), bytes.len(), "one message at a time");
+    let decoded = decode(bytes, &Context::new(PeerType::Ibgp)).expect("what we send is valid");
+    assert_eq!(decoded.faults, []);
+    decoded.message
+}
+
 impl Shell {
     fn obey(&mut self, output: &Output) {
         match output {
-            Output::Dial => assert!(!std::mem::replace(&mut self.dialing, true), "one dial at a time"),
+            Output::Dial => {
+                assert!(!std::mem::replace(&mut self.dialing, true), "one dial at a time");
+                self.started = false;
+            }
             Output::AbortDial => assert!(std::mem::take(&mut self.dialing), "nothing to abort"),
             Output::Accept(conn) => {
                 self.answers += 1;
-                assert_eq!(self.open[slot(*conn)].replace(false), None, "the slot is taken");
+                let before = self.open[slot(*conn)].replace(Line::default());
+                assert_eq!(before, None, "the slot is taken");
             }
-            Output::Refuse(_) => self.answers += 1,
+            Output::Refuse(bytes) => {
+                self.answers += 1;
+                assert!(bytes.is_empty() || matches!(whole(bytes), Message::Notification(_)));
+            }
             Output::Close(conn) => assert!(self.open[slot(*conn)].take().is_some(), "closed twice"),
-            Output::Send(conn, bytes) => {
-                let notified = self.open[slot(*conn)].as_mut().expect("sent on a closed connection");
-                assert!(!*notified, "sent after a NOTIFICATION");
-                *notified = bytes[18] == 3;
-            }
+            Output::Send(conn, bytes) => self.send(*conn, bytes),
             Output::Up(negotiated) => {
                 assert!(!std::mem::replace(&mut self.up, true), "up twice");
-                assert!(self.open[slot(negotiated.conn)].is_some(), "up on a closed connection");
+                let line = self.open[slot(negotiated.conn)].expect("up on a closed connection");
+                assert!(line.opened && !line.notified, "up without our OPEN");
                 self.kept = false;
             }
             Output::Update(_) | Output::EndOfRib(_) | Output::MarkStale(_) | Output::RefreshRequested(_) => {
                 assert!(self.up, "routes without a session");
             }
             Output::SweepStale(_) => assert!(self.up | self.kept, "sweeps while no routes are there"),
-            Output::LongLivedStale(_) => assert!(self.kept, "long-lived stale without being stale"),
-            Output::Stale(_) => {
+            Output::LongLivedStale(families) => {
+                assert!(self.kept && !families.is_empty(), "long-lived stale without being stale");
+            }
+            Output::Stale(families) => {
                 assert!(std::mem::take(&mut self.up), "stale without a session");
+                assert!(!families.is_empty(), "nothing is kept");
                 self.kept = true;
             }
             Output::Down => {
                 assert!(std::mem::take(&mut self.up) | std::mem::take(&mut self.kept), "down without routes");
             }
-            Output::Event(_) => {}
+            Output::Event(event) => assert!(event.to_string().chars().all(|c| !c.is_control())),
+        }
+    }
+
+    fn send(&mut self, conn: Conn, bytes: &[u8]) {
+        let up = self.up;
+        let line = self.open[slot(conn)].as_mut().expect("sent on a closed connection");
+        assert!(!line.notified, "sent after a NOTIFICATION");
+        self.sent += bytes.len();
+        match whole(bytes) {
+            Message::Open(open) => {
+                assert!(!std::mem::replace(&mut line.opened, true), "a second OPEN");
+                assert_eq!((open.asn(), open.router_id), (Asn(64512), RouterId([10, 0, 0, 1].into())));
+            }
+            Message::Notification(notification) => {
+                assert!((1..=8).contains(&notification.code), "{notification:?}");
+                line.notified = true;
+            }
+            Message::Keepalive => assert!(line.opened, "KEEPALIVE before OPEN"),
+            Message::RouteRefresh(_) => assert!(line.opened && up, "ROUTE-REFRESH without a session"),
+            Message::Update(_) => panic!("UPDATEs are not the session's"),
         }
     }
 }
@@ -226,16 +283,78 @@ impl World {
             Input::Closed(conn, _) => self.shell.open[slot(*conn)] = None,
             _ => {}
         }
-        self.shell.answers = 0;
+        (self.shell.answers, self.shell.sent) = (0, 0);
         let mut out = Vec::new();
         self.session.handle(self.now, input, &mut out);
         assert!(out.len() < 24, "outputs without bound");
         for output in &out {
             self.shell.obey(output);
         }
+        assert!(self.shell.sent <= MOST_SENT, "{} octets for one input", self.shell.sent);
         assert_eq!(self.shell.answers, usize::from(connected), "each connection has one answer");
-        assert_eq!(self.shell.up, self.session.is_established());
-        assert_eq!(self.shell.up, self.session.status().negotiated.is_some());
+        self.check();
+    }
+
+    /// What holds between any two inputs.
+    fn check(&self) {
+        let (session, shell) = (&self.session, &self.shell);
+        assert_eq!(shell.up, session.is_established());
+        assert_eq!(shell.up, session.negotiated().is_some());
+        for line in shell.open.iter().flatten() {
+            assert!(!line.notified, "left open after a NOTIFICATION");
+        }
+        let state = session.state_name();
+        let open = shell.open.iter().flatten().count();
+        let waits = match state {
+            StateName::Down | StateName::Idle => {
+                assert!(open == 0 && !shell.dialing, "{state} with a connection");
+                state == StateName::Idle
+            }
+            StateName::Passive => {
+                assert!(open == 0 && !shell.dialing);
+                false
+            }
+            StateName::Active => {
+                assert!(open == 0 && !shell.dialing);
+                true
+            }
+            StateName::Connect => {
+                assert!(open == 0 && shell.dialing);
+                shell.started
+            }
+            StateName::OpenSent | StateName::OpenConfirm => {
+                assert!(open > 0);
+                assert!(shell.open.iter().flatten().all(|line| line.opened), "silent in {state}");
+                true
+            }
+            StateName::Established => {
+                let negotiated = session.negotiated().unwrap();
+                assert!(shell.open[slot(negotiated.conn)].is_some() && !shell.dialing);
+                let opened = shell.open.iter().flatten().filter(|line| line.opened).count();
+                assert_eq!(opened, 1, "two connections survive");
+                negotiated.hold_time != 0 || open == 2
+            }
+        };
+        let deadline = session.deadline();
+        assert!(deadline.is_some() || !(waits || shell.kept), "waits without end in {state}");
+        assert!(deadline.is_none_or(|at| at <= self.now + LONGEST), "{deadline:?} at {}", self.now);
+    }
+
+    /// The peer says no more, and does not answer any dial: in time every connection is gone, but for an established
+    /// one without hold time.
+    fn fall_silent(&mut self) {
+        let end = self.now + Millis::secs(600);
+        while let Some(at) = self.session.deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.tick();
+            if self.shell.dialing {
+                self.give(Input::DialFailed(DialError::Refused));
+            }
+        }
+        let for_ever = self.session.negotiated().filter(|agreed| agreed.hold_time == 0);
+        let rest: Vec<bool> = self.shell.open.iter().map(Option::is_some).collect();
+        let may_stay = |conn| for_ever.is_some_and(|agreed| agreed.conn == conn);
+        assert_eq!(rest, [may_stay(Conn::Active), may_stay(Conn::Passive)], "held by silence");
     }
 
     fn tick(&mut self) {
@@ -312,7 +431,10 @@ impl World {
                 let next = script.next_open();
                 self.give(Input::Reconfigure(next));
             }
-            28 if self.shell.dialing => self.give(Input::DialStarted),
+            28 if self.shell.dialing && script.byte() < 128 => {
+                self.shell.started = true;
+                self.give(Input::DialStarted);
+            }
             28 => self.give(Input::Restarting(script.pick(&[AfiSet::EMPTY, AfiSet::BOTH]))),
             29 => {
                 // Time passes, and the tick comes late.
@@ -355,6 +477,13 @@ pub fn run(data: &[u8]) -> u64 {
     world.give(Input::Start);
     while !script.0.is_empty() {
         world.step(&mut script);
+    }
+    let status = world.session.status();
+    assert!(status.events.len() <= 32 && status.negotiated.is_some() == world.shell.up);
+    assert!(status.last.is_none_or(|reason| reason.to_string().chars().all(|c| !c.is_control())));
+    // It takes longer than all else.
+    if data.len() % 8 == 1 {
+        world.fall_silent();
     }
     world.give(Input::Stop(StopReason::Deconfigured));
     assert_eq!((world.session.state_name(), world.session.deadline()), (StateName::Down, None));

@@ -159,6 +159,9 @@ impl Network {
     pub fn input(&mut self, node: usize, input: Input<'_>, candidate: Option<usize>) {
         let mut out = Vec::new();
         self.nodes[node].session.handle(self.now, input, &mut out);
+        if out.contains(&Output::Dial) {
+            self.nodes[node].session.handle(self.now, Input::DialStarted, &mut out);
+        }
         for output in out {
             self.obey(node, &output, candidate);
             if self.keep_log {
