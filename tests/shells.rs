@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bgp_proto::session::{DownReason, StateName, StopReason};
+use bgp_proto::session::{DownReason, StateName, StopReason, TtlRule};
 use bgp_proto::wire::send::{encode_end_of_rib, encode_reach};
 use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, PeerType};
 use bgp_proto::{Afi, AfiSet, PeerId, Prefix4};
@@ -239,7 +239,7 @@ async fn a_closed_port_and_an_address_that_is_not_ours_are_named() {
     shells.start().await;
     for (id, expected) in [(refused, "connection refused"), (foreign, "source address is not on this node")] {
         let view = shells.wait(id, "tried", |v| v.status.as_ref().is_some_and(|s| s.last.is_some())).await;
-        let reason = view.reason(&desired::Auth::None).unwrap();
+        let reason = view.reason(&desired::Auth::None, TtlRule::Multihop(64)).unwrap();
         assert!(reason.contains(expected), "{reason}");
         assert!(matches!(view.status.unwrap().last, Some(DownReason::Dial(_))));
     }

@@ -51,6 +51,17 @@ class CalicoBgpd(Daemon):
     def state(self, address):
         return self.peers()[address]["state"]
 
+    def tells(self, address, *words):
+        """Whether the reason why a session is down has all these words."""
+        reason = self.peers()[address].get("reason") or ""
+        lacking = [w for w in words if w.lower() not in reason.lower()]
+        return f"!{address} is told as '{reason}': no {', '.join(lacking)}" if lacking else True
+
+    def remembers(self, address, *words):
+        """Whether one of a session's last events has all these words: what is over by now may have another reason already."""
+        events = [e["text"] for e in self.peers()[address]["events"]]
+        return any(all(w.lower() in e.lower() for w in words) for e in events) or f"!{address}: no event with {', '.join(words)} in {events}"
+
     def established(self, address):
         peer = self.peers().get(address)
         if peer is None:

@@ -94,10 +94,14 @@ class Host:
         return {prefix: hop(route) for prefix, route in self.kernel(protocol, family).items()}
 
     def connections(self, address):
-        """How many TCP connections are established between the host and an address, on port 179 at either end."""
-        lines = self.run("ss", "-Htn", "state", "established", 
+        """The TCP connections that are established between the host and an address, on port 179 at either end: both ends of each, as text."""
+        lines = self.run("ss", "-Htn", "state", "established",
                          f"( sport = :179 or dport = :179 ) and dst {f'[{address}]' if ':' in address else address}").splitlines()
-        return len([line for line in lines if line.strip()])
+        return sorted(" ".join(line.split()[2:4]) for line in lines if line.strip())
+
+    def pids(self):
+        """The processes in the host."""
+        return [int(pid) for pid in sh("ip", "netns", "pids", self.ns).split()]
 
     def pings(self, address, source=None):
         """Whether one echo request to the address is answered within two seconds."""

@@ -3,7 +3,7 @@
 //! Owns: the copy that the task publishes. Never: reads the session by itself.
 
 use bgp_proto::Millis;
-use bgp_proto::session::{DialError, DownReason, Session, StateName, Status};
+use bgp_proto::session::{DialError, DownReason, Session, StateName, Status, TtlRule};
 
 use crate::desired::Auth;
 
@@ -48,7 +48,7 @@ impl PeerView {
     }
 
     /// Why the session is not up, in words.
-    pub fn reason(&self, auth: &Auth) -> Option<String> {
+    pub fn reason(&self, auth: &Auth, ttl: TtlRule) -> Option<String> {
         if self.is_established() {
             return None;
         }
@@ -56,21 +56,27 @@ impl PeerView {
             return Some(why.clone());
         }
         let status = self.status.as_ref()?;
-        let mut reason = match (&status.last, status.state) {
-            (None, StateName::Passive) => "waiting for the peer to connect".to_string(),
-            (None, _) => DownReason::Idle.to_string(),
-            (Some(DownReason::Dial(DialError::Timeout)), _) => {
-                let ours = match auth {
-                    Auth::None => "this side has no password",
-                    Auth::Key { .. } => "this side signs with a password",
-                    Auth::Missing(_) | Auth::Withheld(_) => {
-                        "this side is to sign, but its password cannot be had"
-                    }
-                };
-                format!("{} ({ours})", DialError::Timeout)
+        let waits = (status.state == StateName::Passive).then(|| waiting(auth, ttl));
+        let mut reason = match &status.last {
+            Some(DownReason::Dial(DialError::Timeout)) => {
+                format!("{} ({})", DialError::Timeout, demands(auth, ttl))
             }
-            (Some(last), _) => last.to_string(),
+            // TCP may be up all the same: the SYN-ACK is not asked for its distance
+            Some(DownReason::HoldExpired) => match far(ttl) {
+                Some(far) => format!("{} ({far})", DownReason::HoldExpired),
+                None => DownReason::HoldExpired.to_string(),
+            },
+            Some(last) => last.to_string(),
+            None => match waits.clone() {
+                Some(waits) => waits,
+                None => DownReason::Idle.to_string(),
+            },
         };
+        if status.last.is_some()
+            && let Some(waits) = waits
+        {
+            reason = format!("{reason}; {waits}");
+        }
         if let Some(note) = &self.note {
             reason = format!("{reason}; {note}");
         }
@@ -80,5 +86,54 @@ impl PeerView {
     /// The state.
     pub fn state(&self) -> StateName {
         self.status.as_ref().map_or(StateName::Down, |status| status.state)
+    }
+}
+
+/// What a silent kernel may drop the peer's packets for, as far as we know: what we demand of them.
+fn demands(auth: &Auth, ttl: TtlRule) -> String {
+    let signs = match auth {
+        Auth::None => "this side has no password",
+        Auth::Key { .. } => "this side signs with a password",
+        Auth::Missing(_) | Auth::Withheld(_) => "this side is to sign, but its password cannot be had",
+    };
+    far(ttl).map_or_else(|| signs.to_string(), |far| format!("{signs}; {far}"))
+}
+
+/// What TTL security demands.
+fn far(ttl: TtlRule) -> Option<String> {
+    match ttl {
+        TtlRule::Multihop(_) => None,
+        TtlRule::Security { hops } => {
+            let least = 256 - u16::from(hops.max(1));
+            Some(format!("TTL security drops packets with a TTL below {least}"))
+        }
+    }
+}
+
+/// The peer is to dial. Connections that we drop unseen are told by what they would need.
+fn waiting(auth: &Auth, ttl: TtlRule) -> String {
+    let waits = "waiting for the peer to connect";
+    match (auth, ttl) {
+        (Auth::None, TtlRule::Multihop(_)) => waits.to_string(),
+        _ => format!("{waits} ({})", demands(auth, ttl)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datastore::model::{SecretBytes, SecretKeyRef};
+
+    #[test]
+    fn what_the_kernel_drops_unseen_is_said_where_the_peer_is_to_dial() {
+        let from = SecretKeyRef { name: "bgp".into(), key: "mesh".into() };
+        let key = Auth::Key { from, key: SecretBytes::new(b"s3cret".to_vec()) };
+        assert_eq!(waiting(&Auth::None, TtlRule::Multihop(64)), "waiting for the peer to connect");
+        assert_eq!(
+            waiting(&key, TtlRule::Multihop(64)),
+            "waiting for the peer to connect (this side signs with a password)"
+        );
+        let far = waiting(&Auth::None, TtlRule::Security { hops: 2 });
+        assert!(far.contains("TTL below 254"), "{far}");
     }
 }

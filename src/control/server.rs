@@ -339,7 +339,7 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: PeerCounts, now: Millis) -> 
     peer.received = count(counts.imported + counts.filtered);
     peer.accepted = count(counts.imported);
     peer.sent = count(counts.exported);
-    peer.reason = view.reason(&wanted.auth);
+    peer.reason = view.reason(&wanted.auth, spec.transport.ttl);
     let Some(status) = &view.status else { return peer };
     peer.since_seconds = age(status.since);
     peer.routes_kept_seconds = status.kept_until.map(|at| (at - now).as_secs());

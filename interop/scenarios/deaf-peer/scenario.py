@@ -1,4 +1,4 @@
-"""A neighbour that never reads (zero window): others are served at once, memory is bounded."""
+"""A neighbour that never reads (zero window): others are served, memory is bounded; it is let go by the send hold timer."""
 
 import sys
 
@@ -8,6 +8,13 @@ from lib.cluster import Cluster
 from lib.programs import INTEROP
 
 NEEDS = ["calico-bgpd", "bird1"]
+# the send hold time is eight minutes (RFC 9687)
+VARIANTS = ["served", "let-go"]
+SECONDS = 700
+
+
+def when(variant):
+    return "soak" if variant == "let-go" else "always"
 
 
 def memory(process):
@@ -16,7 +23,7 @@ def memory(process):
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
 
 
-def run(lab):
+def run(lab, variant):
     datastore = FileDatastore(lab.out / "datastore")
     cluster = Cluster(lab, datastore, {"node-1": "calico-bgpd", "node-2": "bird1"})
     # 512 blocks: as many routes as make a refresh a few packets long
@@ -36,9 +43,17 @@ def run(lab):
         # it deletes no routes until all neighbours have said what they have, or 30 s have passed: the deaf one's IPv6 session never comes up
         wait.until("the daemon has started", lambda: here.daemon.show("status")["phase"] == "normal", 60)
     cluster.add_block("node-1", "10.244.1.64/26")
-    wait.until("a change reaches the other neighbour", cluster.blocks_everywhere, 5)
+    wait.until("a change reaches the other neighbour", cluster.blocks_everywhere, 30)
     wait.stays("the other sessions while one is deaf", cluster.established, 12, every=1)
     wait.check("memory is bounded", (memory(here.daemon.processes[0]) - before) < 16384 or f"!{before} KiB before, {memory(here.daemon.processes[0])} now")
     cluster.remove_block("node-1", "10.244.1.64/26")
-    wait.until("a change reaches the other neighbour", cluster.blocks_everywhere, 5)
+    wait.until("a change reaches the other neighbour", cluster.blocks_everywhere, 30)
+    wait.check("the deaf neighbour is still there", "closed" not in log.read_text())
+    if variant == "let-go":
+        wait.until("the deaf neighbour is let go", lambda: "closed" in log.read_text(), 560, every=1)
+        lab.say(log.read_text())
+        if here.kind == "calico-bgpd":
+            wait.check("the reason is shown", here.daemon.remembers(deaf.v4, "send hold timer expired"))
+        wait.check("the others are up", cluster.established())
+        wait.check("routes are there", cluster.blocks_everywhere())
     tool.kill()

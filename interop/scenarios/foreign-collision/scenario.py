@@ -19,7 +19,7 @@ def run(lab, variant):
 
     def one_each():
         for address in there.addresses():
-            value = wait.equal(f"connections with {address}", here.host.connections(address), 1)
+            value = wait.equal(f"connections with {address}", len(here.host.connections(address)), 1)
             if value is not True:
                 return value
         return cluster.established()

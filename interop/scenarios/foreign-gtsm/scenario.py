@@ -36,4 +36,8 @@ def run(lab, variant):
     for address in there.addresses():
         wait.until(f"{address} is given up", lambda a=address: here.daemon.state(a) != "Established", 30)
     # for longer than either end waits between two dials
+    if here.kind == "calico-bgpd":
+        for address in there.addresses():
+            wait.until("the reason names the TTL", lambda a=address: here.daemon.tells(a, "TTL below 255"), 30)
+            lab.say(here.daemon.peers()[address]["reason"])
     wait.stays("the sessions are down", lambda: all(here.daemon.state(a) != "Established" for a in there.addresses()), 8)
