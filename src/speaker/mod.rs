@@ -39,7 +39,7 @@ use peers::{PeerState, Peers, Session};
 use recovery::Recovery;
 use table::Table;
 
-pub use recovery::RECOVERY_LIMIT;
+pub use recovery::{RECOVERY_LIMIT, Restart};
 
 /// What the world tells the speaker.
 #[derive(Debug)]
@@ -145,12 +145,17 @@ macro_rules! on_table {
 impl Speaker {
     /// A speaker that knows nothing. `seed` makes hashes unpredictable for peers: random in production, fixed in tests.
     pub fn new(seed: u64) -> Self {
+        Speaker::after(seed, Restart::default())
+    }
+
+    /// The same after a restart that left something behind.
+    pub fn after(seed: u64, restart: Restart) -> Self {
         Speaker {
             peers: Peers::default(),
             interfaces: Interfaces::default(),
             v4: Table::new(seed),
             v6: Table::new(seed),
-            recovery: Recovery::default(),
+            recovery: Recovery::after(restart),
         }
     }
 
@@ -223,10 +228,9 @@ impl Speaker {
         let home6 = state.node.ipv6.as_ref().map(|address| address.subnet);
         self.v4.desired(&state.v4, home4, &self.interfaces);
         self.v6.desired(&state.v6, home6, &self.interfaces);
-        self.recovery.desired(
-            now,
-            state.peers.values().filter_map(|peer| Some((*handles.get(&peer.name)?, peer.afi))),
-        );
+        let peers = state.peers.values().filter(|peer| self.recovery.expects(&peer.name));
+        let expected: Vec<_> = peers.filter_map(|peer| Some((*handles.get(&peer.name)?, peer.afi))).collect();
+        self.recovery.desired(now, expected.into_iter());
     }
 
     /// Rules changed: what came in is imported anew, what goes out is looked at again; nothing flaps.
@@ -401,7 +405,7 @@ impl Speaker {
     }
 
     fn want(&mut self, id: PeerId, budget: usize, out: &mut Vec<SpeakerOutput>) {
-        let complete = self.recovery.kernel_synced();
+        let complete = self.recovery.complete();
         let Some(peer) = self.peers.get(id) else { return };
         let Some(session) = &peer.session else { return };
         let feed = Feed {
@@ -411,6 +415,7 @@ impl Speaker {
             interfaces: &self.interfaces,
             enhanced_refresh: session.enhanced_refresh,
             complete,
+            deferred: self.recovery.deferred(),
         };
         let mut bytes = BytesMut::new();
         fill(&mut self.v4, &feed, budget, &mut bytes);
@@ -431,11 +436,17 @@ impl Speaker {
     fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) {
         self.v4.settle(&self.interfaces, &self.peers);
         self.v6.settle(&self.interfaces, &self.peers);
+        let deferred = self.recovery.deferred();
         let ended = self.recovery.ends(now);
         if ended {
             // What was kept back.
             self.v4.fib.touch_all(&self.v4.rib);
             self.v6.fib.touch_all(&self.v6.rib);
+            for slot in self.peers.iter().map(|peer| peer.id.slot) {
+                for afi in deferred.iter() {
+                    on_table!(self, afi, table => table.export_again(slot));
+                }
+            }
         }
         // Before both are known, next hops seem to lead nowhere that do not.
         if self.recovery.informed() {
@@ -453,7 +464,7 @@ impl Speaker {
         if ended {
             out.push(SpeakerOutput::Phase(Phase::Normal));
         }
-        let complete = self.recovery.kernel_synced();
+        let complete = self.recovery.complete();
         let mut woken = std::mem::take(&mut self.v4.woken);
         woken.append(&mut self.v6.woken);
         for slot in woken {
@@ -467,7 +478,7 @@ impl Speaker {
     }
 }
 
-fn has_work<F: Family>(table: &Table<F>, id: PeerId, complete: bool) -> bool {
+fn has_work<F: Family>(table: &Table<F>, id: PeerId, complete: AfiSet) -> bool {
     table.outs.get(&id.slot).is_some_and(|out| out.has_work(complete))
 }
 

@@ -14,7 +14,7 @@ use bgp_proto::rib::{AttrId, ExportProfile, OutRoute, Path, PathKind, PathView, 
 use bgp_proto::wire::capability::WireFamily;
 use bgp_proto::wire::refresh::RefreshKind;
 use bgp_proto::wire::{Context, Nlri, RouteRefresh, send};
-use bgp_proto::{Family, IpPrefix, Prefix};
+use bgp_proto::{AfiSet, Family, IpPrefix, Prefix};
 use bytes::BytesMut;
 
 use super::kernel_routes::Interfaces;
@@ -59,8 +59,10 @@ pub(super) struct Feed<'a> {
     pub context: &'a Context,
     pub interfaces: &'a Interfaces,
     pub enhanced_refresh: bool,
-    /// End-of-RIB may be sent: all that there was at start is in the table.
-    pub complete: bool,
+    /// Families in which End-of-RIB may be sent.
+    pub complete: AfiSet,
+    /// Families in which what peers told waits until our own restart is over.
+    pub deferred: AfiSet,
 }
 
 impl Feed<'_> {
@@ -126,8 +128,8 @@ impl<F: Family> OutView<F> {
     }
 
     /// Whether there is anything to read.
-    pub fn has_work(&self, complete: bool) -> bool {
-        !self.pending.is_empty() || self.walk.is_some() || (self.end_of_rib && complete)
+    pub fn has_work(&self, complete: AfiSet) -> bool {
+        !self.pending.is_empty() || self.walk.is_some() || (self.end_of_rib && complete.contains(F::AFI))
     }
 
     /// Gives back what it holds of the table.
@@ -168,7 +170,7 @@ impl<F: Family> OutView<F> {
             {
                 marker::<F>(RefreshKind::End, out);
             }
-            if self.end_of_rib && feed.complete {
+            if self.end_of_rib && feed.complete.contains(F::AFI) {
                 self.end_of_rib = false;
                 send::encode_end_of_rib(F::AFI, out);
                 if std::mem::take(&mut self.refresh) {
@@ -321,10 +323,8 @@ pub(super) fn routes<F: Family>(rib: &Rib<F>, feed: &Feed<'_>, prefix: Prefix<F>
 /// One path, for one reader: the profile decides, but a route never goes back to where it came from, and the reader is
 /// never told to forward to itself (BGP-23).
 fn route<F: Family>(rib: &Rib<F>, feed: &Feed<'_>, prefix: Prefix<F>, path: &Path<F>) -> Option<OutRoute> {
-    if path.source == Source::Peer(feed.peer.id.slot) {
-        return None;
-    }
     let from = match path.source {
+        Source::Peer(slot) if slot == feed.peer.id.slot || feed.deferred.contains(F::AFI) => return None,
         Source::Peer(slot) => Some(rib.peer(slot)?),
         _ => None,
     };

@@ -5,16 +5,29 @@
 
 use std::collections::BTreeSet;
 
-use bgp_proto::{Afi, Millis, PeerId};
+use bgp_proto::{Afi, AfiSet, Millis, PeerId};
 
 use crate::fib::Phase;
 
 /// Nobody is waited for longer than this after the datastore was in sync. BIRD waits 240 s.
 pub const RECOVERY_LIMIT: Millis = Millis::secs(30);
 
+/// What is known of the run before this one. By default nothing: a cold start.
+#[derive(Clone, Debug, Default)]
+pub struct Restart {
+    /// Families whose forwarding state has survived, as our OPENs say with the R and F bits (RFC 4724 §4.1). Until
+    /// recovery ends, what peers told is not passed on in these, and no End-of-RIB is sent: it would make the neighbours
+    /// drop what they keep for us before all of it has come again. In other families nobody keeps anything for us.
+    pub families: AfiSet,
+    /// Names of the peers that had a session with graceful restart; nobody else is waited for. `None`: not known, and
+    /// all are.
+    pub peers: Option<BTreeSet<String>>,
+}
+
 /// The wait after a start. It ends once.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
+    restart: Restart,
     phase: Phase,
     datastore_synced: bool,
     kernel_synced: bool,
@@ -23,17 +36,31 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
+    pub fn after(restart: Restart) -> Self {
+        Recovery { restart, ..Recovery::default() }
+    }
+
+    /// Families in which what peers told waits.
+    pub fn deferred(&self) -> AfiSet {
+        if self.recovering() { self.restart.families } else { AfiSet::EMPTY }
+    }
+
+    /// Families in which End-of-RIB may be sent: all that there was at start is in the table.
+    pub fn complete(&self) -> AfiSet {
+        if self.kernel_synced { AfiSet::BOTH.without(self.deferred()) } else { AfiSet::EMPTY }
+    }
+
+    /// Whether the end of recovery is waited for because of this peer.
+    pub fn expects(&self, name: &str) -> bool {
+        self.restart.peers.as_ref().is_none_or(|peers| peers.contains(name))
+    }
+
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
     pub fn recovering(&self) -> bool {
         self.phase == Phase::Recovering
-    }
-
-    /// Whether the kernel has told all that was there at start.
-    pub fn kernel_synced(&self) -> bool {
-        self.kernel_synced
     }
 
     /// Whether both datastore and kernel are known, so that what we want in the kernel can be told.

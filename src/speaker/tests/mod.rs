@@ -168,8 +168,13 @@ pub fn peer(addr: &str, asn: u32) -> Peer {
 
 impl Bench {
     pub fn new(state: DesiredState) -> Bench {
+        Bench::after(Restart::default(), state)
+    }
+
+    /// The same after a restart that left something behind.
+    pub fn after(restart: Restart, state: DesiredState) -> Bench {
         let mut bench = Bench {
-            speaker: Speaker::new(7),
+            speaker: Speaker::after(7, restart),
             now: Millis(1000),
             state,
             ids: BTreeMap::new(),

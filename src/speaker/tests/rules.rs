@@ -820,3 +820,99 @@ fn a_silent_peer_is_waited_for_30_seconds() {
     bench.tell(SpeakerInput::Tick);
     assert_eq!(bench.phases, [Phase::Normal]);
 }
+
+/// A reflector after a restart in which IPv4 forwarding survived; its two clients are back. `peers`: who is known to have
+/// had graceful restart before.
+fn restarted(peers: Option<&[&str]>) -> (Bench, PeerId, PeerId) {
+    let mut state = state();
+    own_block(&mut state, "10.244.0.0/26");
+    for addr in [R2, R3] {
+        let mut peer = peer(addr, 64512);
+        peer.treatment.rr_client = Some(ClusterId([10, 10, 0, 1].into()));
+        state.peers.insert(peer.name.clone(), peer);
+    }
+    let restart = Restart {
+        families: AfiSet::only(Afi::Ipv4),
+        peers: peers.map(|peers| peers.iter().map(|addr| format!("Peer_{addr}")).collect()),
+    };
+    let mut bench = Bench::after(restart, state);
+    bench.link(2, "eth0", &["10.10.0.1/24"]);
+    bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
+    let ids = [R2, R3].map(|addr| {
+        let id = bench.id(addr);
+        bench.up_with(id, |negotiated| negotiated.peer_graceful = true);
+        id
+    });
+    (bench, ids[0], ids[1])
+}
+
+#[test]
+fn after_a_restart_own_prefixes_go_out_at_once_and_what_was_learned_and_end_of_rib_at_the_end_of_recovery() {
+    let (mut bench, r2, r3) = restarted(None);
+    bench.announce(r2, "10.244.1.0/26", R2, normal());
+    bench.drain(r3);
+    assert_eq!(bench.neighbours[&r3].log, ["announce 10.244.0.0/26"]);
+    bench.tell(SpeakerInput::EndOfRib(r2, Afi::Ipv4));
+    bench.drain(r3);
+    assert_eq!(bench.neighbours[&r3].log, ["announce 10.244.0.0/26"], "the other has not told all");
+    bench.tell(SpeakerInput::EndOfRib(r3, Afi::Ipv4));
+    assert_eq!(bench.phases, [Phase::Normal]);
+    bench.drain(r3);
+    let expected = ["announce 10.244.0.0/26", "announce 10.244.1.0/26", "EndOfRib ipv4"];
+    assert_eq!(bench.neighbours[&r3].log, expected);
+}
+
+#[test]
+fn a_deferral_ends_at_its_limit_though_a_peer_never_sends_end_of_rib() {
+    let (mut bench, r2, r3) = restarted(None);
+    bench.announce(r2, "10.244.1.0/26", R2, normal());
+    bench.drain(r3);
+    bench.now = Millis(1000) + RECOVERY_LIMIT;
+    bench.tell(SpeakerInput::Tick);
+    bench.drain(r3);
+    let expected = ["announce 10.244.0.0/26", "announce 10.244.1.0/26", "EndOfRib ipv4"];
+    assert_eq!(bench.neighbours[&r3].log, expected);
+}
+
+#[test]
+fn only_peers_that_had_graceful_restart_before_are_waited_for_where_they_are_known() {
+    let (mut bench, r2, _) = restarted(Some(&[R2]));
+    assert_eq!(bench.phases, []);
+    bench.tell(SpeakerInput::EndOfRib(r2, Afi::Ipv4));
+    assert_eq!(bench.phases, [Phase::Normal], "R3 was not there before");
+    assert_eq!(restarted(Some(&[])).0.phases, [Phase::Normal], "a cold start");
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_waited_for_no_longer() {
+    let mut state = state();
+    let away = peer(R2, 64512);
+    state.peers.insert(away.name.clone(), away);
+    let mut bench = Bench::new(state);
+    bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
+    assert_eq!(bench.phases, []);
+    bench.tell(SpeakerInput::PeerUnreachable(bench.id(R2)));
+    assert_eq!(bench.phases, [Phase::Normal]);
+}
+
+#[test]
+fn a_cold_start_defers_nothing() {
+    let mut state = state();
+    for addr in [R2, R3] {
+        let mut peer = peer(addr, 64512);
+        peer.treatment.rr_client = Some(ClusterId([10, 10, 0, 1].into()));
+        state.peers.insert(peer.name.clone(), peer);
+    }
+    let mut bench = Bench::new(state);
+    bench.link(2, "eth0", &["10.10.0.1/24"]);
+    bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
+    let (r2, r3) = (bench.id(R2), bench.id(R3));
+    for id in [r2, r3] {
+        bench.up_with(id, |negotiated| negotiated.peer_graceful = true);
+    }
+    bench.announce(r2, "10.244.1.0/26", R2, normal());
+    bench.drain(r3);
+    // Both ends of a cold start would wait for each other.
+    assert_eq!(bench.neighbours[&r3].log, ["announce 10.244.1.0/26", "EndOfRib ipv4"]);
+    assert_eq!(bench.phases, []);
+}

@@ -189,7 +189,8 @@ impl Play {
             context: &session.context,
             interfaces: &speaker.interfaces,
             enhanced_refresh: false,
-            complete: true,
+            complete: AfiSet::BOTH,
+            deferred: AfiSet::EMPTY,
         };
         let rib = &speaker.v4.rib;
         let mut held = Held::new();
