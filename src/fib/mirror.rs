@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use bgp_proto::rib::is_ordinary;
 use bgp_proto::{Afi, IpPrefix};
 use smallvec::SmallVec;
 
@@ -80,20 +81,6 @@ pub enum Notice {
         /// It answers a request of ours.
         echo: bool,
     },
-}
-
-/// Whether a prefix may be in the table at all (KRT-11): ordinary unicast, the default route included.
-pub fn is_routable(prefix: IpPrefix) -> bool {
-    match prefix.addr() {
-        IpAddr::V4(addr) => match addr.octets() {
-            // 0.0.0.0/0 and its halves, but nothing inside 0.0.0.0/8.
-            [0, ..] => prefix.len() < 8,
-            [first, ..] => first != 127 && !addr.is_multicast() && !addr.is_broadcast(),
-        },
-        IpAddr::V6(addr) => {
-            !(addr.is_loopback() || addr.is_multicast() || is_link_local(prefix.addr()) && prefix.len() >= 10)
-        }
-    }
 }
 
 /// Addresses of this scope produce no direct route (KRT-6): loopback, and IPv6 link-local. 169.254/16 is ordinary.
@@ -421,7 +408,7 @@ impl Mirror {
 
     /// The alien of lowest metric that can be believed (KRT-12 to KRT-14).
     fn alien(&self, prefix: IpPrefix) -> Option<AlienRoute> {
-        if !is_routable(prefix) {
+        if !is_ordinary(prefix) {
             return None;
         }
         let believed = |seen: &RouteSeen| {
@@ -538,24 +525,16 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_outside_ordinary_unicast_are_not_routable() {
-        for good in
-            ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/8", "169.254.1.1/32", "240.1.0.0/16", "::/0"]
+    fn an_alien_outside_ordinary_unicast_is_not_told() {
+        let (mut kernel, mut mirror) = node();
+        for text in
+            ["0.0.0.0/1", "127.7.0.0/16", "224.0.0.0/4", "0.1.0.0/16", "fe80::/64", "ff00::/8", "::/1"]
         {
-            assert!(is_routable(p(good)), "{good}");
+            kernel.add_route(p(text), 4, 0, Target::Blackhole);
         }
-        for bad in [
-            "0.0.0.0/8",
-            "0.1.0.0/16",
-            "127.0.0.0/8",
-            "224.0.0.0/4",
-            "255.255.255.255/32",
-            "fe80::/64",
-            "::1/128",
-            "ff00::/8",
-        ] {
-            assert!(!is_routable(p(bad)), "{bad}");
-        }
+        catch_up(&mut kernel, &mut mirror);
+        let told: Vec<IpPrefix> = mirror.told.aliens.keys().copied().collect();
+        assert_eq!(told, [p("0.0.0.0/1"), p("::/1")]);
     }
 
     #[test]

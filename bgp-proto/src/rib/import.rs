@@ -103,21 +103,61 @@ fn count_as(path: &AsPath, asn: Asn) -> usize {
         .sum()
 }
 
-/// Whether a prefix may be in the table: ordinary unicast, 240.0.0.0/4 among it, and the default route (KRT-11).
+/// Whether a prefix may be in the table (KRT-11), whoever it comes from: its network is ordinary unicast, 240.0.0.0/4 and
+/// 169.254.0.0/16 among it, or it is the default route or a half of it (0.0.0.0/1 covers 0.0.0.0/8 but is not in it).
 pub fn is_ordinary(prefix: IpPrefix) -> bool {
-    if prefix.is_default() {
-        return true;
-    }
     match prefix.addr() {
-        IpAddr::V4(addr) => {
-            let [first, ..] = addr.octets();
-            first != 0 && !addr.is_loopback() && !addr.is_multicast() && !addr.is_broadcast()
+        IpAddr::V4(addr) => match addr.octets() {
+            [0, ..] => prefix.len() < 8,
+            _ => !(addr.is_loopback() || addr.is_multicast() || addr.is_broadcast()),
+        },
+        IpAddr::V6(addr) => !(addr.is_loopback() || addr.is_multicast() || addr.is_unicast_link_local()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_its_halves_and_ordinary_unicast_are_taken_and_nothing_else() {
+        let is = |text: &str| is_ordinary(text.parse().unwrap());
+        for good in [
+            "0.0.0.0/0",
+            "0.0.0.0/1",
+            "128.0.0.0/1",
+            "10.0.0.0/8",
+            "126.0.0.0/7",
+            "169.254.1.1/32",
+            "240.0.0.0/4",
+            "255.255.255.0/24",
+            "::/0",
+            "::/1",
+            "8000::/1",
+            "2001:db8::/32",
+            "fc00::/7",
+            "fec0::/10",
+            "::ffff:0:0/96",
+        ] {
+            assert!(is(good), "{good}");
         }
-        IpAddr::V6(addr) => {
-            !addr.is_unspecified()
-                && !addr.is_loopback()
-                && !addr.is_multicast()
-                && !addr.is_unicast_link_local()
+        for bad in [
+            "0.0.0.0/8",
+            "0.0.0.0/32",
+            "0.1.0.0/16",
+            "127.0.0.0/8",
+            "127.0.0.1/32",
+            "224.0.0.0/4",
+            "224.0.0.0/3",
+            "239.1.2.3/32",
+            "255.255.255.255/32",
+            "::1/128",
+            "fe80::/9",
+            "fe80::/64",
+            "ff00::/8",
+            "ff02::1/128",
+        ] {
+            assert!(!is(bad), "{bad}");
         }
     }
 }

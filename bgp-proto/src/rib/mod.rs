@@ -34,7 +34,7 @@ use prefix_trie::PrefixMap;
 pub use attrs::{AttrId, AttrSet, AttrTable, LLGR_STALE, NO_LLGR};
 pub use decision::Reason;
 pub use export::{ExportProfile, NextHopRule, OutRoute, PathView, export};
-pub use import::{ImportProfile, Imported, import};
+pub use import::{ImportProfile, Imported, import, is_ordinary};
 pub use nexthop::{Connected, LocalAddress, NextHops, Resolution, Unresolved};
 pub use path::{
     BgpPath, Dest, Forward, Freshness, Leg, Path, PathKind, Refused, Source, SourceClass, SourcePeer,
