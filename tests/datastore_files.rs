@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, reason = "the test is the shell here")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use calico_bgpd::datastore::decode::Reading;
-use calico_bgpd::datastore::files::{FileSet, LOSS_DELAY, read_once};
+use calico_bgpd::datastore::files::{FileSet, LOSS_DELAY, SETTLES_WITHIN, read_once};
 use calico_bgpd::datastore::settings::{Backend, DatastoreSettings};
 use calico_bgpd::datastore::snapshot::Snapshot;
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, run};
@@ -128,6 +129,26 @@ fn a_file_that_is_written_in_place_loses_nothing_before_the_writer_had_time_to_f
     file.pass(LOSS_DELAY / 2);
     assert_eq!(nodes(&file.pass(LOSS_DELAY / 4)), "a=5 b=2", "counted from the last change");
     assert_eq!(nodes(&file.pass(LOSS_DELAY / 4)), "a=5", "a lasting loss is meant");
+}
+
+#[test]
+fn a_file_that_is_left_empty_keeps_its_last_content_with_a_problem() {
+    let mut file = OneFile::new(&format!("{}---\n{}", node("a", 1), node("b", 2)));
+    for nothing in ["", "\n \n"] {
+        file.put(nothing);
+        let empty = file.pass(Duration::from_secs(3600));
+        assert_eq!(nodes(&empty), "a=1 b=2");
+        let problems: Vec<String> = empty.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems,
+            ["f.yaml: is empty; what it said before stays in force until it says something or is removed"]
+        );
+    }
+    file.put("# nothing any more\n");
+    let meant = file.pass(LOSS_DELAY);
+    assert_eq!((nodes(&meant).as_str(), meant.problems.len()), ("", 0));
+    // Who never said anything keeps nothing.
+    assert!(OneFile::new("").set.snapshot().problems.is_empty());
 }
 
 #[test]
@@ -259,4 +280,50 @@ async fn a_single_file_that_vanishes_is_an_outage_too() {
     source.nodes("a=1").await;
     std::fs::write(&path, node("a", 2)).unwrap();
     source.nodes("a=2").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_not_read_while_somebody_is_in_the_middle_of_writing_it() {
+    // Where the machine is so slow that the writer takes longer than is waited for, another attempt is made.
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        std::fs::write(&path, node("a", 1)).unwrap();
+        let mut source = Following::start(dir.path().to_owned());
+        source.nodes("a=1").await;
+        let begun = std::time::Instant::now();
+        let text = node("a", 4567);
+        let mut file = std::fs::File::create(&path).unwrap();
+        // Cut in the middle of a number, and longer than a folder has to be quiet.
+        file.write_all(&text.as_bytes()[..text.len() - 3]).unwrap();
+        file.flush().unwrap();
+        let changed = source.receiver.snapshots.has_changed().unwrap();
+        tokio::time::sleep(SETTLES_WITHIN / 4).await;
+        let read = source.receiver.snapshots.has_changed().unwrap();
+        file.write_all(&text.as_bytes()[text.len() - 3..]).unwrap();
+        drop(file);
+        if begun.elapsed() > SETTLES_WITHIN / 2 {
+            continue;
+        }
+        assert!(!changed && !read, "{}", nodes(source.receiver.snapshots.borrow().as_deref().unwrap()));
+        source.nodes("a=4567").await;
+        return;
+    }
+    panic!("too slow a machine");
+}
+
+#[tokio::test]
+async fn a_writer_that_never_closes_its_file_is_not_waited_for_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.yaml");
+    std::fs::write(&path, node("a", 1)).unwrap();
+    let mut source = Following::start(dir.path().to_owned());
+    source.nodes("a=1").await;
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(node("a", 2).as_bytes()).unwrap();
+    source.nodes("a=2").await;
+    // Nor is another file, which comes later.
+    std::fs::write(dir.path().join("b.yaml"), node("b", 3)).unwrap();
+    source.nodes("a=2 b=3").await;
+    drop(file);
 }

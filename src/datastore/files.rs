@@ -1,18 +1,22 @@
 //! The file datastore: a file, or a folder of `*.yaml`, `*.yml` and `*.json` (not hidden, not recursive).
 //!
 //! Owns: [`FileSet`], the content of the files with the rules that keep what is in force: a document that cannot be
-//! read removes nothing that its file said before; a file that loses resources in place, or vanishes, is believed when
-//! that has lasted [`LOSS_DELAY`] (an editor or a copy may be under way; a file that is renamed into place is believed
-//! at once); a folder that cannot be read is an outage and changes nothing; where two files have one resource, the first
-//! file name wins. [`run`] watches and polls. Never: knows what resources mean.
+//! read removes nothing that its file said before, nor does a file without a single character; a file that loses resources
+//! in place, or vanishes, is believed when that has lasted [`LOSS_DELAY`] (an editor or a copy may be under way; a file
+//! that is renamed into place is believed at once); a folder that cannot be read is an outage and changes nothing; where
+//! two files have one resource, the first file name wins. [`run`] watches and polls, and reads when the folder is quiet and
+//! nobody is in the middle of writing a file of it, but no later than [`SETTLES_WITHIN`] after it saw a change. Never:
+//! knows what resources mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::Watcher as _;
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,10 +30,10 @@ use super::store::{Held, SnapshotBuilder};
 
 /// How long a loss of resources must last before it is believed.
 pub const LOSS_DELAY: Duration = Duration::from_secs(1);
-/// How long the files must not change before they are read.
-const QUIET: Duration = Duration::from_millis(50);
-/// How long that is waited for.
-const QUIET_AT_MOST: Duration = Duration::from_secs(1);
+/// How long the files must not change before they are read: several that belong together change one after the other.
+const QUIET: Duration = Duration::from_millis(100);
+/// How long that, and the end of a writer, is waited for.
+pub const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 /// The safety net beneath the file system's notifications.
 const POLL: Duration = Duration::from_secs(5);
 /// How often a datastore that is out of reach is tried.
@@ -108,6 +112,14 @@ impl FileSet {
                     }
                 }
             }
+        }
+        if bytes.iter().all(u8::is_ascii_whitespace)
+            && (!before.held.is_empty() || !before.carried.is_empty())
+        {
+            // A full disk or a crash leaves this; who means it removes the file.
+            let why = "is empty; what it said before stays in force until it says something or is removed";
+            file.problems.push(problem(name.to_owned(), why.to_owned()));
+            file.broken = true;
         }
         let replaced = print.map(|print| print.inode) != before.print.map(|print| print.inode);
         if file.broken || !replaced {
@@ -251,8 +263,7 @@ fn list(path: &Path) -> io::Result<Listing> {
     for entry in std::fs::read_dir(path)? {
         let path = entry?.path();
         let name = name_of(&path);
-        let known = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
-        if !known || name.starts_with('.') {
+        if !is_read(&name) {
             continue;
         }
         // Links are followed, as in a mounted ConfigMap. A pipe would never end, a folder is not descended into.
@@ -269,6 +280,12 @@ fn list(path: &Path) -> io::Result<Listing> {
         }
     }
     Ok(listing)
+}
+
+/// Whether a file of this name in a folder counts.
+fn is_read(name: &str) -> bool {
+    let known = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
+    known && !name.starts_with('.')
 }
 
 fn name_of(path: &Path) -> String {
@@ -314,7 +331,7 @@ pub async fn run(path: PathBuf, node: &str, reading: Reading, out: SourceSender,
     loop {
         watch.renew();
         let mut next = POLL;
-        match settled(&path, &set).await {
+        match settled(&path, &set, &watch.writing).await {
             Err(error) => {
                 out.retrying(format!("{} cannot be read: {error}", path.display()));
                 next = RETRY;
@@ -351,36 +368,86 @@ pub async fn run(path: PathBuf, node: &str, reading: Reading, out: SourceSender,
     }
 }
 
-/// The listing, once it has not changed for [`QUIET`] or is as before.
-async fn settled(path: &Path, set: &FileSet) -> io::Result<Listing> {
+/// The listing, once it has not changed for [`QUIET`] and nobody writes, or is as before.
+async fn settled(path: &Path, set: &FileSet, writing: &Writing) -> io::Result<Listing> {
     let look = || {
         let path = path.to_owned();
         async move { tokio::task::spawn_blocking(move || list(&path)).await.map_err(io::Error::other)? }
     };
     let started = Instant::now();
     let mut listing = look().await?;
-    while !set.has(&listing) && started.elapsed() < QUIET_AT_MOST {
-        tokio::time::sleep(QUIET).await;
-        let again = look().await?;
-        if again == listing {
+    while !set.has(&listing) {
+        if started.elapsed() >= SETTLES_WITHIN {
+            // Somebody keeps a file open, or does nothing but write.
+            writing.forget();
             break;
         }
+        tokio::time::sleep(QUIET).await;
+        let again = look().await?;
+        let quiet = again == listing && !writing.any_of(&listing);
         listing = again;
+        if quiet {
+            break;
+        }
     }
     Ok(listing)
+}
+
+/// The files that were written to and not closed since: a value that is cut in the middle may well be another value.
+#[derive(Clone, Debug, Default)]
+struct Writing(Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl Writing {
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeSet<PathBuf>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes an event that concerns the folder, or the one file `path`.
+    fn note(&self, event: &notify::Event, path: &Path) {
+        match event.kind {
+            EventKind::Modify(ModifyKind::Data(_)) => {
+                // What is not read need not be waited for.
+                let read = event.paths.iter().filter(|at| is_read(&name_of(at)) || at.ends_with(path));
+                self.with(|writing| writing.extend(read.cloned()));
+            }
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_)) => self.with(|writing| {
+                for path in &event.paths {
+                    writing.remove(path);
+                }
+            }),
+            _ => {}
+        }
+    }
+
+    fn any_of(&self, listing: &Listing) -> bool {
+        self.with(|writing| writing.iter().any(|path| listing.contains_key(&name_of(path))))
+    }
+
+    fn forget(&self) {
+        self.with(BTreeSet::clear);
+    }
 }
 
 /// The file system's notifications, renewed where the folder was replaced by another one.
 struct FolderWatch {
     path: PathBuf,
     wake: mpsc::Sender<()>,
+    writing: Writing,
     watching: Option<(notify::RecommendedWatcher, u64)>,
     complained: bool,
 }
 
 impl FolderWatch {
     fn new(path: &Path, wake: mpsc::Sender<()>) -> Self {
-        FolderWatch { path: path.to_owned(), wake, watching: None, complained: false }
+        FolderWatch {
+            path: path.to_owned(),
+            wake,
+            writing: Writing::default(),
+            watching: None,
+            complained: false,
+        }
     }
 
     /// A file is watched by its folder, since it may be replaced by renaming; so is a folder that is yet to come.
@@ -395,13 +462,19 @@ impl FolderWatch {
     fn renew(&mut self) {
         let Ok(metadata) = std::fs::metadata(self.folder()) else {
             self.watching = None;
+            self.writing.forget();
             return;
         };
         if self.watching.as_ref().is_some_and(|(_, inode)| *inode == metadata.ino()) {
             return;
         }
-        let wake = self.wake.clone();
+        // What the watch before this one said of writers has no end any more.
+        self.writing.forget();
+        let (wake, writing, path) = (self.wake.clone(), self.writing.clone(), self.path.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if let Ok(event) = &event {
+                writing.note(event, &path);
+            }
             // Our own reading is no change. A full channel means that a look is due anyway.
             if !event.is_ok_and(|event| event.kind.is_access()) {
                 let _ = wake.try_send(());

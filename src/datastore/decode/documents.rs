@@ -148,6 +148,12 @@ fn yaml(text: &str, line: usize) -> Result<Value, String> {
         let first = message.lines().next().unwrap_or("not YAML");
         // Its own place is counted from where the document starts.
         let first = first.split(" at line ").next().unwrap_or(first).trim();
+        // What a programmer could do about it is no help to who wrote the file.
+        let first = first.split(", set DuplicateKeyPolicy").next().unwrap_or(first);
+        let first = match first.contains("budget breached") || first.contains("alias replay") {
+            true => "its anchors and aliases, or its size, stand for more than is read",
+            false => first,
+        };
         let place = error.location().map_or(0, |place| usize::try_from(place.line()).unwrap_or(0));
         let above = text.lines().take_while(|text| blank_lines(text.as_bytes()).is_none()).count();
         let line = line + place.saturating_sub(1).saturating_sub(above);

@@ -642,7 +642,10 @@ fn aliases_cannot_make_a_small_file_large() {
             "{this}: &{this} [*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last},*{last}]\n"
         ));
     }
-    assert!(documents(bomb.as_bytes())[0].value.is_err());
+    let error = documents(bomb.as_bytes())[0].value.clone().unwrap_err();
+    assert!(error.ends_with("its anchors and aliases, or its size, stand for more than is read"), "{error}");
+    let error = documents(b"a: 1\nb: 2\na: 3\n")[0].value.clone().unwrap_err();
+    assert_eq!(error, "line 3: duplicate mapping key: a");
     let deep = "[".repeat(100_000);
     assert!(documents(deep.as_bytes()).iter().all(|document| document.value.is_err()));
     let deep = "- ".repeat(100_000);
