@@ -32,12 +32,15 @@ class Bird(Daemon):
     def session(self, neighbour, channel):
         """One protocol block. `channel` has the import, export and add-path lines in the version's syntax."""
         n = neighbour
-        lines = [f"local {self.host.address(n.family)} as {self.asn};", f"neighbor {n.address} as {n.asn};",
+        asn = n.told_asn if self.kind == "bird1" else n.asn
+        lines = [f"local {self.host.address(n.family)} as {self.asn};", f"neighbor {n.address} as {asn};",
                  f"source address {self.host.address(n.family)};", "multihop 1; ttl security on;" if n.gtsm else "multihop;",
                  "connect delay time 1; connect retry time 2; error wait time 1,2;", f"hold time {n.hold};",
                  f"graceful restart on; graceful restart time {n.restart};" if n.restart else "graceful restart off;"]
         if n.passive:
             lines.append("passive on;")
+        if not n.as4:
+            lines.append("enable as4 off;")
         if n.password:
             lines.append(f'password "{n.password}";')
         return f"protocol bgp {n.name} {{\n  " + "\n  ".join(lines) + f"\n  {channel}\n}}\n"
@@ -93,7 +96,7 @@ class Bird(Daemon):
 
     def shut(self, address):
         n = self.neighbour(address)
-        self.tell(n.family, "disable", n.name)
+        self.tell(n.family, "disable", n.name, '"closed by the lab"')
 
     def unshut(self, address):
         n = self.neighbour(address)

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from . import net, wait
 
 
+# what stands for an AS number of four octets where there is room for two
+AS_TRANS = 23456
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """One session as the daemon in question should configure it. The family is that of the address."""
@@ -19,10 +23,17 @@ class Neighbour:
     gtsm: bool = False            # send TTL 255 and accept nothing from farther than one hop
     hold: int = 240               # hold time offered, seconds
     restart: int = 120            # graceful restart time offered, seconds; 0 offers none
+    as4: bool = True              # AS numbers of four octets (RFC 6793)
 
     @property
     def family(self):
         return net.version(self.address)
+
+    @property
+    def told_asn(self):
+        """The neighbour's AS number as BIRD 1.6 and ExaBGP have to be told it where they are to have two octets only: the others read it in the capability
+        that they do not send."""
+        return self.asn if self.as4 or self.asn < 65536 else AS_TRANS
 
     @property
     def name(self):
@@ -52,6 +63,8 @@ class Daemon:
     dials_rarely = False
     # whether it can be made to send a ROUTE-REFRESH
     can_refresh = True
+    # the families that it carries to neighbours with AS numbers of two octets; none: it cannot be had without those of four
+    two_octets = (4, 6)
 
     def __init__(self, host, asn, neighbours=(), prefixes=()):
         self.host, self.asn = host, asn

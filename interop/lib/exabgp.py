@@ -19,9 +19,9 @@ class Exabgp(Daemon):
     def text(self):
         out = f"process api {{\n  run /usr/bin/python3 -u {self.API} {self.folder};\n  encoder json;\n}}\n"
         for n in self.neighbours:
-            lines = [f"router-id {self.host.v4};", f"local-address {self.host.address(n.family)};", f"local-as {self.asn};", f"peer-as {n.asn};",
+            lines = [f"router-id {self.host.v4};", f"local-address {self.host.address(n.family)};", f"local-as {self.asn};", f"peer-as {n.told_asn};",
                      f"hold-time {n.hold};", f"family {{ ipv{n.family} unicast; }}",
-                     "capability { route-refresh enable; " + (f"graceful-restart {n.restart}; " if n.restart else "") + "}",
+                     "capability { route-refresh enable; " + ("" if n.as4 else "asn4 disable; ") + (f"graceful-restart {n.restart}; " if n.restart else "") + "}",
                      "api { processes [ api ]; neighbor-changes; receive { parsed; update; } }"]
             if n.passive:
                 lines.append("passive true;")

@@ -12,6 +12,8 @@ from .daemon import Daemon, Route
 class Frr(Daemon):
     kind = "frr"
     writes_kernel = True
+    # it can only leave out all capabilities, with that of IPv6
+    two_octets = (4,)
     FOLDER = "/usr/lib/frr"
 
     @classmethod
@@ -30,6 +32,9 @@ class Frr(Daemon):
                 top.append(f" neighbor {a} ebgp-multihop 64")
             if n.gtsm:
                 top.append(f" neighbor {a} ttl-security hops 1")
+            if not n.as4:
+                # leaves out all capabilities
+                top.append(f" neighbor {a} dont-capability-negotiate")
             if n.passive:
                 top.append(f" neighbor {a} passive")
             if n.password:

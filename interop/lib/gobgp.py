@@ -13,6 +13,8 @@ class Gobgp(Daemon):
 
     # its 'softresetin' applies policy to what it holds; it never sends a ROUTE-REFRESH
     can_refresh = False
+    # it always sends the capability
+    two_octets = ()
 
     def text(self):
         out = f'[global.config]\n  as = {self.asn}\n  router-id = "{self.host.v4}"\n'

@@ -26,6 +26,8 @@ class Openbgpd(Daemon):
                      f"announce restart {'yes' if n.restart else 'no'}"]
             if n.asn != self.asn and not n.gtsm:
                 lines.append("multihop 64")
+            if not n.as4:
+                lines.append("announce as-4byte no")
             if n.gtsm:
                 lines.append("ttl-security yes")
             # the portable version gives its listening sockets no keys: a signed session comes up only where it dials
