@@ -10,7 +10,7 @@ use bgp_proto::wire::refresh::RefreshKind;
 use bgp_proto::wire::*;
 use bgp_proto::{Afi, AfiSet, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
 use bytes::{Bytes, BytesMut};
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -81,7 +81,8 @@ fn attributes() -> impl Strategy<Value = Attributes> {
     let second = (
         vec(any::<u32>(), 0..100),
         vec(any::<[u8; 8]>(), 0..5),
-        vec(any::<[u32; 3]>(), 0..5),
+        // A set in the order of the wire: receivers remove what is there twice (RFC 8092 §3).
+        btree_set(any::<[u32; 3]>(), 0..5).prop_map(|all| all.into_iter().rev().collect()),
         option::of(v4().prop_map(RouterId)),
         vec(v4().prop_map(ClusterId), 0..5),
         option::of(any::<u32>().prop_map(Asn)),

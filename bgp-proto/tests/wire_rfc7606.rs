@@ -80,6 +80,15 @@ const MATRIX: &[Row] = rows! {
     "ONLY_TO_CUSTOMER"     35 0xc0 &[1; 4]         => "WW" "WW" ".." ".." "WW" "WW" "WW" "DD" ".." "..";
     // Nobody knows their form: only a second copy is wrong, and being well-known (RFC 4271 §6.3).
     "an unknown one"       99 0xc0 &[1; 4]         => "RR" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
+    // Known by name only. What is taken from external peers is taken before anything is looked at (W49); the others
+    // have flags that their RFCs give (6514 §5, 9012 §2, 7311 §3, 8669 §3, 6368 §5), so without the optional bit they are
+    // malformed (§3 (c)), not unknown.
+    "PMSI_TUNNEL"          22 0xc0 &[1; 4]         => ".W" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
+    "Tunnel Encapsulation" 23 0xc0 &[1; 4]         => ".W" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
+    "AIGP"                 26 0x80 &[1; 11]        => "WW" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
+    "BGP-LS"               29 0x80 &[1; 4]         => ".W" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
+    "Prefix-SID"           40 0xc0 &[0; 7]         => ".W" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
+    "ATTR_SET"            128 0xc0 &[0; 4]         => ".W" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
     "an unknown local one" 98 0x80 &[1; 4]         => "RR" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
 };
 
@@ -358,13 +367,30 @@ fn an_old_speakers_as4_attributes_are_discarded_when_malformed() {
     for (what, extra, want) in [
         ("nothing", vec![], ".."),
         ("a good AS4_PATH", attribute(0xc0, 17, PATH), ".."),
+        ("RFC 6793 §6: no AS number at all", attribute(0xc0, 17, &[]), "DD"),
         ("RFC 6793 §6: too short", attribute(0xc0, 17, &[2, 1]), "DD"),
         ("RFC 6793 §6: not even", attribute(0xc0, 17, &[2, 1, 0, 0, 0]), "DD"),
         ("RFC 6793 §6: empty segment", attribute(0xc0, 17, &[2, 0]), "DD"),
         ("RFC 6793 §6: segment type", attribute(0xc0, 17, &[7, 1, 0, 0, 0, 1]), "DD"),
         ("RFC 7607: AS 0", attribute(0xc0, 17, &[2, 1, 0, 0, 0, 0]), "DD"),
         ("RFC 6793 §6: confederation", attribute(0xc0, 17, &[3, 1, 0, 0, 0, 1]), "DD"),
+        (
+            "RFC 6793 §4.2.3: more hops than AS_PATH",
+            attribute(0xc0, 17, &[2, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3]),
+            "DD",
+        ),
+        ("§3 (c): AS4_PATH, optional bit", attribute(0x40, 17, PATH), "WW"),
+        ("§3 (c): AS4_PATH, transitive bit", attribute(0x80, 17, PATH), "WW"),
+        ("§3 (g): AS4_PATH twice", [attribute(0xc0, 17, PATH), attribute(0xc0, 17, PATH)].concat(), "DD"),
         ("RFC 9774: AS_SET in AS4_PATH", attribute(0xc0, 17, &[1, 1, 0, 0, 0, 1]), "WW"),
+        ("RFC 9774: AS_CONFED_SET in AS4_PATH", attribute(0xc0, 17, &[4, 1, 0, 0, 0, 1]), "WW"),
+        ("RFC 6793 §4.2.3: AS4_AGGREGATOR alone", attribute(0xc0, 18, &[1; 8]), "DD"),
+        (
+            "RFC 6793 §4.2.3: AS4_AGGREGATOR with another AGGREGATOR",
+            [attribute(0xc0, 7, &[1; 6]), attribute(0xc0, 18, &[1; 8])].concat(),
+            "DD",
+        ),
+        ("AGGREGATOR with six octets", attribute(0xc0, 7, &[1; 6]), ".."),
         ("AS4_AGGREGATOR with AS_TRANS", [trans.clone(), attribute(0xc0, 18, &[1; 8])].concat(), ".."),
         ("RFC 6793 §6: AS4_AGGREGATOR length", [trans.clone(), attribute(0xc0, 18, &[1; 6])].concat(), "DD"),
         ("RFC 7607: AS 0", [trans, attribute(0xc0, 18, &[0, 0, 0, 0, 1, 1, 1, 1])].concat(), "DD"),

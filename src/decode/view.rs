@@ -196,7 +196,7 @@ struct AttributesView {
     others: Vec<UnknownView>,
 }
 
-/// An AS number, or the members of an AS_SET in ascending order.
+/// An AS number, or the members of an AS_SET.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(untagged)]
 enum HopView {
@@ -417,12 +417,15 @@ impl AttributesView {
     fn new(read: &UpdateIn) -> Self {
         let all = &read.attributes;
         let has = |code| read.present.contains(code);
-        // NEXT_HOP if it is there, else what MP_REACH_NLRI says.
-        let multiprotocol = read.sections.iter().find_map(|section| match section {
-            Section::Reach(next_hop @ Some(NextHop::V6 { .. }), _) => *next_hop,
-            Section::Reach(next_hop @ Some(NextHop::V4(_)), _) if read.next_hop.is_none() => *next_hop,
-            _ => None,
+        // NEXT_HOP speaks for the NLRI field alone (RFC 4760 §3); without that, the next hop is MP_REACH_NLRI's.
+        let classic = read.next_hop.map(NextHop::V4);
+        let mut reach = read.sections.iter().filter_map(|section| match section {
+            Section::Reach(next_hop, _) => Some(*next_hop),
+            Section::Withdrawn(_) => None,
         });
+        let of_field = reach.clone().any(|hop| hop == classic);
+        let multiprotocol = reach.find_map(|hop| hop.filter(|_| hop != classic));
+        let next_hop = if of_field { classic.or(multiprotocol) } else { multiprotocol.or(classic) };
         let link_local = match multiprotocol {
             Some(NextHop::V6 { link_local, .. }) => link_local,
             _ => None,
@@ -434,10 +437,7 @@ impl AttributesView {
                 Origin::Incomplete => "incomplete",
             }),
             as_path: has(code::AS_PATH).then(|| hops(&all.as_path)),
-            next_hop: match read.next_hop {
-                Some(addr) => Some(addr.to_string()),
-                None => multiprotocol.map(|hop| hop.addr().to_string()),
-            },
+            next_hop: next_hop.map(|hop| hop.addr().to_string()),
             link_local: link_local.map(|addr| addr.to_string()),
             med: all.med,
             local_pref: all.local_pref,
@@ -465,11 +465,7 @@ fn hops(path: &AsPath) -> Vec<HopView> {
     for segment in &path.segments {
         match segment {
             Segment::Sequence(asns) => hops.extend(asns.iter().copied().map(HopView::As)),
-            Segment::Set(asns) => {
-                let mut asns = asns.clone();
-                asns.sort_unstable();
-                hops.push(HopView::Set(asns));
-            }
+            Segment::Set(asns) => hops.push(HopView::Set(asns.clone())),
         }
     }
     hops

@@ -91,7 +91,6 @@ pub fn check_update(update: &Update, ctx: &Context) {
         assert_eq!(again.reach[0].next_hop, reach.next_hop);
         let mut sent = update.attributes.clone();
         sent.unknown.iter_mut().for_each(|one| one.flags |= 0x20);
-        // The low bits of flags are passed on as they came.
         assert_eq!(again.attributes, sent);
     }
     for withdrawn in &update.withdrawn {

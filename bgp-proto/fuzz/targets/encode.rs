@@ -1,6 +1,7 @@
 //! Any values: what is encoded is within the peer's limit, and decodes to the same values.
 #![no_main]
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use arbitrary::Arbitrary;
@@ -71,7 +72,10 @@ impl Route {
                 .map(|(number, id)| Aggregator { asn: asn(number), router_id: Ipv4Addr::from_bits(id) }),
             communities: self.communities.clone(),
             ext_communities: self.ext_communities.clone(),
-            large_communities: self.large_communities.clone(),
+            // Receivers remove what is there twice (RFC 8092 §3).
+            large_communities: BTreeSet::from_iter(self.large_communities.iter().copied())
+                .into_iter()
+                .collect(),
             originator_id: self.originator_id.map(|id| RouterId(Ipv4Addr::from_bits(id))),
             cluster_list: self.cluster_list.iter().map(|id| ClusterId(Ipv4Addr::from_bits(*id))).collect(),
             otc: self.otc.map(Asn),

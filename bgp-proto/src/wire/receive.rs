@@ -6,6 +6,7 @@
 //! Inputs: a whole message and the negotiated [`Context`]. Outputs: an [`UpdateIn`] with all faults as data; then an
 //! [`Update`] that can be applied as it is, or the NOTIFICATION that ends the connection.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
@@ -14,7 +15,9 @@ use smallvec::SmallVec;
 use crate::ids::{Asn, ClusterId, RouterId};
 use crate::prefix::{Afi, Family, V4, V6};
 use crate::wire::attr::as_path::{self, PathIn};
-use crate::wire::attr::rules::{self, EXTENDED_LENGTH, OPTIONAL, Rule, TRANSITIVE, Verdict, code, subcode};
+use crate::wire::attr::rules::{
+    self, EXTENDED_LENGTH, OPTIONAL, PARTIAL, Rule, TRANSITIVE, Verdict, code, subcode,
+};
 use crate::wire::attr::{Aggregator, AttributeCodes, Attributes, NextHop, Origin, UnknownAttribute};
 use crate::wire::capability::WireFamily;
 use crate::wire::fault::{Action, Fatal, Fault, FaultKind, clamp};
@@ -346,14 +349,14 @@ impl Reader<'_> {
             }
             code::EXTENDED_COMMUNITIES => attributes.ext_communities = value.as_chunks::<8>().0.to_vec(),
             code::LARGE_COMMUNITY => {
+                // Redundant values are removed in silence (RFC 8092 §3).
+                let mut seen = BTreeSet::new();
                 attributes.large_communities = value
                     .as_chunks::<12>()
                     .0
                     .iter()
-                    .map(|octets| {
-                        let mut parts = words(octets);
-                        std::array::from_fn(|_| parts.next().unwrap_or_default())
-                    })
+                    .map(large_community)
+                    .filter(|one| seen.insert(*one))
                     .collect();
             }
             code::ONLY_TO_CUSTOMER => attributes.otc = Some(Asn(number())),
@@ -481,8 +484,10 @@ impl Reader<'_> {
     }
 }
 
+/// The unused bits of the flags are ignored, and zero when sent on (RFC 4271 §4.3).
 fn opaque(code: u8, flags: u8, value: &[u8]) -> UnknownAttribute {
-    UnknownAttribute { code, flags: flags & !EXTENDED_LENGTH, value: Bytes::copy_from_slice(value) }
+    let flags = flags & (OPTIONAL | TRANSITIVE | PARTIAL);
+    UnknownAttribute { code, flags, value: Bytes::copy_from_slice(value) }
 }
 
 /// Four octets; the caller has checked the length.
@@ -492,6 +497,11 @@ fn be_number(octets: &[u8]) -> u32 {
 
 fn words(octets: &[u8]) -> impl Iterator<Item = u32> {
     octets.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word))
+}
+
+fn large_community(octets: &[u8; 12]) -> [u32; 3] {
+    let mut parts = words(octets);
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
 }
 
 /// Six octets with a two-octet AS number, or eight.

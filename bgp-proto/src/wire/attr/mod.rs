@@ -87,7 +87,7 @@ impl From<IpAddr> for NextHop {
 pub struct UnknownAttribute {
     /// Type code.
     pub code: u8,
-    /// Flags as received (extended-length bit cleared).
+    /// The optional, transitive and partial bits as received.
     pub flags: u8,
     /// Value, verbatim.
     pub value: Bytes,
@@ -112,7 +112,7 @@ pub struct Attributes {
     pub communities: Vec<u32>,
     /// EXTENDED COMMUNITIES (RFC 4360).
     pub ext_communities: Vec<[u8; 8]>,
-    /// LARGE_COMMUNITY (RFC 8092).
+    /// LARGE_COMMUNITY (RFC 8092), each value once.
     pub large_communities: Vec<[u32; 3]>,
     /// ORIGINATOR_ID (RFC 4456).
     pub originator_id: Option<RouterId>,

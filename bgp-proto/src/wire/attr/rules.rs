@@ -50,6 +50,8 @@ pub enum LengthRule {
     Exactly(usize),
     /// A multiple of so many octets, and at least one of them.
     MultipleOf(usize),
+    /// So many octets or more; the value itself is parsed.
+    AtLeast(usize),
     /// The first with two-octet AS numbers, the second with four-octet ones.
     ByAsSize(usize, usize),
 }
@@ -61,6 +63,7 @@ impl LengthRule {
             LengthRule::Any => true,
             LengthRule::Exactly(want) => len == want,
             LengthRule::MultipleOf(unit) => len != 0 && len.is_multiple_of(unit),
+            LengthRule::AtLeast(least) => len >= least,
             LengthRule::ByAsSize(two, four) => len == if as4 { four } else { two },
         }
     }
@@ -173,7 +176,7 @@ const fn carries_prefixes(code: u8) -> Rule {
 
 /// All attributes that are decoded, and IPV6_EXTENDED_COMMUNITIES, of which only the length is looked at.
 pub const RULES: [Rule; 18] = {
-    use LengthRule::{Any, ByAsSize, Exactly, MultipleOf};
+    use LengthRule::{Any, AtLeast, ByAsSize, Exactly, MultipleOf};
     [
         Rule {
             on_value: withdraw(subcode::INVALID_ORIGIN),
@@ -194,7 +197,8 @@ pub const RULES: [Rule; 18] = {
         carries_prefixes(code::MP_REACH_NLRI),
         carries_prefixes(code::MP_UNREACH_NLRI),
         usual(code::EXTENDED_COMMUNITIES, OPTIONAL_TRANSITIVE, MultipleOf(8)),
-        inconsequential(usual(code::AS4_PATH, OPTIONAL_TRANSITIVE, Any)),
+        // One segment of one AS number: an empty path is malformed here (RFC 6793 §6), where an AS_PATH may be empty.
+        inconsequential(usual(code::AS4_PATH, OPTIONAL_TRANSITIVE, AtLeast(6))),
         inconsequential(usual(code::AS4_AGGREGATOR, OPTIONAL_TRANSITIVE, Exactly(8))),
         usual(code::IPV6_EXTENDED_COMMUNITIES, OPTIONAL_TRANSITIVE, MultipleOf(20)),
         usual(code::LARGE_COMMUNITY, OPTIONAL_TRANSITIVE, MultipleOf(12)),
