@@ -106,11 +106,16 @@ impl Shells {
         let id = PeerId { slot: u32::try_from(self.peers.len()).unwrap(), generation: 1 };
         let id_of = |addr: IpAddr| match addr {
             IpAddr::V4(addr) => RouterId(addr),
-            IpAddr::V6(_) => panic!("IPv4 only"),
+            // The last four octets will do.
+            IpAddr::V6(addr) => RouterId(u32::try_from(addr.to_bits() & 0xffff_ffff).unwrap().into()),
+        };
+        let scope = match peer {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(peer) => peer.scope_id(),
         };
         let next = NextOpen { source: Some(local), passive, hold_time, ..NextOpen::default() };
         let spec = PeerSpec {
-            transport: Transport { peer: peer.ip(), scope: 0, port: peer.port(), ttl: TtlRule::Multihop(64) },
+            transport: Transport { peer: peer.ip(), scope, port: peer.port(), ttl: TtlRule::Multihop(64) },
             open: OpenParams {
                 local_asn: Asn(64512),
                 peer_asn: Asn(64512),
@@ -127,7 +132,7 @@ impl Shells {
         let caller = Caller {
             name: name.into(),
             addr: peer.ip(),
-            scope: 0,
+            scope,
             asn: Asn(64512),
             local: None,
             ttl: TtlRule::Multihop(64),
@@ -168,8 +173,9 @@ impl Shells {
 
     /// Listens for the peers that were added.
     pub async fn listen(&self, addr: IpAddr) -> SocketAddr {
+        let afi = Afi::of(addr);
         let plan = ListenPlan {
-            sockets: BTreeMap::from([(Afi::Ipv4, Listen { addr: Some(addr), port: 0 })]),
+            sockets: BTreeMap::from([(afi, Listen { addr: Some(addr), port: 0 })]),
             callers: self.peers.values().map(|peer| peer.caller.clone()).collect(),
         };
         let (plan, plan_rx) = watch::channel(Arc::new(plan));
@@ -179,9 +185,9 @@ impl Shells {
             let _plan = plan;
             listener::run(plan_rx, status, stop).await;
         });
-        let ready = status_rx.wait_for(|status| matches!(status.sockets.get(&Afi::Ipv4), Some(Ok(_))));
+        let ready = status_rx.wait_for(|status| matches!(status.sockets.get(&afi), Some(Ok(_))));
         let status = tokio::time::timeout(SOON, ready).await.unwrap().unwrap().clone();
-        status.sockets[&Afi::Ipv4].clone().unwrap()
+        status.sockets[&afi].clone().unwrap()
     }
 
     pub async fn wait(&self, id: PeerId, what: &str, ready: impl FnMut(&PeerView) -> bool) -> PeerView {
