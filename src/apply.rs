@@ -24,7 +24,7 @@ use crate::datastore::model::{Problem, SecretBytes, Severity};
 use crate::datastore::snapshot::Snapshot;
 use crate::desired::{self, Auth, DesiredState, NodeFacts, Peer, PeerChange};
 use crate::net::dial::DialGate;
-use crate::net::listener::{Accepted, Caller, ListenPlan};
+use crate::net::listener::{self, Accepted, Caller, ListenPlan};
 use crate::net::mailbox::Mailbox;
 use crate::net::peer_task::{PeerTask, Wanted};
 use crate::telemetry::log::Log;
@@ -306,6 +306,7 @@ impl<C: Core> Applier<C> {
             next: peer.spec.next.clone(),
             key: key(&peer),
             restarting: AfiSet::EMPTY,
+            shadowed: None,
             stop: None,
         });
         let (door, door_rx) = mpsc::channel(DOOR);
@@ -338,7 +339,7 @@ impl<C: Core> Applier<C> {
 
     fn plan_listener(&self) {
         let Some(state) = &self.state else { return };
-        let callers = self
+        let callers: Vec<Caller> = self
             .running
             .values()
             .map(|running| {
@@ -352,9 +353,19 @@ impl<C: Core> Applier<C> {
                     ttl: spec.transport.ttl,
                     key: key(&running.peer),
                     door: running.door.clone(),
+                    view: running.view.clone(),
                 }
             })
             .collect();
+        let mut shadowed = listener::shadowed(&callers);
+        for (name, running) in &self.running {
+            let shadowed = shadowed.remove(name);
+            running.wanted.send_if_modified(|wanted| {
+                let news = wanted.shadowed != shadowed;
+                wanted.shadowed = shadowed;
+                news
+            });
+        }
         let plan = ListenPlan { sockets: state.listen.clone(), callers };
         self.surroundings.listen.send_replace(Arc::new(plan));
     }

@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use calico_bgpd::datastore::model::SecretBytes;
 use calico_bgpd::desired;
 use calico_bgpd::net::dial::DialGate;
+use calico_bgpd::net::listener;
 use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};
 
 use shell_lab::{SOON, Shells, ip};
@@ -265,4 +266,32 @@ async fn a_dial_that_waits_for_its_turn_is_not_given_up_over_it() {
     drop(others);
     assert_eq!(b.established(at_b).await.status.unwrap().counters.dials, 1);
     a.established(at_a).await;
+}
+
+/// T22, with the listener and the tasks of production: the dialler cannot be meant for both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn of_two_peers_at_one_address_and_as_the_first_gets_the_connection_and_the_other_names_it() {
+    let (ours, theirs) = (ip("127.0.57.1"), ip("127.0.57.2"));
+    let (mut a, mut b) = (Shells::new(|_, _| {}), Shells::new(|_, _| {}));
+    let first = a.add("Global_1", ours, SocketAddr::new(theirs, 179), true, 90);
+    let second = a.add("Global_2", ours, SocketAddr::new(theirs, 1179), true, 90);
+    let callers: Vec<_> = a.peers.values().map(|peer| peer.caller.clone()).collect();
+    for (name, shadowed) in listener::shadowed(&callers) {
+        let peer = a.peers.values().find(|peer| peer.name == name).unwrap();
+        peer.wanted.send_modify(|wanted| wanted.shadowed = Some(shadowed));
+    }
+    let addr = a.listen(ours).await;
+    let at_b = b.add("to-a", theirs, addr, false, 90);
+    a.start().await;
+    b.start().await;
+    a.established(first).await;
+    b.established(at_b).await;
+    let view = a.wait(second, "shown", |view| view.shadowed.is_some()).await;
+    let reason = view.reason(&desired::Auth::None, TtlRule::Multihop(64)).unwrap();
+    assert_eq!(
+        reason,
+        "waiting for the peer to connect; connections from 127.0.57.2 go to Global_1 first, which has the same address \
+         and AS 64512"
+    );
+    assert!(!view.is_established());
 }

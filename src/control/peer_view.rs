@@ -2,13 +2,34 @@
 //!
 //! Owns: the copy that the task publishes. Never: reads the session by itself.
 
-use bgp_proto::Millis;
+use std::fmt;
+use std::net::IpAddr;
+
 use bgp_proto::session::{DialError, DownReason, Session, StateName, Status, TtlRule};
+use bgp_proto::{Asn, Millis, RouterId};
 
 use crate::desired::Auth;
 
 /// How old counters may be.
 const FRESH: Millis = Millis::secs(1);
+
+/// Nothing tells this peer's connections from those of another peer, whose session gets them (T22).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shadowed {
+    /// The address of both.
+    pub addr: IpAddr,
+    /// The AS of both.
+    pub asn: Asn,
+    /// The name of the other.
+    pub by: String,
+}
+
+impl fmt::Display for Shadowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shadowed { addr, asn, by } = self;
+        write!(f, "connections from {addr} go to {by} first, which has the same address and AS {asn}")
+    }
+}
 
 /// A session as its task last showed it.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +40,8 @@ pub struct PeerView {
     pub note: Option<String>,
     /// Why the session is not started.
     pub held: Option<String>,
+    /// Who gets the connections that the peer dials.
+    pub shadowed: Option<Shadowed>,
     /// Defects that ended the session.
     pub defects: u64,
     taken: Millis,
@@ -80,7 +103,15 @@ impl PeerView {
         if let Some(note) = &self.note {
             reason = format!("{reason}; {note}");
         }
+        if let Some(shadowed) = &self.shadowed {
+            reason = format!("{reason}; {shadowed}");
+        }
         Some(reason)
+    }
+
+    /// The identifier of the peer, while established.
+    pub fn peer_id(&self) -> Option<RouterId> {
+        Some(self.status.as_ref()?.negotiated.as_ref()?.peer_id)
     }
 
     /// The state.

@@ -33,7 +33,7 @@ use super::listener::Accepted;
 use super::mailbox::{Incarnation, Mailbox};
 use super::sockopt;
 use crate::clock::Clock;
-use crate::control::peer_view::PeerView;
+use crate::control::peer_view::{PeerView, Shadowed};
 use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent, panic_text};
 use crate::datastore::model::SecretBytes;
 use crate::speaker::SpeakerInput;
@@ -52,6 +52,8 @@ pub struct Wanted {
     pub key: Option<SecretBytes>,
     /// Families whose forwarding our own restart preserved, while recovery lasts.
     pub restarting: AfiSet,
+    /// Another peer gets the connections that this one dials.
+    pub shadowed: Option<Shadowed>,
     /// The task shall end.
     pub stop: Option<StopReason>,
 }
@@ -254,6 +256,8 @@ impl<'a, C: 'static> Shell<'a, C> {
         if self.task.wanted.borrow().stop.is_some() {
             return;
         }
+        let shadowed = self.task.wanted.borrow().shadowed.clone();
+        self.show_shadow(shadowed);
         match &self.task.held {
             Some(why) => {
                 let why = why.clone();
@@ -610,11 +614,20 @@ impl<'a, C: 'static> Shell<'a, C> {
             self.restarting = wanted.restarting;
             self.input(Input::Restarting(wanted.restarting));
         }
+        self.show_shadow(wanted.shadowed);
         if wanted.key != self.key {
             self.key = wanted.key;
             self.rekey();
         }
         false
+    }
+
+    fn show_shadow(&self, shadowed: Option<Shadowed>) {
+        self.task.view.send_if_modified(|view| {
+            let news = view.shadowed != shadowed;
+            view.shadowed = shadowed;
+            news
+        });
     }
 
     /// A key that was exchanged for another is set on what is open; the session stays (T11).

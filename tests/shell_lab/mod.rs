@@ -125,7 +125,7 @@ impl Shells {
             next: next.clone(),
         };
         let (wanted, wanted_rx) =
-            watch::channel(Wanted { next, key: None, restarting: AfiSet::EMPTY, stop: None });
+            watch::channel(Wanted { next, key: None, restarting: AfiSet::EMPTY, shadowed: None, stop: None });
         let (door, door_rx) = mpsc::channel(2);
         let (view_tx, view) = watch::channel(PeerView::default());
         let mailbox = Arc::new(Mailbox::default());
@@ -138,6 +138,7 @@ impl Shells {
             ttl: TtlRule::Multihop(64),
             key: None,
             door,
+            view: view.clone(),
         };
         let task = PeerTask {
             id,
