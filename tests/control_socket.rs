@@ -129,6 +129,21 @@ async fn what_is_no_request_gets_an_error_and_the_next_one_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_hundred_clients_that_say_nothing_are_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path()).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(connect(dir.path()).await);
+    }
+    let mut stream = connect(dir.path()).await;
+    let answer = ask(&mut stream, r#"{"show":"status"}"#);
+    // A silent client is sent away after 30 s.
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(20), answer).await.unwrap();
+    assert_eq!(answer["status"]["node"], "node-1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_socket_of_a_dead_process_is_replaced_and_ours_goes_with_us() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();

@@ -35,8 +35,10 @@ use crate::net::listener::ListenStatus;
 use crate::speaker::Speaker;
 use crate::speaker::status::PeerCounts;
 
-/// Clients at once; others wait.
-const CLIENTS: usize = 16;
+/// Clients at once, most of them silent; others wait.
+const CLIENTS: usize = 256;
+/// Answers at once; others wait.
+const ANSWERS: usize = 16;
 /// Longest request.
 const MAX_REQUEST: u64 = 4096;
 /// How long a client may be silent, or take for an answer.
@@ -94,6 +96,7 @@ impl Drop for ControlSocket {
 /// Serves until `stop`.
 pub async fn run(socket: ControlSocket, views: Views, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CLIENTS));
+    let answers = Arc::new(Semaphore::new(ANSWERS));
     let clients = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -102,12 +105,12 @@ pub async fn run(socket: ControlSocket, views: Views, stop: CancellationToken) {
         };
         match accepted {
             Ok((stream, permit)) => {
-                let (views, stop) = (views.clone(), stop.clone());
+                let (views, stop, answers) = (views.clone(), stop.clone(), answers.clone());
                 clients.spawn(async move {
                     let _permit = permit;
                     tokio::select! {
                         () = stop.cancelled() => {}
-                        result = client(stream, &views) => {
+                        result = client(stream, &views, &answers) => {
                             if let Err(error) = result {
                                 debug!(%error, "a control client went away");
                             }
@@ -133,7 +136,7 @@ async fn next_client(
     Ok((stream, permit))
 }
 
-async fn client(stream: UnixStream, views: &Views) -> io::Result<()> {
+async fn client(stream: UnixStream, views: &Views, answers: &Semaphore) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -143,6 +146,7 @@ async fn client(stream: UnixStream, views: &Views) -> io::Result<()> {
         if timeout(PATIENCE, read).await.map_err(|_| io::ErrorKind::TimedOut)?? == 0 {
             return Ok(());
         }
+        let turn = answers.acquire().await.map_err(io::Error::other)?;
         let whole = line.ends_with(b"\n") || line.len() < usize::try_from(MAX_REQUEST).unwrap_or(usize::MAX);
         let answer = if whole {
             match serde_json::from_slice(&line) {
@@ -154,6 +158,8 @@ async fn client(stream: UnixStream, views: &Views) -> io::Result<()> {
         };
         let mut text = serde_json::to_vec(&answer)?;
         text.push(b'\n');
+        // Who reads slowly keeps nobody waiting.
+        drop(turn);
         timeout(PATIENCE, writer.write_all(&text)).await.map_err(|_| io::ErrorKind::TimedOut)??;
         if !whole {
             return Ok(());
