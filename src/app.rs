@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -126,6 +126,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let system = |what| move |source| AppError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("cannot listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot listen for SIGINT"))?;
+    let mut ignored = Ignored::new().map_err(system("cannot listen for SIGHUP"))?;
     let lock = RunLock::take(&settings.run_dir)?;
     let clock = Clock::start();
     info!(
@@ -185,22 +186,35 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     if lock.is_some() {
         match ControlSocket::bind(&settings.run_dir) {
             Ok(socket) => {
-                let views =
-                    Views { clock, core, applied, source: source.status, listen: listen_status, phase, fib };
+                let views = Views {
+                    clock,
+                    core: core.clone(),
+                    applied,
+                    source: source.status,
+                    listen: listen_status,
+                    phase,
+                    fib,
+                };
                 tasks.push(("control", tokio::spawn(server::run(socket, views, stop_rest.clone()))));
             }
             Err(error) => warn!(%error, "no control socket: show cannot ask this daemon"),
         }
-    } else {
-        drop(core);
     }
+    // The table ends when nobody can reach it any more.
+    drop(core);
 
     // Nothing below ends by itself: what does has failed.
-    let failed = tokio::select! {
-        _ = terminate.recv() => { info!("SIGTERM: sessions end, routes stay"); None }
-        _ = interrupt.recv() => { info!("SIGINT: sessions end, routes stay"); None }
-        end = &mut applier => Some(("configuration", end)),
-        (name, end) = first_to_end(&mut tasks) => Some((name, end)),
+    let failed = loop {
+        break tokio::select! {
+            _ = terminate.recv() => { info!("SIGTERM: sessions end, routes stay"); None }
+            _ = interrupt.recv() => { info!("SIGINT: sessions end, routes stay"); None }
+            name = ignored.recv() => {
+                info!("{name} has no effect: what changes in the datastore is followed as it changes");
+                continue;
+            }
+            end = &mut applier => Some(("configuration", end)),
+            (name, end) = first_to_end(&mut tasks) => Some((name, end)),
+        };
     };
     if let Some((name, end)) = failed {
         match end {
@@ -229,6 +243,25 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     }
     info!("calico-bgpd ends; kernel routes stay");
     Ok(())
+}
+
+/// Signals that BIRD's users and their scripts send, for which there is nothing to do, and which would end the process.
+struct Ignored {
+    hangup: Signal,
+    user1: Signal,
+}
+
+impl Ignored {
+    fn new() -> io::Result<Ignored> {
+        Ok(Ignored { hangup: signal(SignalKind::hangup())?, user1: signal(SignalKind::user_defined1())? })
+    }
+
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.hangup.recv() => "SIGHUP",
+            _ = self.user1.recv() => "SIGUSR1",
+        }
+    }
 }
 
 async fn first_to_end(

@@ -203,10 +203,10 @@ impl Views {
         let Some(afi) = Afi::ALL.into_iter().find(|afi| afi.name() == family) else {
             return Answer::Error(format!("{family:?} is neither ipv4 nor ipv6"));
         };
-        let after = match after.map(str::parse::<IpPrefix>) {
+        let after = match after.map(|text| (text, text.parse::<IpPrefix>())) {
             None => None,
-            Some(Ok(prefix)) if prefix.afi() == afi => Some(prefix),
-            Some(_) => return Answer::Error(format!("{after:?} is no {family} prefix")),
+            Some((_, Ok(prefix))) if prefix.afi() == afi => Some(prefix),
+            Some((text, _)) => return Answer::Error(format!("{text:?} is no {family} prefix")),
         };
         match self.core.look(move |core| core.routes(afi, after, answer::PAGE)).await {
             Ok(routes) => {
