@@ -13,6 +13,8 @@ class Bird(Daemon):
     """What both have in common: configuration text, and the control client's answers."""
 
     writes_kernel = True
+    # shorter than confd's, so that labs need not wait
+    times = "connect delay time 1; connect retry time 2; error wait time 1,2;"
     # socket and client for a family
     control: dict[int, tuple[str, str]]
 
@@ -35,7 +37,7 @@ class Bird(Daemon):
         asn = n.told_asn if self.kind == "bird1" else n.asn
         lines = [f"local {self.host.address(n.family)} as {self.asn};", f"neighbor {n.address} as {asn};",
                  f"source address {self.host.address(n.family)};", "multihop 1; ttl security on;" if n.gtsm else "multihop;",
-                 "connect delay time 1; connect retry time 2; error wait time 1,2;", f"hold time {n.hold};",
+                 self.times, f"hold time {n.hold};",
                  f"graceful restart on; graceful restart time {n.restart};" if n.restart else "graceful restart off;"]
         if n.passive:
             lines.append("passive on;")

@@ -116,4 +116,4 @@ class Gobgp4(Gobgp):
 
     @classmethod
     def missing(cls):
-        return None if cls.program("gobgpd") and cls.program("gobgp") else "GoBGP 4.8.0 is not built (make deps does it where Go is installed)"
+        return None if cls.program("gobgpd") and cls.program("gobgp") else "GoBGP 4.8.0 is not built (make deps does it)"
