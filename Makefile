@@ -31,8 +31,11 @@ lab: ## run labs by name: make lab S="mesh-with-bird hold-expiry/frr"; without S
 fuzz: ## fuzz each target for SECONDS=300
 	@bgp-proto/fuzz/run $(or $(SECONDS),300)
 
-bench: ## measure (criterion)
+bench: ## measure: the code (criterion), and the time to Established beside BIRD's (as root)
+	@interop/deps build test
 	cargo bench --workspace
+	cargo build --release --locked --bin calico-bgpd
+	@benches/time-to-established
 
 soak: ## the labs that take minutes
 	@interop/deps build test
