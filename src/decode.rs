@@ -183,14 +183,15 @@ impl Container {
 /// Messages one after another; memory is bounded by one message.
 fn raw(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<'_>) -> io::Result<()> {
     let mut buffer = Vec::new();
-    let mut place = Place::default();
+    let mut offset = 0;
     loop {
+        let place = Place { stream_offset: Some(offset), ..Place::default() };
         let want = match take(&buffer, ctx.max_len()) {
             Ok(Head::NeedMore(want)) => want,
             Ok(Head::Frame(frame)) => {
                 let len = frame.bytes.len();
                 printer.print(&view::message(frame, ctx, &printer.checks, &place))?;
-                place.stream_offset = Some(place.stream_offset.unwrap_or(0) + len as u64);
+                offset += len as u64;
                 buffer.drain(..len);
                 continue;
             }

@@ -290,6 +290,42 @@ fn every_wrong_value_leads_to_what_the_rfcs_say() {
 }
 
 #[test]
+fn no_length_but_those_of_the_rfcs_is_accepted() {
+    fn times(unit: usize) -> impl Fn(usize) -> bool {
+        move |len| len > 0 && len.is_multiple_of(unit)
+    }
+    fn only(want: usize) -> impl Fn(usize) -> bool {
+        move |len| len == want
+    }
+    type Allowed = Box<dyn Fn(usize) -> bool>;
+    // Code, flags, the lengths that are allowed, what follows from them and from others.
+    let rows: [(u8, u8, Allowed, &str, &str); 13] = [
+        (1, 0x40, Box::new(only(1)), "..", "WW"),
+        (3, 0x40, Box::new(only(4)), "..", "WW"),
+        (4, 0x80, Box::new(only(4)), "..", "WW"),
+        (5, 0x40, Box::new(only(4)), "D.", "DW"),
+        (6, 0x40, Box::new(only(0)), "..", "DD"),
+        (7, 0xc0, Box::new(only(8)), "..", "DD"),
+        (8, 0xc0, Box::new(times(4)), "..", "WW"),
+        (9, 0x80, Box::new(only(4)), "D.", "DW"),
+        (10, 0x80, Box::new(times(4)), "D.", "DW"),
+        (16, 0xc0, Box::new(times(8)), "..", "WW"),
+        (25, 0xc0, Box::new(times(20)), "..", "WW"),
+        (32, 0xc0, Box::new(times(12)), "..", "WW"),
+        (35, 0xc0, Box::new(only(4)), "..", "WW"),
+    ];
+    let mut report = Report(Vec::new());
+    for (code, flags, allowed, good, bad) in rows {
+        for len in 0..=120 {
+            let attributes = [base(Carrier::Nlri, code), attribute(flags, code, &vec![1; len])].concat();
+            let want = if allowed(len) { good } else { bad };
+            report.check(&format!("{code} of {len} octets"), true, want, &update(Carrier::Nlri, &attributes));
+        }
+    }
+    report.done();
+}
+
+#[test]
 fn with_nothing_reachable_every_error_but_a_discard_resets() {
     let stronger = |want: &str| want.replace('W', "R");
     let mut report = Report(Vec::new());

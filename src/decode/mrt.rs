@@ -104,7 +104,8 @@ pub(crate) fn decode(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<
                 if matches!(error.error, ParserError::EofExpected) {
                     return Ok(());
                 }
-                let text = format!("MRT record: {}", error.error);
+                let text = error.error.to_string();
+                let text = format!("MRT record: {}", text.strip_prefix("Error: ").unwrap_or(&text));
                 return printer.print(&view::broken_off("invalid", 0, text, &Place::default()));
             }
         };

@@ -349,15 +349,13 @@ impl Reader<'_> {
             }
             code::EXTENDED_COMMUNITIES => attributes.ext_communities = value.as_chunks::<8>().0.to_vec(),
             code::LARGE_COMMUNITY => {
+                let all = &mut attributes.large_communities;
+                *all = value.as_chunks::<12>().0.iter().map(large_community).collect();
                 // Redundant values are removed in silence (RFC 8092 §3).
-                let mut seen = BTreeSet::new();
-                attributes.large_communities = value
-                    .as_chunks::<12>()
-                    .0
-                    .iter()
-                    .map(large_community)
-                    .filter(|one| seen.insert(*one))
-                    .collect();
+                if all.len() > 1 {
+                    let mut seen = BTreeSet::new();
+                    all.retain(|one| seen.insert(*one));
+                }
             }
             code::ONLY_TO_CUSTOMER => attributes.otc = Some(Asn(number())),
             code::MP_REACH_NLRI => return self.mp_reach(place, rule, value),
