@@ -113,6 +113,12 @@ impl Etcd {
         self.restart().await;
     }
 
+    /// Starts with nothing; to its id it is the same cluster.
+    async fn restart_wiped(&mut self) {
+        std::fs::remove_dir_all(self.dir.path().join(self.token.to_string())).unwrap();
+        self.restart().await;
+    }
+
     async fn load(&self, dump: &Dump) {
         let mut client = self.connect().await;
         for (key, value) in dump.entries() {
@@ -401,6 +407,26 @@ async fn an_etcd_that_returns_as_another_cluster_is_listed_again() {
     etcd.load(&Dump::read("route-reflectors/dump.json")).await;
     let wanted = read_once(&settings(etcd.url()), "rr-1").await.unwrap();
     source.snapshot("the other cluster", |snapshot| *snapshot == wanted).await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_was_rebuilt_behind_a_cut_is_listed_again_whatever_its_revision_is() {
+    let mut etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let wire = Wire::to(&etcd).await;
+    let mut source = Following::start(wire.url(), "rr-1");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+    wire.state.send(State::Cut).unwrap();
+    source.state(SourceState::Retrying).await;
+    etcd.kill().await;
+    etcd.restart_wiped().await;
+    etcd.load(&Dump::read("route-reflectors/dump.json")).await;
+    let mut client = etcd.connect().await;
+    while client.put("elsewhere", "x", None).await.unwrap().header().unwrap().revision() < 1000 {}
+    let wanted = read_once(&settings(etcd.url()), "rr-1").await.unwrap();
+    wire.state.send(State::Whole).unwrap();
+    source.snapshot("the rebuilt cluster", |snapshot| *snapshot == wanted).await;
 }
 
 #[tokio::test]

@@ -215,6 +215,7 @@ pub async fn run(
     let mut follower = Follower {
         state: EtcdState::new(node, reading),
         cluster: None,
+        newest: None,
         opened: false,
         debounce: Debounce::default(),
         out,
@@ -225,6 +226,8 @@ pub async fn run(
     let mut turn = usize::try_from(random.build_hasher().finish() % count).unwrap_or(0);
     let mut wait = BACKOFF.0;
     let mut errors: Vec<String> = Vec::new();
+    // The last connection ended by a compaction, too: etcd compacts faster than we list.
+    let mut overtaken = false;
     loop {
         let Some(endpoint) = settings.endpoints.get(turn % settings.endpoints.len().max(1)) else { return };
         let started = Instant::now();
@@ -243,10 +246,11 @@ pub async fn run(
         if let Ended::Compacted { .. } = ended {
             tracing::info!(reason = %ended, "listing the datastore again");
             follower.cluster = None;
-            if lasted > BACKOFF.0 {
+            if !std::mem::replace(&mut overtaken, true) || lasted > BACKOFF.0 {
                 continue;
             }
         } else {
+            overtaken = false;
             turn = turn.wrapping_add(1);
             errors.push(ended.to_string());
             // The other endpoints are tried at once; that none answers is one piece of news.
@@ -265,6 +269,20 @@ pub async fn run(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
+    }
+}
+
+/// A key and the revision at which it was created. An etcd that was rebuilt from nothing has the id of the cluster before
+/// it; it is not likely to have created the same key at the same revision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Created {
+    key: Vec<u8>,
+    revision: i64,
+}
+
+impl Created {
+    fn of(kv: &KeyValue) -> Created {
+        Created { key: kv.key().to_vec(), revision: kv.create_revision() }
     }
 }
 
@@ -289,8 +307,8 @@ impl Link {
         Ok(Link { endpoint: endpoint.to_owned(), client })
     }
 
-    /// Lists all prefixes at the revision of the first answer; the cluster's id.
-    async fn list(&mut self, state: &mut EtcdState) -> Result<u64, Ended> {
+    /// Lists all prefixes at the revision of the first answer; the cluster's id and the key that was created last.
+    async fn list(&mut self, state: &mut EtcdState) -> Result<(u64, Option<Created>), Ended> {
         let mut kv = self.client.kv_client().max_decoding_message_size(MAX_MESSAGE);
         let (mut revision, mut cluster) = (0, 0);
         let mut found: Vec<KeyValue> = Vec::new();
@@ -322,15 +340,20 @@ impl Link {
             }
         }
         state.relist(found.iter().map(|kv| (kv.key(), kv.value(), kv.mod_revision())), revision);
-        Ok(cluster)
+        let newest = found.iter().max_by_key(|kv| kv.create_revision()).map(Created::of);
+        Ok((cluster, newest))
     }
 
-    /// The cluster's id and present revision.
-    async fn position(&mut self) -> Result<(u64, i64), Ended> {
+    /// The cluster's id and present revision, and whether `newest` is there as it was created.
+    async fn position(&mut self, newest: Option<&Created>) -> Result<(u64, i64, bool), Ended> {
         let mut kv = self.client.kv_client();
-        let options = GetOptions::new().with_count_only();
-        let answer = within(&self.endpoint, "the first answer", kv.get("/calico", Some(options))).await?;
-        Ok(answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision())))
+        let options = GetOptions::new().with_keys_only();
+        let key = newest.map_or(b"/calico".as_slice(), |created| &created.key);
+        let answer = within(&self.endpoint, "the first answer", kv.get(key, Some(options))).await?;
+        let (cluster, revision) =
+            answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision()));
+        let there = answer.kvs().first().map(Created::of);
+        Ok((cluster, revision, newest.is_some() && there.as_ref() == newest))
     }
 }
 
@@ -376,6 +399,8 @@ struct Follower {
     state: EtcdState,
     /// The cluster whose revisions the state has; `None` where it must be listed (again).
     cluster: Option<u64>,
+    /// By what the history is known again: the key created last.
+    newest: Option<Created>,
     /// This connection got as far as watching.
     opened: bool,
     debounce: Debounce,
@@ -402,13 +427,13 @@ impl Follower {
         settings: &EtcdSettings,
     ) -> Result<Infallible, Ended> {
         let mut link = Link::connect(endpoint, settings).await?;
-        let (cluster, revision) = link.position().await?;
-        // Another cluster's revisions mean nothing, and a history that went back was restored from a backup: a watch
-        // from a revision that is still to come would wait in silence.
-        if self.cluster != Some(cluster) || self.state.revision() > revision {
+        let (cluster, revision, same) = link.position(self.newest.as_ref()).await?;
+        // Another cluster's revisions mean nothing, nor do those of another history: a watch from a revision that is still
+        // to come would wait in silence, and one that begins in the middle would never tell what is not there.
+        if self.cluster != Some(cluster) || self.state.revision() > revision || !same {
             self.cluster = None;
-            let listed = link.list(&mut self.state).await?;
-            self.cluster = Some(listed);
+            let (listed, newest) = link.list(&mut self.state).await?;
+            (self.cluster, self.newest) = (Some(listed), newest);
             // Also where nothing changed: the first list of an empty datastore is news.
             self.publish();
         }
@@ -466,7 +491,12 @@ impl Follower {
             for event in response.events() {
                 let Some(kv) = event.kv() else { continue };
                 let value = match event.event_type() {
-                    EventType::Put => Some(kv.value()),
+                    EventType::Put => {
+                        if self.newest.as_ref().is_none_or(|known| known.revision < kv.create_revision()) {
+                            self.newest = Some(Created::of(kv));
+                        }
+                        Some(kv.value())
+                    }
                     EventType::Delete => None,
                 };
                 changed |= self.state.event(kv.key(), value, kv.mod_revision());

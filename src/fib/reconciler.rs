@@ -258,7 +258,10 @@ impl<K: Kernel> Reconciler<K> {
             FibInput::Phase(phase) if phase != self.phase => {
                 self.phase = phase;
                 self.written.clear();
-                info!(?phase, "phase");
+                match phase {
+                    Phase::Normal => info!("recovery is over: routes found at start that nobody wants go"),
+                    Phase::Recovering => info!("recovering: routes found at start stay"),
+                }
                 self.dirty.extend(all_prefixes(&self.desired, &self.mirror));
                 self.fresh.extend(self.dirty.iter().copied());
             }
