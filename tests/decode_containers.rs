@@ -204,6 +204,24 @@ fn what_was_not_captured_is_said_and_decoding_goes_on_behind_it() {
 }
 
 #[test]
+fn a_capture_that_begins_inside_a_message_goes_on_at_the_next() {
+    let stream = [update(1), update(2)].concat();
+    for cut in 1..46 {
+        let file = pcap(1, &[packet(Side::Dialler, 100, false, &stream[cut..])]);
+        let lines = decode(&[], &file);
+        assert_eq!(brief(&lines), ["invalid incomplete", "UPDATE accept 10.2.0.0/16"], "{cut}");
+        assert_eq!(lines[0]["source"], "10.0.0.1:40000");
+        // With its SYN, the same is the sender's fault.
+        let syn = packet(Side::Dialler, 99, true, b"");
+        let file = pcap(1, &[syn, packet(Side::Dialler, 100, false, &stream[cut..])]);
+        assert_eq!(brief(&decode(&[], &file)), ["invalid session-reset"], "{cut}");
+    }
+    // Nothing to go on with.
+    let file = pcap(1, &[packet(Side::Dialler, 100, false, b"GET / HTTP/1.1\r\n\r\n")]);
+    assert_eq!(brief(&decode(&[], &file)), ["invalid session-reset"]);
+}
+
+#[test]
 fn a_framing_error_ends_its_stream_only() {
     let file = pcap(
         1,

@@ -5,6 +5,7 @@
 //! §7.14, §7.15 each attribute; RFC 6793 §4.1 and §6; RFC 7607; RFC 8092 §6; RFC 9234 §5; RFC 9774.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use bgp_proto::wire::attr::AttributeCodes;
 use bgp_proto::wire::{Action, Context, Message, PeerType, decode};
 
 /// One attribute: name, code, flags, a good value of it, and what follows from each fault. The two letters are for an
@@ -372,6 +373,26 @@ fn attributes_that_do_not_fit_withdraw_what_is_reachable_and_reset_if_nothing_is
         report.check(&format!("§3 (j): {code}"), true, "RR", &update(Carrier::Nlri, &attributes));
     }
     report.done();
+}
+
+#[test]
+fn what_a_message_needs_is_never_stripped() {
+    let ctx =
+        Context { strip: AttributeCodes::of(&[1, 2, 3, 4, 14, 15, 99]), ..Context::new(PeerType::Ibgp) };
+    let attributes = [
+        base(Carrier::MpReach, 0),
+        attribute(0x40, 3, &[10, 0, 0, 1]),
+        attribute(0x80, 4, &[0, 0, 0, 7]),
+        attribute(0x80, 15, UNREACH),
+        attribute(0xc0, 99, &[1]),
+    ]
+    .concat();
+    let decoded = decode(&update(Carrier::Nlri, &attributes), &ctx).unwrap();
+    assert_eq!(decoded.faults, []);
+    let Message::Update(update) = decoded.message else { panic!() };
+    assert_eq!((update.reach.len(), update.withdrawn.len()), (2, 1));
+    assert_eq!(update.attributes.as_path.hops(), 1);
+    assert_eq!((update.attributes.med, update.attributes.unknown.len()), (None, 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! messages. The files are read by pcap-parser and the packets by etherparse.
 //!
 //! A capture is read to its end before anything is put together, because a segment may come in any order. What was lost
-//! is said, and decoding goes on at the next marker behind the hole.
+//! is said, and decoding goes on at the next marker behind the hole; so it does where a capture begins inside a message.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -246,9 +246,22 @@ pub(crate) fn decode(
             destination: Some(destination.to_string()),
             ..Place::default()
         };
+        let begun_before = stream.start.is_none();
         let mut behind_hole = false;
-        for run in runs(stream) {
-            let skipped = if behind_hole { marker(&run.octets) } else { 0 };
+        for (index, run) in runs(stream).into_iter().enumerate() {
+            let skipped = match marker(&run.octets) {
+                at if behind_hole => at,
+                // Without a SYN the connection is older than the capture, which may begin anywhere in a message.
+                at if index == 0 && begun_before && at < run.octets.len() => at,
+                _ => 0,
+            };
+            if skipped > 0 && !behind_hole {
+                let text = format!("the capture begins inside a message, {skipped} octets before its end");
+                let packet = run.packet(skipped);
+                let mut line = view::broken_off("invalid", 0, text, &place);
+                line.at(times.get(packet).copied());
+                all.push((packet, line));
+            }
             let octets = run.octets.get(skipped..).unwrap_or_default();
             let mut latest = run.packet(run.octets.len());
             let mut ended = false;
