@@ -79,3 +79,17 @@ fn the_hold_timer_ends_a_session_whose_peer_is_silent_and_it_comes_back_after_th
     net.run_until(Millis::secs(60));
     assert_eq!((net.state(0), net.state(1)), (StateName::Established, StateName::Established));
 }
+
+#[test]
+fn an_end_that_is_configured_later_and_does_not_dial_costs_less_than_that_time_again() {
+    for later in [30, 300, 1200] {
+        let mut net = Network::new(spec(0, 1), spec(1, 0));
+        net.node(1).reconfigure(|next| next.passive = true);
+        net.start(0);
+        net.run_until(Millis(later));
+        assert_ne!(net.state(0), StateName::Established, "the other end wants nobody yet");
+        net.start(1);
+        net.run_until(Millis(later * 2 + 100));
+        assert_eq!((net.state(0), net.state(1)), (StateName::Established, StateName::Established));
+    }
+}

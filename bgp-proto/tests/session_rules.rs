@@ -29,19 +29,36 @@ fn a_session_dials_the_moment_it_starts() {
 }
 
 #[test]
-fn after_a_tcp_failure_it_dials_again_within_the_connect_delay_and_without_growing() {
+fn after_a_tcp_failure_it_dials_again_soon_and_then_once_in_a_connect_delay() {
     let mut peer = Driver::new(spec());
     peer.give(Input::Start);
-    for _ in 0..20 {
+    for pause in [100, 200, 400, 800, 1600].into_iter().chain([2000; 20]) {
         peer.give(Input::DialFailed(DialError::Refused));
         assert_eq!(peer.state(), StateName::Active);
         let failed = peer.now;
         assert_eq!(peer.tick(), [Output::Dial]);
-        assert!((1500..=2000).contains(&(peer.now - failed).0));
+        assert!((pause * 3 / 4..=pause).contains(&(peer.now - failed).0), "{pause}: {}", peer.now - failed);
     }
     assert_eq!(peer.status().last, Some(DownReason::Dial(DialError::Refused)));
     let told = peer.log.iter().filter(|o| matches!(o, Output::Event(_))).count();
     assert_eq!(told, 1, "the same reason is told once");
+}
+
+#[test]
+fn a_session_that_held_is_dialled_again_soon_and_one_that_flaps_is_not() {
+    for (held, soon) in [(60, true), (1, false)] {
+        let mut peer = Driver::new(spec());
+        peer.give(Input::Start);
+        for _ in 0..10 {
+            peer.give(Input::DialFailed(DialError::Refused));
+            peer.tick();
+        }
+        peer.establish(Conn::Active);
+        peer.pass(Millis::secs(held));
+        peer.receive(Conn::Active, &Message::Notification(cease(2)));
+        let pause = peer.deadline().unwrap() - peer.now;
+        assert_eq!(pause <= Millis(100), soon, "{pause}");
+    }
 }
 
 #[test]

@@ -271,6 +271,9 @@ impl Session {
         out: &mut Vec<Output>,
     ) {
         let State::Up(up) = &mut self.state else { return };
+        if now - up.since >= SETTLED {
+            self.pauses = 0;
+        }
         let negotiated = up.agreed.public.graceful;
         let (slot, challenger) = (up.free(), up.challenger.take());
         let (time, times) = (up.agreed.peer_restart_time, up.agreed.stale_times);

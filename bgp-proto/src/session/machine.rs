@@ -24,6 +24,11 @@ use crate::wire::frame::Kind;
 /// simultaneous open has left behind.
 pub(super) const SETTLED: Millis = Millis::secs(5);
 
+/// The first pause between dials; each one after is twice as long, up to the connect delay. Two ends hear of each other at
+/// slightly different times, and one that restarts is back soon: whole connect delays from the first failure on would be
+/// most of the time that a session takes to come up.
+const FIRST_PAUSE: Millis = Millis(100);
+
 /// One peer as a pure machine. See the [module](super) for how a shell drives it.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -36,6 +41,8 @@ pub struct Session {
     pub(super) plain: bool,
     backoff: Backoff,
     pub(super) hurry: Hurry,
+    /// Pauses between dials since the start, or since a session that held.
+    pub(super) pauses: u8,
     /// The pause before the next dial has been put off for a connection of the peer. Once is enough: who connects again and
     /// again and says nothing must not keep us from dialling.
     pub(super) yielded: bool,
@@ -110,6 +117,7 @@ impl Session {
             plain: false,
             backoff: Backoff::default(),
             hurry: Hurry::default(),
+            pauses: 0,
             yielded: false,
             record: Record::default(),
         }
@@ -203,6 +211,7 @@ impl Session {
         }
         self.plain = false;
         self.hurry = Hurry::default();
+        self.pauses = 0;
         self.backoff = Backoff::default();
         self.record.since = now;
         self.note_down(now, DownReason::Stopped(reason), out);
@@ -264,7 +273,12 @@ impl Session {
     }
 
     pub(super) fn pause(&mut self, now: Millis) -> Dial {
-        Dial::Pause(Timer::jittered(now, self.spec.next.connect_delay, &mut self.jitter))
+        let delay = Millis::secs(self.spec.next.connect_delay.max(1).into());
+        let span = Millis(FIRST_PAUSE.0.checked_shl(self.pauses.into()).unwrap_or(u64::MAX)).min(delay);
+        if span < delay {
+            self.pauses += 1;
+        }
+        Dial::Pause(Timer::spread(now, span, &mut self.jitter))
     }
 
     fn dial_started(&mut self, now: Millis) {

@@ -103,7 +103,7 @@ pub struct NextOpen {
     /// time (24 bits, 0: none), and keep the peer's as long as it asks. `None`: aware only, as BIRD is by default. Needs
     /// `restart_time`.
     pub long_lived: Option<u32>,
-    /// Pause between dials that failed in TCP (2).
+    /// Pause between dials that failed in TCP (2); the first ones are shorter.
     pub connect_delay: u16,
     /// Limit of one dial (5).
     pub connect_retry: u16,

@@ -57,11 +57,11 @@ impl Session {
 
     /// A peer that has just dialled us is about to come up: no dial of ours crosses it for a moment.
     fn yield_to_incoming(&mut self, now: Millis) {
-        let later = self.pause(now);
+        let later = Timer::jittered(now, self.spec.next.connect_delay, &mut self.jitter);
         if let State::Opening(Opening { dial: dial @ Dial::Pause(_), .. }) = &mut self.state
             && !std::mem::replace(&mut self.yielded, true)
         {
-            *dial = later;
+            *dial = Dial::Pause(later);
         }
     }
 

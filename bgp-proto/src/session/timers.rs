@@ -49,8 +49,13 @@ pub struct Timer {
 impl Timer {
     /// A timer with jitter. Zero counts as one second: no timer of BGP may spin.
     pub(crate) fn jittered(now: Millis, secs: u16, jitter: &mut Jitter) -> Timer {
-        let nominal = secs.max(1);
-        Timer { until: now + jitter.spread(Millis::secs(nominal.into())), nominal }
+        Timer::spread(now, Millis::secs(secs.max(1).into()), jitter)
+    }
+
+    /// The same for a time that may be shorter than a second; people are shown whole ones.
+    pub(crate) fn spread(now: Millis, span: Millis, jitter: &mut Jitter) -> Timer {
+        let nominal = u16::try_from(span.0.div_ceil(1000)).unwrap_or(u16::MAX);
+        Timer { until: now + jitter.spread(span), nominal }
     }
 
     /// A timer that runs out at exactly its value.
