@@ -60,6 +60,11 @@ def blocks_of(host):
     return [f"10.244.{host.number}.0/26", f"fd00:10:244:{host.number:x}::/122"]
 
 
+def second_blocks_of(host):
+    """Another one of each."""
+    return [f"10.244.{host.number}.64/26", f"fd00:10:244:{host.number:x}::40/122"]
+
+
 class FileDatastore:
     """DATASTORE_TYPE=file: one document in each file of a folder."""
 

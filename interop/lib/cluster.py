@@ -92,20 +92,34 @@ class Cluster:
         node = self.nodes[name]
         node.blocks.append(canonical(cidr))
         self.datastore.put(calico.block(node.host, cidr))
-        if node.foreign and node.daemon.processes:
-            node.daemon.announce(cidr)
-        elif node.foreign:
-            node.daemon.prefixes.append(canonical(cidr))
+        self.tell(node, "announce", "append", cidr)
 
     def remove_block(self, name, cidr):
         """The node gives a block back."""
         node = self.nodes[name]
         node.blocks.remove(canonical(cidr))
         self.datastore.delete(calico.block(node.host, cidr))
+        self.tell(node, "withdraw", "remove", cidr)
+
+    @staticmethod
+    def tell(node, running, waiting, cidr):
+        """What the datastore says to us is said to a foreign daemon: now, or by what it will start with."""
         if node.foreign and node.daemon.processes:
-            node.daemon.withdraw(cidr)
+            getattr(node.daemon, running)(cidr)
         elif node.foreign:
-            node.daemon.prefixes.remove(canonical(cidr))
+            getattr(node.daemon.prefixes, waiting)(canonical(cidr))
+
+    def claim_second(self, names=None):
+        """Each node (or those named) claims a second block of each family."""
+        for name in names or self.nodes:
+            for cidr in calico.second_blocks_of(self.nodes[name].host):
+                self.add_block(name, cidr)
+
+    def give_back_first(self, names=None):
+        """Each node (or those named) gives back the first block of each family."""
+        for name in names or self.nodes:
+            for cidr in calico.blocks_of(self.nodes[name].host):
+                self.remove_block(name, cidr)
 
     # --- changes of sessions
 

@@ -5,7 +5,12 @@ All namespaces live in the scenario's own sandbox (see sandbox.py): their names 
 
 import ipaddress
 import json
+import pathlib
+import signal
 import subprocess
+import sys
+
+from . import wait
 
 NET4 = "10.0.0"
 NET6 = "fd00::"
@@ -99,6 +104,10 @@ class Host:
                          f"( sport = :179 or dport = :179 ) and dst {f'[{address}]' if ':' in address else address}").splitlines()
         return sorted(" ".join(line.split()[2:4]) for line in lines if line.strip())
 
+    def dials(self, address):
+        """Whether the host has sent a SYN to an address and waits for the answer."""
+        return bool(self.run("ss", "-Htn", "state", "syn-sent", "dst", f"[{address}]" if ":" in address else address).strip())
+
     def pids(self):
         """The processes in the host."""
         return [int(pid) for pid in sh("ip", "netns", "pids", self.ns).split()]
@@ -182,3 +191,35 @@ class Segment:
     def heal(self):
         """Ends all cuts."""
         sh("ip", "netns", "exec", self.SWITCH, "nft", "delete", "table", "bridge", "cb")
+
+    def relayed(self, host):
+        """Puts a wire that can be held between a host and the segment."""
+        tool = (sys.executable, "-u", str(pathlib.Path(__file__).with_name("wire.py")))
+        inner, outer = f"{host.name}-i", f"{host.name}-o"
+        batch(self.SWITCH, [f"link set {host.name} nomaster", f"link add {inner} type veth peer name {outer}", f"link set {outer} master br0 up",
+                            f"link set {inner} up"])
+        for each in self.hosts.values():
+            each.run(*tool, "plain", "eth0")
+            # a held wire must not cost the addresses of the neighbours
+            batch(each.ns, [f"neigh replace {address} lladdr 02:00:00:00:00:{other.number:02x} dev eth0 nud permanent"
+                            for other in self.hosts.values() if other is not each for address in (other.v4, other.v6, other.link_local)])
+        with open(host.folder / "wire.log", "ab") as log:
+            process = subprocess.Popen(["ip", "netns", "exec", self.SWITCH, *tool, "relay", host.name, inner], stdin=subprocess.DEVNULL, stdout=log,
+                                       stderr=log, start_new_session=True)
+        wait.until("the wire relays", lambda: "relaying" in (host.folder / "wire.log").read_text(), 30)
+        return Wire(process)
+
+
+class Wire:
+    """The relay between a host and the segment."""
+
+    def __init__(self, process):
+        self.process = process
+
+    def hold(self):
+        """Frames wait in both directions."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def release(self):
+        """All of them arrive."""
+        self.process.send_signal(signal.SIGCONT)

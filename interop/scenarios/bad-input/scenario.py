@@ -95,6 +95,32 @@ def etcd_down(lab):
     cluster.settled()
 
 
+def etcd_dies(lab):
+    """etcd dies while all is up: said with its address, shown, tried again; sessions and routes stay, and a session that is lost meanwhile comes back."""
+    etcd = Etcd(lab.host("etcd", 250)).start()
+    cluster = cluster_of_two(lab, EtcdDatastore(etcd)).start()
+    cluster.settled()
+    ours, bird = cluster["node-1"].daemon, cluster["node-2"].daemon
+    etcd.kill()
+    told(ours, "10.0.0.250:2379", "out of reach")
+
+    def shown():
+        source = ours.show("status")["datastore"]
+        return source["state"] == "retrying" and source["failures"] >= 2 and "10.0.0.250:2379" in (source.get("lastError") or "") or f"!{source}"
+
+    wait.until("the state is shown", shown, 60)
+    lab.say(str(ours.show("status")["datastore"]))
+    wait.stays("sessions and routes", lambda: cluster.established() and cluster.blocks_everywhere(), 5)
+    bird.kill()
+    bird.start(restarting=True)
+    cluster.settled()
+    etcd.start()
+    cluster.add_block("node-2", "10.244.2.64/26")
+    cluster.add_block("node-1", "10.244.1.64/26")
+    cluster.settled()
+    lab.say(str(ours.show("status")["datastore"]))
+
+
 def broken_document(lab):
     """A file that does not parse: said with its name; the other files count; a file that breaks later keeps its last good content."""
     datastore = FileDatastore(lab.out / "datastore")
@@ -127,7 +153,7 @@ def not_root(lab):
     wait.check("no panic", "panicked" not in output)
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (port_taken, no_node, no_address, same_address, etcd_down, broken_document, not_root)}
+CASES = {f.__name__.replace("_", "-"): f for f in (port_taken, no_node, no_address, same_address, etcd_down, etcd_dies, broken_document, not_root)}
 VARIANTS = list(CASES)
 
 

@@ -44,9 +44,6 @@ def run(lab, variant):
         return True
 
     wait.until("sessions are up and AS paths are right", right, 60)
-    for name in cluster.nodes:
-        cluster.add_block(name, f"10.244.{name[-1]}.64/26")
-        cluster.remove_block(name, f"10.244.{name[-1]}.0/26")
-        cluster.add_block(name, f"fd00:10:244:{name[-1]}::40/122")
-        cluster.remove_block(name, f"fd00:10:244:{name[-1]}::/122")
+    cluster.claim_second()
+    cluster.give_back_first()
     wait.until("changes are everywhere", right, 30)

@@ -28,13 +28,9 @@ def run(lab, variant):
             wait.check("the AS path that they send", wait.equal("AS path", path, (there.asn,) if asns else ()))
     lab.say("routes are exchanged")
 
-    for name in cluster.nodes:
-        cluster.add_block(name, f"10.244.{name[-1]}.64/26")
-        cluster.add_block(name, f"fd00:10:244:{name[-1]}::40/122")
+    cluster.claim_second()
     wait.until("new blocks are everywhere", cluster.blocks_everywhere, 30)
-    for name in cluster.nodes:
-        cluster.remove_block(name, f"10.244.{name[-1]}.0/26")
-        cluster.remove_block(name, f"fd00:10:244:{name[-1]}::/122")
+    cluster.give_back_first()
     wait.until("blocks given back are gone everywhere", cluster.blocks_everywhere, 30)
     lab.say("changes are followed")
 

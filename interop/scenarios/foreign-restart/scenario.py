@@ -18,8 +18,7 @@ def needs(variant):
 def run(lab, variant):
     cluster = Cluster(lab, FileDatastore(lab.out / "datastore"), {"node-1": variant, "node-2": "calico-bgpd"}, restart=RESTART)
     here, there = cluster["node-2"], cluster["node-1"]
-    cluster.add_block("node-1", "10.244.1.64/26")
-    cluster.add_block("node-1", "fd00:10:244:1::40/122")
+    cluster.claim_second(["node-1"])
     cluster.start().settled()
     # OpenBGPD names no family in its graceful restart capability
     keeps = variant != "openbgpd"
@@ -30,8 +29,7 @@ def run(lab, variant):
         wait.stays("its routes", lambda: cluster.blocks_everywhere("node-2"), 3)
     else:
         wait.until("its routes are gone", lambda: set(here.host.kernel()) == set(here.blocks), 10)
-    for block in there.blocks[:2]:
-        cluster.remove_block("node-1", block)
+    cluster.give_back_first(["node-1"])
     there.daemon.start(restarting=True)
     cluster.settled()
     lab.say("it returned; what it no longer sends is gone")

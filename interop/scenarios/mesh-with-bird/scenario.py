@@ -25,13 +25,9 @@ def run(lab, variant):
     cluster.settled()
     lab.say("all nodes have all blocks")
 
-    for name in ("node-1", "node-2"):
-        cluster.add_block(name, f"10.244.{name[-1]}.64/26")
-        cluster.add_block(name, f"fd00:10:244:{name[-1]}::40/122")
+    cluster.claim_second(["node-1", "node-2"])
     wait.until("new blocks are everywhere", cluster.blocks_everywhere, 30)
-    for name in ("node-1", "node-2"):
-        cluster.remove_block(name, f"10.244.{name[-1]}.0/26")
-        cluster.remove_block(name, f"fd00:10:244:{name[-1]}::/122")
+    cluster.give_back_first(["node-1", "node-2"])
     wait.until("blocks given back are gone everywhere", cluster.blocks_everywhere, 30)
     lab.say("changes are followed")
 
