@@ -77,7 +77,7 @@ pub enum SettingsError {
     #[error(
         "the kubernetes datastore is not supported yet{}; use DATASTORE_TYPE=etcdv3 with ETCD_ENDPOINTS, or \
          DATASTORE_TYPE=file with DATASTORE_PATH",
-        if *.inferred { " (it is the default where neither DATASTORE_TYPE nor ETCD_ENDPOINTS is set)" } else { "" }
+        if *.inferred { " (it is the default where none of DATASTORE_TYPE, ETCD_ENDPOINTS and DATASTORE_PATH is set)" } else { "" }
     )]
     Kubernetes {
         /// `DATASTORE_TYPE` is empty and so is `ETCD_ENDPOINTS`.
@@ -123,9 +123,11 @@ impl DatastoreSettings {
         // DS-1: the prefixed variable counts even where it is set to nothing.
         let var = |name: &str| get(&format!("CALICO_{name}")).or_else(|| get(name)).unwrap_or_default();
         let (kind, endpoints) = (var("DATASTORE_TYPE"), var("ETCD_ENDPOINTS"));
+        let path = var("DATASTORE_PATH");
         let backend = match (kind.as_str(), endpoints.is_empty()) {
+            // Who names files, and nothing else, means them.
+            ("", true) if !path.is_empty() => Backend::File { path: path.into() },
             ("file", _) => {
-                let path = var("DATASTORE_PATH");
                 if path.is_empty() {
                     return Err(SettingsError::NoPath);
                 }
@@ -214,6 +216,12 @@ mod tests {
     #[test]
     fn the_file_datastore_needs_a_path_and_ignores_endpoints() {
         assert_eq!(resolve(&[("DATASTORE_TYPE", "file")]), Err(SettingsError::NoPath));
+        let only_path = resolve(&[("DATASTORE_PATH", "/c")]).unwrap();
+        assert_eq!(only_path.backend, Backend::File { path: "/c".into() });
+        assert_eq!(
+            resolve(&[("DATASTORE_PATH", "/c"), ("DATASTORE_TYPE", "kubernetes")]),
+            Err(SettingsError::Kubernetes { inferred: false })
+        );
         let settings = resolve(&[
             ("DATASTORE_TYPE", "file"),
             ("DATASTORE_PATH", "/etc/cluster"),
@@ -231,7 +239,10 @@ mod tests {
                 &[("DATASTORE_TYPE", "kubernetes")],
                 "the kubernetes datastore is not supported yet; use DATASTORE_TYPE",
             ),
-            (&[], "(it is the default where neither DATASTORE_TYPE nor ETCD_ENDPOINTS is set)"),
+            (
+                &[],
+                "(it is the default where none of DATASTORE_TYPE, ETCD_ENDPOINTS and DATASTORE_PATH is set)",
+            ),
             (&[("DATASTORE_TYPE", "etcd")], "DATASTORE_TYPE=\"etcd\" is not known"),
             (&[("DATASTORE_TYPE", "etcdv3")], "needs ETCD_ENDPOINTS"),
             (&[("ETCD_ENDPOINTS", "https://a:1")], "\"https://a:1\" asks for TLS"),

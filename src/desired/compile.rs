@@ -81,6 +81,16 @@ impl Problems {
     }
 }
 
+/// The first of the Nodes that there are, for those who look for a slip of the pen.
+fn some_names<'n>(names: impl Iterator<Item = &'n String>) -> String {
+    let mut names: Vec<&str> = names.map(String::as_str).take(4).collect();
+    if names.len() > 3 {
+        names.truncate(3);
+        names.push("others");
+    }
+    if names.is_empty() { String::new() } else { format!(" (there are {})", names.join(", ")) }
+}
+
 /// Compiles what the datastore says into what this node shall do.
 ///
 /// # Errors
@@ -92,12 +102,19 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     let global = snapshot.bgp_configurations.get("default").map_or(&none, |config| config);
     let release = identity::release(snapshot.cluster_information.as_deref(), facts, &mut problems);
     let Some(local) = snapshot.nodes.get(&facts.node_name) else {
-        problems.add(
-            Severity::Error,
-            format!("Node/{}", facts.node_name),
-            "",
-            "there is no Node of the name that NODENAME has: nothing is configured until there is",
-        );
+        let resource = format!("Node/{}", facts.node_name);
+        let refused =
+            snapshot.problems.iter().any(|p| p.resource == resource && p.severity == Severity::Error);
+        let why = if refused {
+            "the Node of the name that NODENAME has cannot be used: nothing is configured until it can"
+                .to_owned()
+        } else {
+            format!(
+                "there is no Node of the name that NODENAME has{}: nothing is configured until there is",
+                some_names(snapshot.nodes.keys())
+            )
+        };
+        problems.add(Severity::Error, resource, "", why);
         return Err(Unready { problems: problems.finish() });
     };
     let cluster_routes = identity::cluster_routes(global, release.release);

@@ -238,6 +238,23 @@ fn a_nodename_without_a_node_configures_nothing_and_says_so() {
     let unready = compile(&world.snapshot, &world.facts).unwrap_err();
     assert_eq!(unready.problems[0].severity, Severity::Error);
     assert!(unready.to_string().starts_with("Node/node-9: there is no Node"), "{unready}");
+    assert!(unready.to_string().contains("(there are node-1, "), "{unready}");
+}
+
+#[test]
+fn a_node_that_cannot_be_read_is_not_called_missing() {
+    let mut world = World::new();
+    world.facts.node_name = "node-9".into();
+    world.snapshot.problems.push(Problem {
+        resource: "Node/node-9".into(),
+        field: "spec.bgp.asNumber".into(),
+        why: "is no number".into(),
+        severity: Severity::Error,
+    });
+    let unready = compile(&world.snapshot, &world.facts).unwrap_err();
+    let text: Vec<String> = unready.problems.iter().map(ToString::to_string).collect();
+    assert!(text[0].contains("cannot be used: nothing is configured until it can"), "{text:?}");
+    assert!(text[1].contains("is no number"), "{text:?}");
 }
 
 #[test]
