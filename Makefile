@@ -29,6 +29,7 @@ lab: ## run labs by name: make lab S="mesh-with-bird hold-expiry/frr"; without S
 	@interop/run $(or $(S),--list)
 
 fuzz: ## fuzz each target for SECONDS=300
+	@interop/deps build test
 	@bgp-proto/fuzz/run $(or $(SECONDS),300)
 
 bench: ## measure: the code (criterion), and the time to Established beside BIRD's (as root)
@@ -37,7 +38,7 @@ bench: ## measure: the code (criterion), and the time to Established beside BIRD
 	cargo build --release --locked --bin calico-bgpd
 	@benches/time-to-established
 
-soak: ## the labs that take minutes
+soak: ## the labs that take minutes (as root)
 	@interop/deps build test
 	cargo build --locked --release --bin calico-bgpd
 	@interop/run --soak

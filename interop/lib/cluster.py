@@ -203,6 +203,11 @@ class Cluster:
         """What is left of 2147483647 by LOCAL_PREF: Calico's on internal sessions with daemons that send it, else the default of 100."""
         return METRIC if node.asn == other.asn and other.kind in (*AS_CALICO, "bird2") else 2147483647 - 100
 
+    def all_right(self):
+        """Both: for watching that nothing changes."""
+        up = self.established()
+        return up if up is not True else self.blocks_everywhere()
+
     def settled(self, seconds=60):
         """Waits until all sessions are up and all blocks are where they should be."""
         wait.until("all sessions are up", self.established, seconds)

@@ -110,7 +110,7 @@ def etcd_dies(lab):
 
     wait.until("the state is shown", shown, 60)
     lab.say(str(ours.show("status")["datastore"]))
-    wait.stays("sessions and routes", lambda: cluster.established() and cluster.blocks_everywhere(), 5)
+    wait.stays("sessions and routes", cluster.all_right, 5)
     bird.kill()
     bird.start(restarting=True)
     cluster.settled()
@@ -132,7 +132,7 @@ def broken_document(lab):
     own = datastore.path(calico.block(cluster["node-1"].host, cluster["node-1"].blocks[0]))
     own.write_text("{\n")
     told(cluster["node-1"].daemon, own.name)
-    wait.stays("its last good content counts", lambda: cluster.established() and cluster.blocks_everywhere(), 3)
+    wait.stays("its last good content counts", cluster.all_right, 3)
 
 
 def not_root(lab):

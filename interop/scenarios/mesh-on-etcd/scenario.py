@@ -23,7 +23,7 @@ def run(lab):
     lab.say("changes are followed")
 
     etcd.kill()
-    wait.stays("sessions and routes while etcd is dead", lambda: all_right(cluster), 12, every=1)
+    wait.stays("sessions and routes while etcd is dead", cluster.all_right, 12, every=1)
     etcd.start()
     cluster.add_block("node-2", "10.244.2.128/26")
     wait.until("what is written after etcd's return arrives", cluster.blocks_everywhere, 60)
@@ -35,8 +35,3 @@ def run(lab):
     cluster.leave("node-3")
     wait.until("nothing is left of a node that left", cluster.blocks_everywhere, 30)
     wait.check("the others are up", cluster.established())
-
-
-def all_right(cluster):
-    up = cluster.established()
-    return up if up is not True else cluster.blocks_everywhere()
