@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use bgp_proto::PeerId;
+use bgp_proto::session::{Input, Session};
+use bgp_proto::{AfiSet, Millis, PeerId};
 use calico_bgpd::apply::{Applied, PeerEntry};
 use calico_bgpd::clock::Clock;
 use calico_bgpd::control::peer_view::PeerView;
@@ -52,7 +53,7 @@ async fn serve(run_dir: &Path) -> tokio_util::sync::DropGuard {
     let entry = |(name, peer): (&String, &desired::Peer)| PeerEntry {
         id: ids[name],
         peer: Arc::new(peer.clone()),
-        view: watch::channel(PeerView::default()).1,
+        view: watch::channel(started(peer)).1,
     };
     let applied = Applied {
         node: "node-1".into(),
@@ -68,7 +69,11 @@ async fn serve(run_dir: &Path) -> tokio_util::sync::DropGuard {
         core,
         applied: watch::channel(Arc::new(applied)).1,
         source: source.status,
-        listen: watch::channel(ListenStatus::default()).1,
+        listen: watch::channel(ListenStatus {
+            recent: vec!["10.0.0.77".parse().unwrap()],
+            ..ListenStatus::default()
+        })
+        .1,
         phase,
         fib: watch::channel(FibStatus::default()).1,
     };
@@ -79,6 +84,15 @@ async fn serve(run_dir: &Path) -> tokio_util::sync::DropGuard {
         server::run(socket, views, stopped).await;
     });
     stop.drop_guard()
+}
+
+/// A session that dials, or waits where it is passive.
+fn started(peer: &desired::Peer) -> PeerView {
+    let mut session = Session::new(peer.spec.clone(), 1, AfiSet::EMPTY);
+    session.handle(Millis(0), Input::Start, &mut Vec::new());
+    let mut view = PeerView::default();
+    view.update(&session, Millis(0), None, true);
+    view
 }
 
 async fn ask(stream: &mut BufReader<UnixStream>, request: &str) -> Value {
@@ -110,6 +124,24 @@ async fn one_request_a_line_gives_one_answer_a_line() {
     assert_eq!(status["status"]["node"], "node-1");
     assert_eq!(status["status"]["releaseSource"], "ClusterInformation");
     assert_eq!(status["status"]["datastore"]["state"], "connecting");
+}
+
+/// T10. Only the stranger's family can be meant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_peer_that_is_waited_for_or_dialled_hears_of_connections_from_an_unexpected_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path()).await;
+    let peers = ask(&mut connect(dir.path()).await, r#"{"show":"peers"}"#).await;
+    let reasons: Vec<(&str, &str)> = peers["peers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|peer| (peer["address"].as_str().unwrap(), peer["reason"].as_str().unwrap()))
+        .collect();
+    for (address, reason) in reasons {
+        let hint = format!("unexpected source 10.0.0.77 were refused, expected is {address}");
+        assert_eq!(reason.contains(&hint), address.starts_with("10."), "{address}: {reason}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -300,7 +300,9 @@ fn hint_at_strangers(peer: &mut answer::Peer, entry: &PeerEntry, strangers: &[Ip
         .filter(|addr| addr.is_ipv4() == expected.is_ipv4())
         .map(ToString::to_string)
         .collect();
-    if peer.state == StateName::Passive.name()
+    // Also where we dial: both ends may, and ours may be what a firewall or the wrong address stops.
+    let waits = [StateName::Passive, StateName::Active, StateName::Connect];
+    if waits.iter().any(|state| peer.state == state.name())
         && !seen.is_empty()
         && let Some(reason) = &mut peer.reason
     {

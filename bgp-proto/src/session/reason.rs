@@ -13,8 +13,12 @@ impl fmt::Display for DialError {
             DialError::Timeout => f.write_str(
                 "no answer to SYN: a firewall, a host that is down, or a TCP MD5 password that differs",
             ),
-            DialError::HostUnreachable => f.write_str("no route to host"),
-            DialError::NetworkUnreachable => f.write_str("network is unreachable"),
+            DialError::HostUnreachable => f.write_str(
+                "no route to host: nobody has the peer's address on its link, or a router on the way says so",
+            ),
+            DialError::NetworkUnreachable => {
+                f.write_str("network is unreachable: this node has no route to the peer")
+            }
             DialError::SourceUnavailable => f.write_str("the source address is not on this node"),
             DialError::Os(errno) => write!(f, "cannot connect: error {errno}"),
         }
@@ -80,6 +84,38 @@ impl fmt::Display for Event {
                 write!(f, "more than {limit} {afi} prefixes: the session is closed")
             }
             Event::PrefixLimit { afi, limit, closed: false } => write!(f, "more than {limit} {afi} prefixes"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Asn;
+    use crate::wire::Notification;
+
+    #[test]
+    fn every_reason_says_what_an_operator_can_look_for() {
+        let mismatch = DownReason::AsMismatch { expected: Asn(64512), got: Asn(4_200_000_000) };
+        #[rustfmt::skip]
+        let table: [(DownReason, &[&str]); 13] = [
+            (DownReason::Dial(DialError::Refused),            &["refused", "nothing listens"]),
+            (DownReason::Dial(DialError::Timeout),            &["SYN", "firewall", "MD5"]),
+            (DownReason::Dial(DialError::HostUnreachable),    &["no route to host", "on its link"]),
+            (DownReason::Dial(DialError::NetworkUnreachable), &["unreachable", "no route to the peer"]),
+            (DownReason::Dial(DialError::SourceUnavailable),  &["source address", "not on this node"]),
+            (DownReason::Dial(DialError::Os(13)),             &["error 13"]),
+            (DownReason::Closed(CloseCause::Eof),             &["closed by the peer", "without NOTIFICATION"]),
+            (DownReason::Closed(CloseCause::Reset),           &["reset by the peer"]),
+            (DownReason::Sent(Notification::new(6, 7)),       &["we sent 6/7: ", "collision"]),
+            (DownReason::Received(Notification::new(2, 2)),   &["the peer sent 2/2: ", "AS"]),
+            (mismatch,                                        &["4200000000", "64512"]),
+            (DownReason::HoldExpired,                         &["hold timer", "nothing was heard"]),
+            (DownReason::SendHoldExpired,                     &["send hold timer", "has not taken"]),
+        ];
+        for (reason, words) in table {
+            let text = reason.to_string();
+            assert!(words.iter().all(|word| text.contains(word)), "{reason:?}: {text}");
         }
     }
 }
