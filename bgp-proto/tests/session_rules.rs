@@ -92,6 +92,54 @@ fn a_dial_that_waited_for_its_turn_has_its_whole_time() {
 }
 
 #[test]
+fn connect_delay_and_connect_limit_are_those_of_the_peer() {
+    let mut peer = Driver::new(spec().with(|next| (next.connect_delay, next.connect_retry) = (40, 20)));
+    peer.give(Input::Start);
+    peer.tick();
+    assert!((15_000..=20_000).contains(&peer.now.0), "the dial is given up: {}", peer.now);
+    let mut longest = 0;
+    for _ in 0..12 {
+        peer.give(Input::DialFailed(DialError::HostUnreachable));
+        let failed = peer.now;
+        peer.tick();
+        longest = longest.max((peer.now - failed).0);
+    }
+    assert!((30_000..=40_000).contains(&longest), "{longest}");
+}
+
+#[test]
+fn a_peer_that_connects_and_says_nothing_is_closed_when_the_large_hold_time_is_over() {
+    let mut peer = Driver::new(spec().passive());
+    peer.give(Input::Start);
+    peer.connect(Conn::Passive);
+    let out = peer.tick();
+    assert!((180_000..=240_000).contains(&peer.now.0), "{}", peer.now);
+    assert_eq!(peer.notifications(&out), [Notification::new(4, 0)]);
+    assert_eq!((peer.state(), peer.status().last), (StateName::Idle, Some(DownReason::HoldExpired)));
+}
+
+#[test]
+fn a_second_connection_of_the_peer_takes_the_place_of_the_first_while_opens_are_exchanged() {
+    for open_has_come in [false, true] {
+        let mut peer = Driver::new(spec().passive());
+        peer.give(Input::Start);
+        peer.connect(Conn::Passive);
+        if open_has_come {
+            peer.receive(Conn::Passive, &Message::Open(open_with(120)));
+        }
+        let out = peer.connect(Conn::Passive);
+        assert_eq!(peer.notifications(&out), [cease(7)]);
+        let places = |o: &&Output| matches!(o, Output::Close(_) | Output::Accept(_));
+        let said: Vec<&Output> = out.iter().filter(places).collect();
+        assert_eq!(said, [&Output::Close(Conn::Passive), &Output::Accept(Conn::Passive)]);
+        assert_eq!(peer.opens(&out).len(), 1, "our OPEN goes out on the new one");
+        peer.receive(Conn::Passive, &Message::Open(open_with(120)));
+        peer.receive(Conn::Passive, &Message::Keepalive);
+        assert_eq!(peer.state(), StateName::Established);
+    }
+}
+
+#[test]
 fn a_caller_that_connects_again_and_again_without_an_open_does_not_keep_us_from_dialling() {
     let mut peer = Driver::new(spec());
     peer.give(Input::Start);

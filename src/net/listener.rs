@@ -718,6 +718,25 @@ mod tests {
         assert!(status.is_ok());
     }
 
+    #[tokio::test]
+    async fn a_scan_from_everywhere_is_counted_in_bounded_space() {
+        let mut strangers = Strangers::default();
+        for n in 0..100_000u32 {
+            strangers.count(IpAddr::from(Ipv4Addr::from_bits(0x0b00_0000 + n * 256)), &[]);
+        }
+        assert_eq!(strangers.total, 100_000);
+        assert_eq!(
+            (strangers.by_network.len(), strangers.recent.len()),
+            (STRANGER_NETWORKS, STRANGERS_SHOWN)
+        );
+        let counted = strangers.by_network.values().sum::<u64>() + strangers.beyond;
+        assert_eq!(counted, 99_999, "the first was told by itself");
+        strangers.tell();
+        assert!(strangers.by_network.is_empty() && strangers.pending(), "and again in a minute");
+        strangers.tell();
+        assert!(strangers.recent.is_empty() && !strangers.pending(), "but not without news");
+    }
+
     #[test]
     fn the_log_of_a_stranger_names_the_peers_with_the_nearest_addresses() {
         let callers: Vec<Caller> = ["10.9.0.1", "10.0.1.7", "10.0.0.3", "192.0.2.1", "fd00::1"]
