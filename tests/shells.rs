@@ -13,7 +13,7 @@ use std::time::Duration;
 use bgp_proto::session::{DownReason, StateName, StopReason, TtlRule};
 use bgp_proto::wire::send::{encode_end_of_rib, encode_reach};
 use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, PeerType};
-use bgp_proto::{Afi, AfiSet, PeerId, Prefix4};
+use bgp_proto::{Afi, AfiSet, PeerId, Prefix4, RouterId};
 use bytes::{Bytes, BytesMut};
 use calico_bgpd::datastore::model::SecretBytes;
 use calico_bgpd::desired;
@@ -294,4 +294,26 @@ async fn of_two_peers_at_one_address_and_as_the_first_gets_the_connection_and_th
          and AS 64512"
     );
     assert!(!view.is_established());
+}
+
+/// T22: two speakers of one AS behind one address, for which two peers are configured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn two_speakers_at_one_address_have_a_session_each() {
+    let (ours, theirs) = (ip("127.0.58.1"), ip("127.0.58.2"));
+    let mut a = Shells::new(|_, _| {});
+    let first = a.add("Global_1", ours, SocketAddr::new(theirs, 179), true, 90);
+    let second = a.add("Global_2", ours, SocketAddr::new(theirs, 1179), true, 90);
+    let addr = a.listen(ours).await;
+    a.start().await;
+    let mut speakers = Vec::new();
+    for (at_a, id) in [(first, [10, 0, 0, 7]), (second, [10, 0, 0, 8])] {
+        let mut speaker = Shells::new(|_, _| {});
+        let there = speaker.add("to-a", theirs, addr, false, 90);
+        let task = speaker.peers.get_mut(&there).unwrap().task.as_mut().unwrap();
+        task.spec.open.router_id = RouterId(id.into());
+        speaker.start().await;
+        assert_eq!(a.established(at_a).await.peer_id(), Some(RouterId(id.into())));
+        speakers.push(speaker);
+    }
+    assert!(a.view(first).is_established() && a.view(second).is_established());
 }

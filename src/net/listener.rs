@@ -589,7 +589,10 @@ mod tests {
         let mut fixture = start(plan);
         let port = bound(&mut fixture).await.port();
         let _first = call("127.0.0.2", format!("127.0.0.7:{port}").parse().unwrap()).await;
-        assert_eq!(room_b.recv().await.unwrap().endpoints.local.ip().to_string(), "127.0.0.7");
+        let accepted = room_b.recv().await.unwrap();
+        assert_eq!(accepted.endpoints.local.ip().to_string(), "127.0.0.7");
+        assert!(accepted.stream.nodelay().unwrap(), "no message waits for an acknowledgement");
+        assert_eq!(accepted.stream.ttl().unwrap(), 64, "and not the listener's 255");
         let mut second = call("127.0.0.2", format!("127.0.0.5:{port}").parse().unwrap()).await;
         // No OPEN will come.
         second.shutdown().await.unwrap();
