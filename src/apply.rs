@@ -206,13 +206,17 @@ impl<C: Core> Applier<C> {
         self.publish();
     }
 
-    /// Says what is newly wrong, each thing once.
+    /// Says what is newly wrong and what is no longer, each thing once.
     fn tell_problems(&mut self, problems: &[Problem]) {
-        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+        let (appeared, mended) = news(&self.problems, problems);
+        for problem in appeared {
             match problem.severity {
                 Severity::Error => error!("{problem}"),
                 Severity::Warning => warn!("{problem}"),
             }
+        }
+        for problem in mended {
+            info!("no longer so: {problem}");
         }
         self.problems = problems.to_vec();
     }
@@ -400,6 +404,20 @@ impl<C: Core> Applier<C> {
     }
 }
 
+/// The problems that were not there before, and those whose field, or whose resource where no field is named, has none
+/// any more.
+fn news<'p>(before: &'p [Problem], now: &'p [Problem]) -> (Vec<&'p Problem>, Vec<&'p Problem>) {
+    let old: BTreeSet<&Problem> = before.iter().collect();
+    let places: BTreeSet<(&str, &str)> = now.iter().map(place).collect();
+    let appeared = now.iter().filter(|problem| !old.contains(problem)).collect();
+    let mended = before.iter().filter(|problem| !places.contains(&place(problem))).collect();
+    (appeared, mended)
+}
+
+fn place(problem: &Problem) -> (&str, &str) {
+    (&problem.resource, &problem.field)
+}
+
 /// Why a session must not start.
 fn held(peer: &Peer) -> Option<String> {
     match &peer.auth {
@@ -427,6 +445,27 @@ fn log_severity<'s>(snapshot: &'s Snapshot, node: &str) -> Option<&'s str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_problem_is_news_when_it_comes_and_when_its_place_has_none_any_more() {
+        let problem = |resource: &str, field: &str, why: &str| Problem {
+            resource: resource.into(),
+            field: field.into(),
+            why: why.into(),
+            severity: Severity::Error,
+        };
+        let (a, b) = (problem("Node/a", "spec.bgp", "x"), problem("Node/b", "spec.bgp", "x"));
+        let changed = problem("Node/a", "spec.bgp", "y");
+        let texts = |found: &[&Problem]| found.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let told = |before: &[Problem], now: &[Problem]| {
+            let (appeared, mended) = news(before, now);
+            (texts(&appeared), texts(&mended))
+        };
+        let (old, new) = ([a.clone(), b.clone()], [changed.clone()]);
+        assert_eq!(told(&old, &new), (vec![changed.to_string()], vec![b.to_string()]));
+        assert_eq!(told(&old, &old), (vec![], vec![]));
+        assert_eq!(told(&[], std::slice::from_ref(&a)), (vec![a.to_string()], vec![]));
+    }
 
     #[test]
     fn a_slot_is_reused_with_another_generation() {
