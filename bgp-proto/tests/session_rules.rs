@@ -8,8 +8,8 @@ use bgp_proto::session::{
     CloseCause, Conn, DialError, DownReason, Event, Input, MaxPrefix, NextOpen, Output, StateName, StopReason,
 };
 use bgp_proto::wire::refresh::RefreshKind;
-use bgp_proto::wire::{Capability, Message, Notification};
-use bgp_proto::{Afi, AfiSet, Asn, Millis};
+use bgp_proto::wire::{Capability, Message, Notification, Open};
+use bgp_proto::{Afi, AfiSet, Asn, Millis, RouterId};
 use session_driver::{Driver, Spec, V4, kinds, open_long_lived, open_with, plain_open, spec};
 
 const IPV4: AfiSet = AfiSet::only(Afi::Ipv4);
@@ -760,6 +760,43 @@ fn beside_a_connection_with_an_open_one_without_stands_for_five_seconds() {
         assert_eq!(peer.state(), StateName::OpenConfirm, "the other goes on");
         peer.receive(talks, &Message::Keepalive);
         assert_eq!(peer.state(), StateName::Established);
+    }
+}
+
+#[test]
+fn what_the_peer_said_is_remembered_beside_what_tcp_says_until_the_session_is_up() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    peer.receive(Conn::Active, &Message::Notification(cease(2)));
+    let said = DownReason::Received(cease(2));
+    let at = peer.now;
+    assert_eq!(peer.status().last.as_ref(), Some(&said));
+    peer.tick();
+    peer.give(Input::DialFailed(DialError::Refused));
+    let status = peer.status();
+    assert_eq!((status.last, status.spoken), (Some(DownReason::Dial(DialError::Refused)), Some((at, said))));
+    peer.tick();
+    peer.establish(Conn::Active);
+    assert_eq!(peer.status().spoken, None);
+}
+
+#[test]
+fn a_connection_whose_peer_does_not_answer_our_open_for_five_seconds_loses_to_a_newer_one() {
+    for (seconds, survivor) in [(4, Conn::Active), (5, Conn::Passive)] {
+        let mut peer = Driver::new(spec());
+        peer.give(Input::Start);
+        peer.connect(Conn::Active);
+        // The lower identifier: what we dialled is the stronger one.
+        let weaker = Open { router_id: RouterId("9.0.0.1".parse().unwrap()), ..open_with(120) };
+        peer.receive(Conn::Active, &Message::Open(weaker.clone()));
+        peer.pass(Millis::secs(seconds));
+        peer.connect(Conn::Passive);
+        let out = peer.receive(Conn::Passive, &Message::Open(weaker));
+        assert_eq!(peer.notifications(&out), [cease(7)]);
+        peer.receive(survivor, &Message::Keepalive);
+        let status = peer.status();
+        assert_eq!(status.negotiated.map(|agreed| agreed.conn), Some(survivor), "after {seconds} s");
     }
 }
 

@@ -95,6 +95,11 @@ impl PeerView {
                 None => DownReason::Idle.to_string(),
             },
         };
+        if let (Some(last), Some((at, spoken))) = (&status.last, &status.spoken)
+            && matches!(last, DownReason::Dial(_) | DownReason::Closed(_))
+        {
+            reason = format!("{spoken} ({} s ago); since then: {reason}", (self.taken - *at).as_secs());
+        }
         if status.last.is_some()
             && let Some(waits) = waits
         {
@@ -154,6 +159,34 @@ fn waiting(auth: &Auth, ttl: TtlRule) -> String {
 mod tests {
     use super::*;
     use crate::datastore::model::{SecretBytes, SecretKeyRef};
+    use bgp_proto::AfiSet;
+    use bgp_proto::session::{Conn, Endpoints, Input, NextOpen, OpenParams, PeerSpec, Transport};
+    use bgp_proto::wire::Notification;
+
+    #[test]
+    fn what_bgp_said_is_told_beside_what_tcp_says_since_then() {
+        let (us, peer): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let (transport, asn) =
+            (Transport { peer, scope: 0, port: 179, ttl: TtlRule::Multihop(64) }, Asn(64512));
+        let router_id = RouterId("10.0.0.1".parse().unwrap());
+        let open = OpenParams { local_asn: asn, peer_asn: asn, router_id, families: AfiSet::BOTH };
+        let mut session =
+            Session::new(PeerSpec { transport, open, next: NextOpen::default() }, 1, AfiSet::EMPTY);
+        let mut give = |secs, input| session.handle(Millis::secs(secs), input, &mut Vec::new());
+        let ends = Endpoints { local: (us, 1000).into(), remote: (peer, 179).into() };
+        give(0, Input::Start);
+        give(0, Input::Connected(Conn::Active, ends));
+        give(0, Input::BadFrame(Conn::Active, Notification::new(1, 1)));
+        give(10, Input::Tick);
+        give(12, Input::DialFailed(DialError::Refused));
+        let mut view = PeerView::default();
+        view.update(&session, Millis::secs(15), None, true);
+        assert_eq!(
+            view.reason(&Auth::None, TtlRule::Multihop(64)).unwrap(),
+            "we sent 1/1: Connection not synchronized (15 s ago); since then: \
+             connection refused: nothing listens at the peer's BGP port"
+        );
+    }
 
     #[test]
     fn what_the_kernel_drops_unseen_is_said_where_the_peer_is_to_dial() {

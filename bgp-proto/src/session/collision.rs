@@ -28,6 +28,8 @@ pub enum Other {
     OpenConfirm(Side),
     /// The same, and the peer's KEEPALIVE has come too ([`holds_back`]).
     Held(Side),
+    /// The peer's OPEN has come, and for some seconds nothing after it, not even the KEEPALIVE that answers ours.
+    Mute,
     /// The session is up on it.
     Established {
         /// Graceful restart was negotiated on it.
@@ -66,6 +68,8 @@ pub fn on_open(this: Side, other: Other, dominant: Side) -> Verdict {
         Other::OpenSent => Verdict::KeepBoth,
         // The peer will show by its next message which one it has kept.
         Other::Held(other) if other != this && this == dominant => Verdict::KeepBoth,
+        // The peer has let go of it without a word, against the rule or by an accident; the new one shows that it is there.
+        Other::Mute => Verdict::DropOther,
         // Two connections that one side dialled: it has given up the older one, or forgotten it.
         Other::OpenConfirm(other) | Other::Held(other) if other == this => Verdict::DropOther,
         Other::OpenConfirm(_) if this == dominant => Verdict::DropOther,
@@ -121,6 +125,10 @@ mod tests {
             (Peer, Held(Us),                  Peer, KeepBoth),
             (Peer, Held(Peer),                Us,   DropOther),
             (Us,   Held(Us),                  Us,   DropOther),
+            (Us,   Mute,                      Us,   DropOther),
+            (Us,   Mute,                      Peer, DropOther),
+            (Peer, Mute,                      Us,   DropOther),
+            (Peer, Mute,                      Peer, DropOther),
             (Peer, established(true, true),   Us,   TakeOver),
             (Peer, established(true, true),   Peer, TakeOver),
             (Us,   established(true, true),   Us,   TakeOver),

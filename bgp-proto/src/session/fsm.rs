@@ -89,6 +89,7 @@ pub(super) struct OpenSent {
 pub(super) struct OpenConfirm {
     pub(super) by: Side,
     pub(super) agreed: Box<Agreed>,
+    pub(super) since: Millis,
     /// Even where the hold time agreed on is none: a peer that dies here would be waited for without end.
     pub(super) hold: Timer,
     /// The hold timer has been put off once (T17).

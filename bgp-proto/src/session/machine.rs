@@ -171,7 +171,7 @@ impl Session {
     fn start(&mut self, now: Millis, out: &mut Vec<Output>) {
         if let State::Down = self.state {
             self.record.since = now;
-            self.record.last = None;
+            self.record.forget_reasons();
             self.open_up(out);
         }
     }
@@ -484,6 +484,9 @@ impl Session {
 
     /// Remembers why the session is down. The same reason again is no news: a peer that is away for a day gives one line.
     pub(super) fn note_down(&mut self, now: Millis, reason: DownReason, out: &mut Vec<Output>) {
+        if reason.is_of_bgp() {
+            self.record.spoken = Some((now, reason.clone()));
+        }
         if self.record.last.as_ref() != Some(&reason) {
             self.record.last = Some(reason.clone());
             self.note(now, Event::Down(reason), out);

@@ -403,3 +403,16 @@ pub enum DownReason {
     /// Stopped.
     Stopped(StopReason),
 }
+
+impl DownReason {
+    /// Whether BGP gives the reason, by what was said or by silence; else TCP does, or somebody here.
+    pub fn is_of_bgp(&self) -> bool {
+        use DownReason::{
+            AsMismatch, Closed, Dial, HoldExpired, Idle, Received, Restarted, SendHoldExpired, Sent, Stopped,
+        };
+        match self {
+            Sent(_) | Received(_) | AsMismatch { .. } | HoldExpired | SendHoldExpired => true,
+            Idle | Dial(_) | Closed(_) | Restarted | Stopped(_) => false,
+        }
+    }
+}

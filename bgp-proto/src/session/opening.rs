@@ -26,6 +26,10 @@ const HOLD_BACK: Millis = Millis::secs(1);
 /// first thing that a speaker sends; a port scan, a host that half died or the rest of a simultaneous open must not hold the
 /// second slot for as long as an only connection may take (RFC 4271's large hold time of four minutes).
 const SILENT: u16 = 5;
+/// How long a peer may take to answer our OPEN before a newer connection of it, whoever dialled it, takes the place of this
+/// one. There are speakers that keep the weaker connection of a collision and leave the stronger one open and unread; only
+/// the hold timer would tell.
+const MUTE: Millis = Millis::secs(5);
 
 /// Cease/7, connection collision resolution.
 const COLLISION: Notification = Notification::new(6, 7);
@@ -125,6 +129,7 @@ impl Session {
         let standing = match (opening.link(other_conn), &opening.dial) {
             (Some(Link::OpenSent(_)), _) => Some(Other::OpenSent),
             (Some(Link::OpenConfirm(other)), _) if other.held.is_some() => Some(Other::Held(other.by)),
+            (Some(Link::OpenConfirm(other)), _) if now - other.since >= MUTE => Some(Other::Mute),
             (Some(Link::OpenConfirm(other)), _) => Some(Other::OpenConfirm(other.by)),
             (None, Dial::Pause(_) | Dial::Dialing(_)) if conn == Conn::Passive => Some(Other::Dialing),
             (None, _) => None,
@@ -182,7 +187,15 @@ impl Session {
         let hold = if hold_time == 0 { self.spec.next.open_hold } else { hold_time };
         let hold = Timer::jittered(now, hold, &mut self.jitter);
         let keepalive = self.keepalive_timer(now, hold_time);
-        let link = OpenConfirm { by, agreed: Box::new(agreed), hold, late: false, keepalive, held: None };
+        let link = OpenConfirm {
+            by,
+            agreed: Box::new(agreed),
+            since: now,
+            hold,
+            late: false,
+            keepalive,
+            held: None,
+        };
         if let State::Opening(opening) = &mut self.state {
             opening.put(conn, Link::OpenConfirm(Box::new(link)));
         }
@@ -254,7 +267,7 @@ impl Session {
             self.spec.next.max_prefix.map(PrefixLimit::new),
         )));
         self.record.since = now;
-        self.record.last = None;
+        self.record.forget_reasons();
         self.record.counters.established += 1;
         self.note(now, Event::Established, out);
     }

@@ -59,10 +59,18 @@ pub struct Counters {
 pub(super) struct Record {
     pub(super) since: Millis,
     pub(super) last: Option<DownReason>,
+    pub(super) spoken: Option<(Millis, DownReason)>,
     pub(super) notifying: Option<(Millis, Notification)>,
     pub(super) notified: Option<(Millis, Notification)>,
     pub(super) counters: Counters,
     pub(super) history: History,
+}
+
+impl Record {
+    /// The session starts, or is up.
+    pub(super) fn forget_reasons(&mut self) {
+        (self.last, self.spoken) = (None, None);
+    }
 }
 
 /// The state of RFC 4271 §8.2.2 as BIRD shows it (BGP-9): of two connections, the one that has got further.
@@ -117,6 +125,8 @@ pub struct Status {
     pub since: Millis,
     /// Why it is not up; kept until it is (CTL-18).
     pub last: Option<DownReason>,
+    /// The last reason since then that BGP gave and not TCP: what the peer said or did not say before its port was closed.
+    pub spoken: Option<(Millis, DownReason)>,
     /// What was agreed on; only while Established.
     pub negotiated: Option<Box<Negotiated>>,
     /// The hold timer of the connection that has got furthest.
@@ -153,6 +163,7 @@ impl Session {
             state: self.state_name(),
             since: record.since,
             last: record.last.clone(),
+            spoken: record.spoken.clone(),
             negotiated: None,
             hold: None,
             keepalive: None,

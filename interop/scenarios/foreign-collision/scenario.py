@@ -9,8 +9,6 @@ VARIANTS = list(FOREIGN)
 SECONDS = 240
 # These are seen to send an OPEN on both connections. The others close one before they have said anything on it.
 OPENS_BOTH = {"bird1", "bird2", "frr", "gobgp4"}
-# GoBGP 4.8 may keep the one that it dialled, whoever is to win, and leave the other open and unread: only the hold timer tells that it is dead.
-HOLD = {"gobgp4": 9}
 
 
 def needs(variant):
@@ -18,8 +16,7 @@ def needs(variant):
 
 
 def run(lab, variant):
-    cluster = Cluster(lab, FileDatastore(lab.out / "datastore"), {"node-1": variant, "node-2": "calico-bgpd"}, all_dial=True,
-                      hold=HOLD.get(variant, 240)).start()
+    cluster = Cluster(lab, FileDatastore(lab.out / "datastore"), {"node-1": variant, "node-2": "calico-bgpd"}, all_dial=True).start()
     here, there = cluster["node-2"], cluster["node-1"]
 
     def one_each():
