@@ -261,15 +261,24 @@ pub async fn run(
             follower.out.retrying(errors.join("; "));
             errors.clear();
         }
-        // Half to whole, so that nodes that lost etcd together do not come back together.
-        let jitter = random.hash_one(lasted.as_nanos()) % 512;
-        let pause = wait / 2 + wait / 1024 * u32::try_from(jitter).unwrap_or(0);
-        wait = (wait * 2).min(BACKOFF.1);
+        let pause = jittered(wait, random.hash_one(lasted.as_nanos()));
+        wait = longer(wait);
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Half to whole of it, so that nodes that lost etcd together do not come back together.
+fn jittered(wait: Duration, random: u64) -> Duration {
+    let share = u32::try_from(random % 513).unwrap_or(0);
+    wait / 2 + wait * share / 1024
+}
+
+/// The wait after this one, should the next attempt fail too.
+fn longer(wait: Duration) -> Duration {
+    (wait * 2).min(BACKOFF.1)
 }
 
 /// A key and the revision at which it was created. An etcd that was rebuilt from nothing has the id of the cluster before
@@ -528,6 +537,19 @@ mod tests {
     fn node(asn: u32) -> Vec<u8> {
         format!(r#"{{"kind":"Node","metadata":{{"name":"a"}},"spec":{{"bgp":{{"asNumber":{asn}}}}}}}"#)
             .into_bytes()
+    }
+
+    #[test]
+    fn pauses_double_from_half_a_second_to_half_a_minute_and_spread_over_half_of_it() {
+        let waits: Vec<u128> = std::iter::successors(Some(BACKOFF.0), |wait| Some(longer(*wait)))
+            .take(8)
+            .map(|wait| wait.as_millis())
+            .collect();
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        let wait = Duration::from_secs(8);
+        let pauses: Vec<Duration> = (0..513).map(|random| jittered(wait, random)).collect();
+        assert_eq!((pauses.first(), pauses.last()), (Some(&(wait / 2)), Some(&wait)));
+        assert!(pauses.is_sorted());
     }
 
     #[test]
