@@ -23,8 +23,9 @@ use crate::core_thread::{Core, CorePort, Urgent};
 use crate::datastore::model::{Problem, SecretBytes, Severity};
 use crate::datastore::snapshot::Snapshot;
 use crate::desired::{self, Auth, DesiredState, NodeFacts, Peer, PeerChange};
+use crate::net::caller::{self, Accepted, Caller};
 use crate::net::dial::DialGate;
-use crate::net::listener::{self, Accepted, Caller, ListenPlan};
+use crate::net::listener::ListenPlan;
 use crate::net::mailbox::Mailbox;
 use crate::net::peer_task::{PeerTask, Wanted};
 use crate::telemetry::log::Log;
@@ -361,7 +362,7 @@ impl<C: Core> Applier<C> {
                 }
             })
             .collect();
-        let mut shadowed = listener::shadowed(&callers);
+        let mut shadowed = caller::shadowed(&callers);
         for (name, running) in &self.running {
             let shadowed = shadowed.remove(name);
             running.wanted.send_if_modified(|wanted| {

@@ -17,8 +17,8 @@ use bgp_proto::{Afi, AfiSet, PeerId, Prefix4, RouterId};
 use bytes::{Bytes, BytesMut};
 use calico_bgpd::datastore::model::SecretBytes;
 use calico_bgpd::desired;
+use calico_bgpd::net::caller;
 use calico_bgpd::net::dial::DialGate;
-use calico_bgpd::net::listener;
 use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};
 
 use shell_lab::{SOON, Shells, ip};
@@ -276,7 +276,7 @@ async fn of_two_peers_at_one_address_and_as_the_first_gets_the_connection_and_th
     let first = a.add("Global_1", ours, SocketAddr::new(theirs, 179), true, 90);
     let second = a.add("Global_2", ours, SocketAddr::new(theirs, 1179), true, 90);
     let callers: Vec<_> = a.peers.values().map(|peer| peer.caller.clone()).collect();
-    for (name, shadowed) in listener::shadowed(&callers) {
+    for (name, shadowed) in caller::shadowed(&callers) {
         let peer = a.peers.values().find(|peer| peer.name == name).unwrap();
         peer.wanted.send_modify(|wanted| wanted.shadowed = Some(shadowed));
     }

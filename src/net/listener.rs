@@ -1,7 +1,7 @@
 //! The listening sockets, one for each family.
 //!
-//! Owns: bind and re-bind while running, MD5 keys, the choice of the peer that a caller is, strangers. Never: speaks BGP; an accepted
-//! connection goes to its peer's task at once. BGP-4, 5, 7, 8; T9, T11, T13, P5.
+//! Owns: bind and re-bind while running, MD5 keys, and whom an accepted connection is given to. Never: speaks BGP; a connection goes to
+//! its peer's task at once. BGP-4, 5, 7, 8; T9, T11, T13, P5.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,21 +9,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::session::{Endpoints, TtlRule};
-use bgp_proto::wire::decode_open;
-use bgp_proto::wire::frame::{MAX_LEN, Next, next_frame};
-use bgp_proto::{Afi, Asn, IpPrefix, RouterId};
+use bgp_proto::session::Endpoints;
+use bgp_proto::{Afi, IpPrefix};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::caller::{Accepted, Caller, decide};
 use super::md5::listener_keys;
 use super::sockopt;
-use crate::control::peer_view::{PeerView, Shadowed};
+use super::strangers::Strangers;
 use crate::datastore::model::SecretBytes;
 use crate::desired::Listen;
 
@@ -33,48 +32,10 @@ const BACKLOG: i32 = 1024;
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// Pause of accepting where the process has no descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(250);
-/// How often strangers are told of.
-const STRANGER_LOG: Duration = Duration::from_secs(60);
-/// Networks of strangers that are counted one by one.
-const STRANGER_NETWORKS: usize = 64;
+/// How often that is told.
+const EXHAUSTED_LOG: Duration = Duration::from_secs(60);
 /// Calls that may wait for their OPEN.
 const UNDECIDED: usize = 64;
-/// How long.
-const OPEN_PATIENCE: Duration = Duration::from_secs(5);
-/// Addresses of strangers that status shows.
-const STRANGERS_SHOWN: usize = 4;
-
-/// A connection that a peer dialled.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The socket, with the peer's TTL rule in force.
-    pub stream: TcpStream,
-    /// Its ends.
-    pub endpoints: Endpoints,
-}
-
-/// A peer as the listener knows it.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// Session name.
-    pub name: String,
-    /// The peer's address.
-    pub addr: IpAddr,
-    /// Interface index for a link-local address, else 0.
-    pub scope: u32,
-    /// The peer's AS: tells several peers at one address apart where nothing else does.
-    pub asn: Asn,
-    /// The address that we are configured to speak from: tells several peers at one address apart.
-    pub local: Option<IpAddr>,
-    /// TTL rule.
-    pub ttl: TtlRule,
-    /// MD5 key.
-    pub key: Option<SecretBytes>,
-    /// Its session as last shown: the identifier of the peer tells peers of one AS at one address apart.
-    pub view: watch::Receiver<PeerView>,
-    /// Its task.
-    pub door: mpsc::Sender<Accepted>,
-}
 
 /// What the listener shall do.
 #[derive(Clone, Debug, Default)]
@@ -210,7 +171,7 @@ impl Listening {
             Err(error) => match error.raw_os_error() {
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                     let now = Instant::now();
-                    if self.exhausted_told.is_none_or(|told| now >= told + STRANGER_LOG) {
+                    if self.exhausted_told.is_none_or(|told| now >= told + EXHAUSTED_LOG) {
                         warn!(%error, "cannot accept connections; established sessions go on");
                         self.exhausted_told = Some(now);
                     }
@@ -253,81 +214,6 @@ impl Listening {
             let candidates: Vec<Caller> = candidates.into_iter().cloned().collect();
             self.undecided.spawn(decide(accepted, candidates));
         }
-    }
-}
-
-impl Caller {
-    fn open(&self, accepted: Accepted) {
-        let Accepted { stream, endpoints: Endpoints { remote, .. } } = &accepted;
-        let (remote, afi) = (*remote, Afi::of(remote.ip()));
-        let ready = stream
-            .set_nodelay(true)
-            .and_then(|()| sockopt::set_ttl_rule(stream, afi, self.ttl))
-            .and_then(|()| sockopt::set_control_class(stream, afi));
-        if let Err(error) = ready {
-            warn!(peer = self.name, %error, "cannot set the options of an accepted connection; it is closed");
-            return;
-        }
-        if self.door.try_send(accepted).is_err() {
-            tracing::debug!(peer = self.name, %remote, "a call came while earlier ones waited; it is closed");
-        }
-    }
-}
-
-/// The peers for whom another gets the calls: the first by name of those that have the same address and AS, and are not
-/// told apart by our own address.
-pub fn shadowed(callers: &[Caller]) -> BTreeMap<String, Shadowed> {
-    let mut alike: BTreeMap<(IpAddr, u32, Asn), Vec<&Caller>> = BTreeMap::new();
-    let mut found = BTreeMap::new();
-    for caller in callers {
-        let Caller { addr, scope, asn, .. } = *caller;
-        let before = alike.entry((addr, scope, asn)).or_default();
-        if let Some(first) = before.iter().find(|it| caller.local.is_none() || it.local == caller.local) {
-            found.insert(caller.name.clone(), Shadowed { addr, asn, by: first.name.clone() });
-        }
-        before.push(caller);
-    }
-    found
-}
-
-/// Of several peers, the one that an OPEN with this AS and identifier comes from, as far as anybody can know: not one that
-/// has a session with another speaker, if there is one without.
-fn choose(candidates: &[Caller], open: Option<(Asn, RouterId)>) -> Option<&Caller> {
-    let (asn, id) = (open.map(|open| open.0), open.map(|open| open.1));
-    let known = |caller: &Caller| caller.view.borrow().peer_id();
-    let mut alike: Vec<&Caller> = candidates.iter().filter(|caller| Some(caller.asn) == asn).collect();
-    if alike.is_empty() {
-        alike = candidates.iter().collect();
-    }
-    let same = alike.iter().find(|caller| id.is_some() && known(caller) == id);
-    same.or_else(|| alike.iter().find(|caller| known(caller).is_none())).or(alike.first()).copied()
-}
-
-/// Looks at the caller's OPEN, without taking it, and hands the connection to the peer that it fits.
-async fn decide(accepted: Accepted, candidates: Vec<Caller>) {
-    let open = timeout(OPEN_PATIENCE, async {
-        let mut head = [0; MAX_LEN];
-        let mut seen = 0;
-        loop {
-            let len = accepted.stream.peek(&mut head).await.ok()?;
-            match next_frame(head.get(..len)?, MAX_LEN) {
-                Next::Frame(frame) => {
-                    let open = decode_open(frame.bytes).ok()?;
-                    return Some((open.asn(), open.router_id));
-                }
-                // What is there stays readable: look again only when it can have grown.
-                Next::NeedMore(_) if len > 0 => {
-                    let pause = if len == seen { 50 } else { 5 };
-                    seen = len;
-                    sleep(Duration::from_millis(pause)).await;
-                }
-                _ => return None,
-            }
-        }
-    });
-    let open = open.await.ok().flatten();
-    if let Some(caller) = choose(&candidates, open) {
-        caller.open(accepted);
     }
 }
 
@@ -438,96 +324,11 @@ fn bind(afi: Afi, addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The peers with the addresses nearest to this one, at most three: one of them is probably meant (T10).
-fn nearest(addr: IpAddr, callers: &[Caller]) -> String {
-    let bits = |addr: IpAddr| match addr {
-        IpAddr::V4(addr) => u128::from(addr.to_bits()),
-        IpAddr::V6(addr) => addr.to_bits(),
-    };
-    let mut known: Vec<&Caller> =
-        callers.iter().filter(|caller| Afi::of(caller.addr) == Afi::of(addr)).collect();
-    known.sort_by_key(|caller| bits(caller.addr) ^ bits(addr));
-    if known.is_empty() {
-        return format!("nobody: no {} peer is configured", Afi::of(addr));
-    }
-    let few: Vec<String> =
-        known.iter().take(3).map(|caller| format!("{} ({})", caller.addr, caller.name)).collect();
-    let beyond = known.len() - few.len();
-    if beyond == 0 { few.join(", ") } else { format!("{} or one of {beyond} more", few.join(", ")) }
-}
-
-/// Calls from addresses of no peer, told once a minute (T9).
-#[derive(Default)]
-struct Strangers {
-    total: u64,
-    by_network: BTreeMap<IpPrefix, u64>,
-    beyond: u64,
-    told: Option<Instant>,
-    /// Of this minute, and of the one before while nobody new came.
-    recent: Vec<IpAddr>,
-    begin_anew: bool,
-}
-
-impl Strangers {
-    fn count(&mut self, addr: IpAddr, callers: &[Caller]) {
-        self.total += 1;
-        if std::mem::take(&mut self.begin_anew) {
-            self.recent.clear();
-        }
-        if self.recent.len() < STRANGERS_SHOWN && !self.recent.contains(&addr) {
-            self.recent.push(addr);
-        }
-        let network = IpPrefix::new(addr, if addr.is_ipv4() { 24 } else { 64 });
-        match network {
-            Some(network)
-                if self.by_network.len() < STRANGER_NETWORKS || self.by_network.contains_key(&network) =>
-            {
-                *self.by_network.entry(network).or_default() += 1;
-            }
-            _ => self.beyond += 1,
-        }
-        if self.told.is_none() {
-            info!(
-                from = %addr,
-                expected = nearest(addr, callers),
-                "a connection from an address of no peer was closed; a peer with several addresses must dial from the \
-                 one that it is configured with here"
-            );
-            self.by_network.clear();
-            self.told = Some(Instant::now());
-        }
-    }
-
-    fn pending(&self) -> bool {
-        self.told.is_some()
-    }
-
-    fn due(&self) -> Instant {
-        self.told.unwrap_or_else(Instant::now) + STRANGER_LOG
-    }
-
-    fn tell(&mut self) {
-        let calls: u64 = self.by_network.values().sum::<u64>() + self.beyond;
-        self.told = None;
-        self.begin_anew = calls > 0;
-        if calls == 0 {
-            self.recent.clear();
-        } else {
-            let mut networks: Vec<(&IpPrefix, &u64)> = self.by_network.iter().collect();
-            networks.sort_by_key(|(prefix, count)| (std::cmp::Reverse(**count), **prefix));
-            let worst: Vec<String> =
-                networks.iter().take(5).map(|(prefix, count)| format!("{prefix} ({count})")).collect();
-            info!(calls, from = worst.join(", "), "connections from addresses of no peer were closed");
-            self.told = Some(Instant::now());
-        }
-        self.by_network.clear();
-        self.beyond = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::caller::tests::caller;
+    use bgp_proto::Asn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const SOON: Duration = Duration::from_secs(10);
@@ -544,22 +345,6 @@ mod tests {
         let stop = CancellationToken::new();
         tokio::spawn(run(plan_rx, status_tx, stop.clone()));
         Fixture { plan, status, _stop: stop.drop_guard() }
-    }
-
-    fn caller(name: &str, addr: &str, local: Option<&str>) -> (Caller, mpsc::Receiver<Accepted>) {
-        let (door, room) = mpsc::channel(2);
-        let caller = Caller {
-            name: name.into(),
-            addr: addr.parse().unwrap(),
-            scope: 0,
-            asn: Asn(64512),
-            local: local.map(|a| a.parse().unwrap()),
-            ttl: TtlRule::Multihop(64),
-            key: None,
-            view: watch::channel(PeerView::default()).1,
-            door,
-        };
-        (caller, room)
     }
 
     fn sockets(addr: &str, port: u16) -> BTreeMap<Afi, Listen> {
@@ -627,90 +412,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn peers_of_one_as_at_one_address_are_told_apart_by_the_identifier_in_their_open() {
-        let id = |last| RouterId(Ipv4Addr::new(10, 0, 0, last));
-        let callers = ["A", "B"].map(|name| caller(name, "127.0.0.2", None).0);
-        let chosen = |views: [Option<RouterId>; 2], asn: u32, last: u8| {
-            let mut callers = callers.clone();
-            for (caller, id) in callers.iter_mut().zip(views) {
-                caller.view = watch::channel(established(id)).1;
-            }
-            choose(&callers, Some((Asn(asn), id(last)))).unwrap().name.clone()
-        };
-        assert_eq!(chosen([None, None], 64512, 9), "A", "nobody is known: the first by name");
-        assert_eq!(chosen([Some(id(9)), None], 64512, 9), "A", "it has restarted");
-        assert_eq!(chosen([Some(id(9)), None], 64512, 8), "B", "A is another speaker");
-        assert_eq!(chosen([Some(id(9)), Some(id(8))], 64512, 8), "B");
-        assert_eq!(chosen([Some(id(9)), Some(id(8))], 64512, 7), "A");
-        assert_eq!(chosen([None, Some(id(8))], 65000, 8), "B", "an AS of nobody");
-    }
-
-    /// A session that is up with a peer of this identifier, or none.
-    fn established(id: Option<RouterId>) -> PeerView {
-        let mut view = PeerView::default();
-        if let Some(router_id) = id {
-            view.update(&session_with(router_id), bgp_proto::Millis(5000), None, true);
-        }
-        view
-    }
-
-    fn session_with(peer_id: RouterId) -> bgp_proto::session::Session {
-        use bgp_proto::session::{Conn, Input, NextOpen, OpenParams, PeerSpec, Session, Transport};
-        use bgp_proto::{AfiSet, Millis};
-        let open = OpenParams {
-            local_asn: Asn(64512),
-            peer_asn: Asn(64512),
-            router_id: RouterId(Ipv4Addr::new(10, 0, 0, 1)),
-            families: AfiSet::only(Afi::Ipv4),
-        };
-        let addr = IpAddr::from([127, 0, 0, 2]);
-        let transport = Transport { peer: addr, scope: 0, port: 179, ttl: TtlRule::Multihop(64) };
-        let next = NextOpen { passive: true, ..NextOpen::default() };
-        let mut session = Session::new(PeerSpec { transport, open, next }, 1, AfiSet::EMPTY);
-        let ends = SocketAddr::new(addr, 179);
-        let mut said = bytes::BytesMut::new();
-        bgp_proto::wire::send::encode_open(
-            &bgp_proto::wire::Open { my_as: 64512, hold_time: 90, router_id: peer_id, capabilities: vec![] },
-            &mut said,
-        );
-        let mut alive = bytes::BytesMut::new();
-        bgp_proto::wire::send::encode_keepalive(&mut alive);
-        for input in [
-            Input::Start,
-            Input::Connected(Conn::Passive, Endpoints { local: ends, remote: ends }),
-            Input::Frame(Conn::Passive, &said),
-            Input::Frame(Conn::Passive, &alive),
-        ] {
-            session.handle(Millis(0), input, &mut Vec::new());
-        }
-        assert!(session.is_established());
-        session
-    }
-
-    #[test]
-    fn of_peers_that_nothing_tells_apart_the_later_ones_are_shadowed_by_the_first() {
-        let mut callers = vec![
-            caller("A", "127.0.0.2", None).0,
-            caller("B", "127.0.0.2", None).0,
-            caller("C", "127.0.0.2", Some("127.0.0.1")).0,
-            caller("D", "127.0.0.2", Some("127.0.0.1")).0,
-            caller("E", "127.0.0.3", None).0,
-            caller("F", "127.0.0.2", None).0,
-        ];
-        if let Some(f) = callers.last_mut() {
-            f.asn = Asn(65000);
-        }
-        let found = shadowed(&callers);
-        let pairs: Vec<(&str, &str)> =
-            found.iter().map(|(name, by)| (name.as_str(), by.by.as_str())).collect();
-        assert_eq!(pairs, [("B", "A"), ("D", "C")]);
-        assert_eq!(
-            found.get("B").unwrap().to_string(),
-            "connections from 127.0.0.2 go to A first, which has the same address and AS 64512"
-        );
-    }
-
-    #[tokio::test]
     async fn a_stranger_is_closed_at_once_and_counted() {
         let mut fixture = start(ListenPlan { sockets: sockets("127.0.0.1", 0), callers: vec![] });
         let addr = bound(&mut fixture).await;
@@ -719,39 +420,6 @@ mod tests {
         assert!(matches!(read, Ok(0)) || read.is_err(), "{read:?}");
         let status = tokio::time::timeout(SOON, fixture.status.wait_for(|s| s.strangers == 1)).await;
         assert!(status.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_scan_from_everywhere_is_counted_in_bounded_space() {
-        let mut strangers = Strangers::default();
-        for n in 0..100_000u32 {
-            strangers.count(IpAddr::from(Ipv4Addr::from_bits(0x0b00_0000 + n * 256)), &[]);
-        }
-        assert_eq!(strangers.total, 100_000);
-        assert_eq!(
-            (strangers.by_network.len(), strangers.recent.len()),
-            (STRANGER_NETWORKS, STRANGERS_SHOWN)
-        );
-        let counted = strangers.by_network.values().sum::<u64>() + strangers.beyond;
-        assert_eq!(counted, 99_999, "the first was told by itself");
-        strangers.tell();
-        assert!(strangers.by_network.is_empty() && strangers.pending(), "and again in a minute");
-        strangers.tell();
-        assert!(strangers.recent.is_empty() && !strangers.pending(), "but not without news");
-    }
-
-    #[test]
-    fn the_log_of_a_stranger_names_the_peers_with_the_nearest_addresses() {
-        let callers: Vec<Caller> = ["10.9.0.1", "10.0.1.7", "10.0.0.3", "192.0.2.1", "fd00::1"]
-            .map(|addr| caller(&format!("Node_{addr}"), addr, None).0)
-            .into();
-        let from = |addr: &str, callers: &[Caller]| nearest(addr.parse().unwrap(), callers);
-        assert_eq!(
-            from("10.0.0.9", &callers),
-            "10.0.0.3 (Node_10.0.0.3), 10.0.1.7 (Node_10.0.1.7), 10.9.0.1 (Node_10.9.0.1) or one of 1 more"
-        );
-        assert_eq!(from("fd00::2", &callers), "fd00::1 (Node_fd00::1)");
-        assert_eq!(from("fd00::2", callers.get(..4).unwrap()), "nobody: no ipv6 peer is configured");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //!
 //! Nothing in here decides anything about BGP: bytes, timers and commands go in, what the session says is done.
 
+pub mod caller;
 pub mod dial;
 pub mod line;
 pub mod listener;
@@ -10,3 +11,4 @@ pub mod mailbox;
 pub mod md5;
 pub mod peer_task;
 pub mod sockopt;
+mod strangers;

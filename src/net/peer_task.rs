@@ -27,9 +27,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::caller::Accepted;
 use super::dial::{Destination, DialFailure, DialGate, Turn, random};
 use super::line::{Line, READ};
-use super::listener::Accepted;
 use super::mailbox::{Incarnation, Mailbox};
 use super::sockopt;
 use crate::clock::Clock;
