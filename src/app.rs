@@ -169,6 +169,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     tasks.push(("listener", tokio::spawn(listener::run(listen, listen_status_tx, stop_rest.clone()))));
     let applier = Applier::new(Surroundings {
         facts: settings.node.facts.clone(),
+        state_dir: lock.is_some().then(|| settings.run_dir.clone()),
         clock,
         core: core.clone(),
         listen: listen_tx,

@@ -5,6 +5,8 @@
 //! datastore is silent: what cannot be compiled leaves the state before it in force (NODE-7, O1).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +24,8 @@ use crate::control::peer_view::PeerView;
 use crate::core_thread::{Core, CorePort, Urgent};
 use crate::datastore::model::{Problem, SecretBytes, Severity};
 use crate::datastore::snapshot::Snapshot;
-use crate::desired::{self, Auth, DesiredState, NodeFacts, Peer, PeerChange};
+use crate::desired::{self, Auth, ClusterRelease, DesiredState, NodeFacts, Peer, PeerChange, ReleaseSource};
+use crate::last_release;
 use crate::net::caller::{self, Accepted, Caller};
 use crate::net::dial::DialGate;
 use crate::net::listener::ListenPlan;
@@ -107,6 +110,8 @@ struct Running {
 pub struct Surroundings<C> {
     /// Facts that no datastore has.
     pub facts: NodeFacts,
+    /// Where what has to survive a restart is kept, if anywhere.
+    pub state_dir: Option<PathBuf>,
     /// Time.
     pub clock: Clock,
     /// The table.
@@ -189,6 +194,13 @@ impl<C: Core> Applier<C> {
                 }
                 self.tell_problems(&state.problems);
                 self.waiting_for = None;
+                if let Err(error) = keep_release(
+                    &mut self.surroundings.facts,
+                    state.release,
+                    self.surroundings.state_dir.as_deref(),
+                ) {
+                    warn!(%error, "the cluster's release cannot be kept over a restart");
+                }
                 self.change_to(Arc::new(state)).await;
             }
             Err(unready) => {
@@ -405,6 +417,15 @@ impl<C: Core> Applier<C> {
     }
 }
 
+/// Remembers what ClusterInformation says, for when it says nothing any more (REL-2).
+fn keep_release(facts: &mut NodeFacts, now: ClusterRelease, state_dir: Option<&Path>) -> io::Result<()> {
+    if now.source != ReleaseSource::ClusterInformation || facts.last_release == Some(now.release) {
+        return Ok(());
+    }
+    facts.last_release = Some(now.release);
+    state_dir.map_or(Ok(()), |dir| last_release::write(dir, now.release))
+}
+
 /// The problems that were not there before, and those whose field, or whose resource where no field is named, has none
 /// any more.
 fn news<'p>(before: &'p [Problem], now: &'p [Problem]) -> (Vec<&'p Problem>, Vec<&'p Problem>) {
@@ -446,6 +467,7 @@ fn log_severity<'s>(snapshot: &'s Snapshot, node: &str) -> Option<&'s str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::Release;
 
     #[test]
     fn a_problem_is_news_when_it_comes_and_when_its_place_has_none_any_more() {
@@ -466,6 +488,24 @@ mod tests {
         assert_eq!(told(&old, &new), (vec![changed.to_string()], vec![b.to_string()]));
         assert_eq!(told(&old, &old), (vec![], vec![]));
         assert_eq!(told(&[], std::slice::from_ref(&a)), (vec![a.to_string()], vec![]));
+    }
+
+    #[test]
+    fn only_what_cluster_information_says_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut facts = NodeFacts::default();
+        let mut keep = |minor, source| {
+            let now = ClusterRelease { release: Release { major: 3, minor }, source };
+            keep_release(&mut facts, now, Some(dir.path())).unwrap();
+            let text = std::fs::read_to_string(last_release::path(dir.path())).unwrap_or_default();
+            assert_eq!(last_release::parse(&text), facts.last_release);
+            facts.last_release.map(|release| release.minor)
+        };
+        assert_eq!(keep(33, ReleaseSource::Assumed), None);
+        assert_eq!(keep(31, ReleaseSource::ClusterInformation), Some(31));
+        assert_eq!(keep(14, ReleaseSource::Setting), Some(31));
+        assert_eq!(keep(32, ReleaseSource::ClusterInformation), Some(32));
+        assert_eq!(keep(32, ReleaseSource::LastKnown), Some(32));
     }
 
     #[test]

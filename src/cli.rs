@@ -94,6 +94,9 @@ pub struct ReadOnce {
     /// Node and datastore.
     #[command(flatten)]
     pub node: NodeFlags,
+    /// Run directory, for the last known release.
+    #[command(flatten)]
+    pub run_dir: RunDirFlag,
     /// Give up on the datastore after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,

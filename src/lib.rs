@@ -14,6 +14,7 @@
 //! | [`net`] | listener, dials, one task for each peer |
 //! | [`core_thread`], [`speaker`] | the table, on a thread of its own |
 //! | [`fib`] | the kernel's routes: as heard, as wanted, and what makes one the other |
+//! | [`last_release`] | the cluster's release, kept over restarts |
 //! | [`control`], [`telemetry`] | what people and programs can ask, and the log |
 
 // Denied again in the modules that are cores.
@@ -29,6 +30,7 @@ pub mod datastore;
 pub mod decode;
 pub mod desired;
 pub mod fib;
+pub mod last_release;
 pub mod net;
 pub mod policy;
 pub mod runtime;

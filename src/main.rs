@@ -63,7 +63,7 @@ enum Once {
 }
 
 fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
-    let settings = resolve_node(&args.node, &Process)?;
+    let settings = resolve_node(&args.node, &args.run_dir, &Process)?;
     let limit = Duration::from_secs(args.timeout);
     let runtime = runtime::build(Some(1))?;
     let read = runtime.block_on(async {

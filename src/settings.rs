@@ -2,7 +2,7 @@
 //!
 //! Owns: which flag and which environment variable sets what, their defaults, and what is said of a wrong value: one
 //! line that names the flag or the variable. Flags win over the environment. All is read once; a change needs a restart
-//! (NODE-2). Never: looks into the datastore. Rules: NODE-1, NODE-2, DS-1 to DS-5, DS-38, DS-40, REL-1.
+//! (NODE-2). Never: looks into the datastore. Rules: NODE-1, NODE-2, DS-1 to DS-5, DS-38, DS-40, REL-1, REL-2.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::datastore::settings::{DatastoreSettings, SettingsError};
 use crate::desired::{NodeFacts, Release};
+use crate::last_release;
 use crate::telemetry::log::{LogFormat, LogLevel, parse_level};
 
 /// Where sockets, the lock and state are unless said otherwise.
@@ -191,7 +192,11 @@ pub fn resolve_run_dir(flag: &RunDirFlag, world: &dyn Surroundings) -> Result<Pa
 }
 
 /// Node and datastore.
-pub fn resolve_node(flags: &NodeFlags, world: &dyn Surroundings) -> Result<NodeSettings, SettingError> {
+pub fn resolve_node(
+    flags: &NodeFlags,
+    run_dir: &RunDirFlag,
+    world: &dyn Surroundings,
+) -> Result<NodeSettings, SettingError> {
     let typed = Typed { world };
     let node_name = node_name(flags, world)?;
     let cluster_release = match typed
@@ -228,6 +233,9 @@ pub fn resolve_node(flags: &NodeFlags, world: &dyn Surroundings) -> Result<NodeS
         node_name,
         router_id,
         cluster_release,
+        last_release: world
+            .file(&last_release::path(&resolve_run_dir(run_dir, world)?))
+            .and_then(|text| last_release::parse(&text)),
         use_pod_cidr: datastore.use_pod_cidr,
         secret_namespace,
         strict: flags.strict || typed.boolean(&["CALICO_BGPD_STRICT"])?,
@@ -308,7 +316,7 @@ pub fn resolve(
         .map(|value| value.trim().to_string())
         .filter(|value| matches!(value.as_str(), "none" | "vxlan"));
     Ok(Settings {
-        node: resolve_node(node, world)?,
+        node: resolve_node(node, run_dir, world)?,
         run_dir: resolve_run_dir(run_dir, world)?,
         endpoint_status_prefix: typed.path(
             ("--endpoint-status-path-prefix", daemon.endpoint_status_path_prefix.as_deref()),
@@ -364,8 +372,11 @@ mod tests {
     fn flags_win_over_the_environment() {
         let flags = NodeFlags { nodename: Some("flag".into()), ..NodeFlags::default() };
         let world = World::with(&[("NODENAME", "env")]);
-        assert_eq!(resolve_node(&flags, &world).unwrap().facts.node_name, "flag");
-        assert_eq!(resolve_node(&NodeFlags::default(), &world).unwrap().facts.node_name, "env");
+        assert_eq!(resolve_node(&flags, &RunDirFlag::default(), &world).unwrap().facts.node_name, "flag");
+        assert_eq!(
+            resolve_node(&NodeFlags::default(), &RunDirFlag::default(), &world).unwrap().facts.node_name,
+            "env"
+        );
     }
 
     #[test]
@@ -374,7 +385,22 @@ mod tests {
         assert_eq!(run(&[]).unwrap().node.facts.node_name, "host-a");
         let mut world = World::with(&[]);
         world.files.insert(NODENAME_FILE.into(), "From-File\n".into());
-        assert_eq!(resolve_node(&NodeFlags::default(), &world).unwrap().facts.node_name, "From-File");
+        assert_eq!(
+            resolve_node(&NodeFlags::default(), &RunDirFlag::default(), &world).unwrap().facts.node_name,
+            "From-File"
+        );
+    }
+
+    #[test]
+    fn the_last_known_release_is_read_from_the_run_directory() {
+        let last = |text: Option<&str>| {
+            let mut world = World::with(&[("CALICO_BGPD_RUN_DIR", "/run/bgp")]);
+            world.files.extend(text.map(|text| ("/run/bgp/cluster-release".into(), text.to_string())));
+            resolve_node(&NodeFlags::default(), &RunDirFlag::default(), &world).unwrap().facts.last_release
+        };
+        assert_eq!(last(Some("v3.31\n")), Some(Release { major: 3, minor: 31 }));
+        assert_eq!(last(Some("")), None);
+        assert_eq!(last(None), None);
     }
 
     #[test]

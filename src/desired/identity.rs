@@ -91,6 +91,7 @@ impl ReleaseSource {
         match self {
             ReleaseSource::Setting => "CALICO_BGPD_CLUSTER_RELEASE",
             ReleaseSource::ClusterInformation => "ClusterInformation",
+            ReleaseSource::LastKnown => "last known",
             ReleaseSource::Assumed => "assumed",
         }
     }
@@ -114,16 +115,21 @@ pub(super) fn release(
         };
     }
     let why = if written.is_empty() { "no release of Calico is known" } else { "names no release of Calico" };
+    let (release, source, which) = match facts.last_release {
+        Some(last) => {
+            (last.min(Release::NEWEST), ReleaseSource::LastKnown, ", the last one known on this node,")
+        }
+        None => (Release::NEWEST, ReleaseSource::Assumed, ""),
+    };
     problems.add(
         Severity::Warning,
         "ClusterInformation/default",
         "spec.calicoVersion",
         format!(
-            "{why}, so the rules of {} are used; CALICO_BGPD_CLUSTER_RELEASE sets another release",
-            Release::NEWEST
+            "{why}, so the rules of {release}{which} are used; CALICO_BGPD_CLUSTER_RELEASE sets another release"
         ),
     );
-    ClusterRelease { release: Release::NEWEST, source: ReleaseSource::Assumed }
+    ClusterRelease { release, source }
 }
 
 /// KERN-10, KERN-10a.

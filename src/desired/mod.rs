@@ -47,7 +47,7 @@ use bgp_proto::{Afi, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
 use crate::datastore::model::{NodeAddress, Problem, SecretBytes, SecretKeyRef};
 use crate::policy::program::Program;
 
-/// What the process knows of its node beside the datastore: settings that were read once at start.
+/// What the process knows of its node beside the datastore: settings that were read once at start, and what an earlier snapshot said.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodeFacts {
     /// `NODENAME` (NODE-1).
@@ -56,6 +56,8 @@ pub struct NodeFacts {
     pub router_id: Option<String>,
     /// `CALICO_BGPD_CLUSTER_RELEASE`: `None` is `auto` (REL-1).
     pub cluster_release: Option<Release>,
+    /// What ClusterInformation last told on this node (REL-2).
+    pub last_release: Option<Release>,
     /// `USE_POD_CIDR` (DS-38).
     pub use_pod_cidr: bool,
     /// `NAMESPACE`: where password secrets are (DS-40).
@@ -80,6 +82,8 @@ pub enum ReleaseSource {
     Setting,
     /// ClusterInformation `default`.
     ClusterInformation,
+    /// Unknown now: what ClusterInformation last told on this node, with a warning.
+    LastKnown,
     /// Unknown: the newest that we know, with a warning.
     Assumed,
 }

@@ -412,6 +412,29 @@ fn with_an_assumed_release_a_metric_of_zero_says_nothing_in_ipv4() {
 }
 
 #[test]
+fn a_release_that_is_no_longer_told_stays_the_last_known_one_with_a_warning() {
+    let mut world = World::new();
+    let last = Release { major: 3, minor: 31 };
+    world.facts.last_release = Some(last);
+    assert_eq!(world.state().release.source, ReleaseSource::ClusterInformation);
+    world.snapshot.cluster_information = None;
+    let state = world.state();
+    assert_eq!(state.release, ClusterRelease { release: last, source: ReleaseSource::LastKnown });
+    let told = &problems(&state)[0];
+    assert!(told.contains("v3.31") && told.contains("CALICO_BGPD_CLUSTER_RELEASE"), "{told}");
+}
+
+#[test]
+fn with_the_last_known_release_a_metric_of_zero_says_nothing_in_ipv4() {
+    let mut world = World::new();
+    world.snapshot.cluster_information = None;
+    world.facts.last_release = Some(Release::NEWEST);
+    let state = world.state();
+    let first = &peer(&state, "Mesh_10_0_0_2").treatment.export.rules[0].then;
+    assert_eq!(*first, [Action::Normalise { priority: 1024, zero_is_none: true }]);
+}
+
+#[test]
 fn the_setting_of_the_release_wins_over_cluster_information() {
     let mut world = World::new();
     world.release("v3.14");

@@ -75,7 +75,7 @@ pub struct NodeView {
 pub struct ReleaseView {
     /// As `v3.33`.
     pub release: String,
-    /// `setting` (CALICO_BGPD_CLUSTER_RELEASE), `clusterInformation` or `assumed`.
+    /// `setting` (CALICO_BGPD_CLUSTER_RELEASE), `clusterInformation`, `lastKnown` or `assumed`.
     pub source: &'static str,
     /// Routes carry priorities (REL-3).
     pub route_priorities: bool,
@@ -275,6 +275,7 @@ pub fn view(state: &DesiredState) -> IntentView {
             source: match state.release.source {
                 ReleaseSource::Setting => "setting",
                 ReleaseSource::ClusterInformation => "clusterInformation",
+                ReleaseSource::LastKnown => "lastKnown",
                 ReleaseSource::Assumed => "assumed",
             },
             route_priorities: release.has_priorities(),

@@ -135,6 +135,30 @@ def broken_document(lab):
     wait.stays("its last good content counts", cluster.all_right, 3)
 
 
+def release_gone(lab):
+    """ClusterInformation is deleted: the release that it told stays in force, also over a restart, and a warning names the setting."""
+    datastore = FileDatastore(lab.out / "datastore")
+    cluster = cluster_of_two(lab, datastore)
+    information = calico.cluster("v3.32.1")
+    datastore.put(information)
+    cluster.start()
+    cluster.settled()
+    ours = cluster["node-1"].daemon
+
+    def in_force(source):
+        status = ours.show("status")
+        return (status["release"], status["releaseSource"]) == ("v3.32", source) or f"!{status}"
+
+    wait.check("the release is known", in_force("ClusterInformation"))
+    datastore.delete(information)
+    told(ours, "ClusterInformation/default", "v3.32", "CALICO_BGPD_CLUSTER_RELEASE")
+    wait.until("it stays in force", lambda: in_force("last known"), 20)
+    ours.kill()
+    ours.start(restarting=True)
+    cluster.settled()
+    wait.until("it is in force again", lambda: in_force("last known"), 20)
+
+
 def not_root(lab):
     """Not root and without capabilities: one line that says which are wanted; no panic."""
     cluster = cluster_of_two(lab)
@@ -153,7 +177,7 @@ def not_root(lab):
     wait.check("no panic", "panicked" not in output)
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (port_taken, no_node, no_address, same_address, etcd_down, etcd_dies, broken_document, not_root)}
+CASES = {f.__name__.replace("_", "-"): f for f in (port_taken, no_node, no_address, same_address, etcd_down, etcd_dies, broken_document, release_gone, not_root)}
 VARIANTS = list(CASES)
 
 
