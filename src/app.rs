@@ -3,8 +3,8 @@
 //! Owns: every long-lived task and thread but those of peers, which [`apply`](crate::apply) starts and ends; the run
 //! directory's lock; signals. Never: decides about routes or sessions.
 //!
-//! Start: lock, control socket, table, kernel, listener, datastore. Stop: sessions first (TCP closed without NOTIFICATION where graceful
-//! restart is negotiated, BGP-33), then the rest; kernel routes stay (KRT-49).
+//! Start: lock, table, kernel, listener, sessions, datastore, control socket. Stop: sessions first (TCP closed without
+//! NOTIFICATION where graceful restart is negotiated, BGP-33), then the rest; kernel routes stay (KRT-49).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -66,6 +66,9 @@ pub enum AppError {
         /// Why not.
         source: io::Error,
     },
+    /// A part that must not end has ended; the log has said which and why.
+    #[error("a part of the daemon failed")]
+    Defect,
 }
 
 /// The lock of a run directory; held while this lives.
@@ -217,33 +220,32 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
             (name, end) = first_to_end(&mut tasks) => Some((name, end)),
         };
     };
-    if let Some((name, end)) = failed {
-        match end {
-            Err(panic) => defect(name, &panic.to_string()),
-            Ok(()) => defect(name, "it ended by itself"),
+    let result = match failed {
+        Some((name, end)) => {
+            let why = end.err().map_or_else(|| "it ended by itself".to_string(), |panic| panic.to_string());
+            error!(
+                task = name,
+                "a part of the daemon failed and the process ends; kernel routes stay: {why}"
+            );
+            Err(AppError::Defect)
         }
-    }
+        None => Ok(()),
+    };
     stop_sessions.cancel();
-    if timeout(STOP * 2, applier).await.is_err() {
-        warn!("sessions did not end in time");
-    }
+    wait_for(&mut [("sessions", applier)], STOP * 2).await;
     closers.close();
     if timeout(STOP, closers.wait()).await.is_err() {
         warn!("some connections did not close in time");
     }
     stop_rest.cancel();
-    for (name, task) in tasks {
-        if timeout(STOP, task).await.is_err() {
-            warn!(task = name, "did not end in time");
-        }
-    }
+    wait_for(&mut tasks, STOP).await;
     // Every way into the table is closed by now, so its thread ends.
     let ended = timeout(STOP, tokio::task::spawn_blocking(move || core_thread.join())).await;
     if ended.is_err() {
         warn!("the table did not end in time");
     }
     info!("calico-bgpd ends; kernel routes stay");
-    Ok(())
+    result
 }
 
 /// Signals that BIRD's users and their scripts send, for which there is nothing to do, and which would end the process.
@@ -272,9 +274,14 @@ async fn first_to_end(
     (tasks.get(index).map_or("task", |(name, _)| name), end)
 }
 
-/// A part that must not end has ended.
-fn defect(name: &'static str, why: &str) {
-    error!(task = name, "a part of the daemon failed and the process ends; kernel routes stay: {why}");
+/// Waits until each of these has ended, for `limit` at most. What has ended already may have been asked for its result,
+/// and a handle cannot be asked twice.
+async fn wait_for(tasks: &mut [(&'static str, JoinHandle<()>)], limit: Duration) {
+    for (name, task) in tasks {
+        if !task.is_finished() && timeout(limit, task).await.is_err() {
+            warn!(task = *name, "did not end in time");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +306,22 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(RunLock::take(&file.join("below")).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ended_is_named_with_its_words_and_not_waited_for_again() {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let mut tasks = [
+            ("patient", tokio::spawn(async move { stopped.cancelled().await })),
+            ("hasty", tokio::spawn(async { panic!("no such thing") })),
+        ];
+        let (name, end) = first_to_end(&mut tasks).await;
+        assert_eq!(name, "hasty");
+        assert!(end.unwrap_err().to_string().contains("no such thing"));
+        stop.cancel();
+        wait_for(&mut tasks, STOP).await;
+        assert!(tasks.iter().all(|(_, task)| task.is_finished()));
     }
 
     #[test]

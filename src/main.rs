@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use calico_bgpd::cli::{Cli, Command, EXIT_FAILED, EXIT_OK, EXIT_USAGE, FamilyWord, ReadOnce, Run, Show};
+use calico_bgpd::cli::{
+    Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, FamilyWord, ReadOnce, Run, Show,
+};
 use calico_bgpd::control::show::{Client, ShowError, peer_text, peers_table, routes_table, status_text};
 use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
@@ -48,11 +50,16 @@ fn run(args: &Run) -> anyhow::Result<u8> {
     let runtime = runtime::build(settings.workers)?;
     let result = runtime.block_on(app::run(settings, log.clone()));
     runtime.shutdown_timeout(LAST_LINES);
-    if let Err(error) = &result {
-        tracing::error!("{error}");
-    }
+    let code = match result {
+        Ok(()) => EXIT_OK,
+        Err(app::AppError::Defect) => EXIT_DEFECT,
+        Err(error) => {
+            tracing::error!("{error}");
+            EXIT_FAILED
+        }
+    };
     log.flush(LAST_LINES);
-    Ok(if result.is_ok() { EXIT_OK } else { EXIT_FAILED })
+    Ok(code)
 }
 
 /// What is done with a snapshot that was read once.
