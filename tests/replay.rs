@@ -5,6 +5,7 @@
 //! Every folder of `fixtures/confd` must come out as recorded. `REPLAY_CASES=<folder of folders>` plays others:
 //! `REPLAY_CASES=… REPLAY_ONLY=mesh- cargo test --test replay -- --nocapture` lists which of them pass.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout, reason = "the list of situations is the report of this test")]
 // The environment chooses what is played.
 #![allow(clippy::disallowed_methods)]
 

@@ -4,6 +4,7 @@
 //! A state is what both sessions hold (but for counters and history) with all times replaced by their order, and what
 //! is on the way between them. States that agree in that are explored once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stderr, reason = "the size of the search is worth seeing")]
 
 mod session_wire;
 
