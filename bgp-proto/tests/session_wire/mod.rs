@@ -121,10 +121,15 @@ pub struct Network {
 
 impl Network {
     pub fn new(a: PeerSpec, b: PeerSpec) -> Self {
+        Network::seeded(a, b, 1)
+    }
+
+    /// With timers that differ from those of another seed.
+    pub fn seeded(a: PeerSpec, b: PeerSpec, seed: u64) -> Self {
         Network {
             keep_log: true,
             now: Millis(0),
-            nodes: [Node::new(a, 1), Node::new(b, 2)],
+            nodes: [Node::new(a, seed), Node::new(b, seed + 1)],
             tcp: Vec::new(),
             cut: false,
         }
@@ -295,7 +300,7 @@ impl Network {
         }
     }
 
-    fn tick_due(&mut self) {
+    pub fn tick_due(&mut self) {
         for node in 0..2 {
             if self.nodes[node].session.deadline().is_some_and(|at| at <= self.now) {
                 self.input(node, Input::Tick, None);
