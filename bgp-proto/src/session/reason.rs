@@ -6,6 +6,9 @@ use std::fmt;
 
 use crate::session::{CloseCause, DialError, DownReason, Event, StopReason};
 
+/// What an end that hears nothing, or takes nothing, has in common with one that is well but behind a smaller MTU (T15).
+const LOST_ON_THE_WAY: &str = "packets are lost on the way, perhaps only large ones (compare the MTUs on the path, or clamp the TCP MSS)";
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -54,15 +57,20 @@ impl fmt::Display for DownReason {
             DownReason::Dial(error) => error.fmt(f),
             DownReason::Closed(cause) => cause.fmt(f),
             DownReason::Sent(n) => write!(f, "we sent {}/{}: {n}", n.code, n.subcode),
-            DownReason::Received(n) => write!(f, "the peer sent {}/{}: {n}", n.code, n.subcode),
+            DownReason::Received(n) => {
+                write!(f, "the peer sent {}/{}: {n}", n.code, n.subcode)?;
+                // What stands still in our socket's buffer is no sign: the peer's hold time ends before our send hold time.
+                if n.code == 4 { write!(f, ": it has not heard us; {LOST_ON_THE_WAY}") } else { Ok(()) }
+            }
             DownReason::AsMismatch { expected, got } => {
                 write!(f, "the peer is AS {got}, configured is AS {expected}")
             }
             DownReason::Restarted => f.write_str("the peer opened a new connection: it has restarted"),
             DownReason::HoldExpired => f.write_str("hold timer expired: nothing was heard from the peer"),
-            DownReason::SendHoldExpired => {
-                f.write_str("send hold timer expired: the peer has not taken what we send")
-            }
+            DownReason::SendHoldExpired => write!(
+                f,
+                "send hold timer expired: the peer has not taken what we send; it does not read, or {LOST_ON_THE_WAY}"
+            ),
             DownReason::Stopped(reason) => reason.fmt(f),
         }
     }
@@ -98,7 +106,7 @@ mod tests {
     fn every_reason_says_what_an_operator_can_look_for() {
         let mismatch = DownReason::AsMismatch { expected: Asn(64512), got: Asn(4_200_000_000) };
         #[rustfmt::skip]
-        let table: [(DownReason, &[&str]); 13] = [
+        let table: [(DownReason, &[&str]); 14] = [
             (DownReason::Dial(DialError::Refused),            &["refused", "nothing listens"]),
             (DownReason::Dial(DialError::Timeout),            &["SYN", "firewall", "MD5"]),
             (DownReason::Dial(DialError::HostUnreachable),    &["no route to host", "on its link"]),
@@ -111,7 +119,8 @@ mod tests {
             (DownReason::Received(Notification::new(2, 2)),   &["the peer sent 2/2: ", "AS"]),
             (mismatch,                                        &["4200000000", "64512"]),
             (DownReason::HoldExpired,                         &["hold timer", "nothing was heard"]),
-            (DownReason::SendHoldExpired,                     &["send hold timer", "has not taken"]),
+            (DownReason::SendHoldExpired,                     &["send hold timer", "has not taken", "MTU", "MSS"]),
+            (DownReason::Received(Notification::new(4, 0)),   &["the peer sent 4/0: ", "not heard us", "MTU", "MSS"]),
         ];
         for (reason, words) in table {
             let text = reason.to_string();
