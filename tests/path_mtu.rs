@@ -55,7 +55,7 @@ fn a_path_that_drops_large_packets_ends_the_session_by_the_send_hold_timer_and_t
                 "{:?}",
                 status.events
             );
-            let reason = view.reason(&Auth::None, TtlRule::Multihop(64)).unwrap();
+            let reason = view.reason(&Auth::None, TtlRule::Multihop(64), None).unwrap();
             assert!(reason.contains("send hold timer") && reason.contains("MTU"), "{reason}");
             // Keepalives have passed all the time, so the other end has noticed nothing; when the path is mended both come back.
             assert!(b.view(at_b).is_established());

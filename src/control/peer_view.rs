@@ -70,8 +70,8 @@ impl PeerView {
         self.state() == StateName::Established
     }
 
-    /// Why the session is not up, in words.
-    pub fn reason(&self, auth: &Auth, ttl: TtlRule) -> Option<String> {
+    /// Why the session is not up, in words. `lacking`: the session's source address, where this node does not have it now.
+    pub fn reason(&self, auth: &Auth, ttl: TtlRule, lacking: Option<IpAddr>) -> Option<String> {
         if self.is_established() {
             return None;
         }
@@ -84,6 +84,7 @@ impl PeerView {
             Some(DownReason::Dial(DialError::Timeout)) => {
                 format!("{} ({})", DialError::Timeout, demands(auth, ttl))
             }
+            Some(DownReason::Dial(DialError::SourceUnavailable)) if lacking.is_some() => String::new(),
             // TCP may be up all the same: the SYN-ACK is not asked for its distance
             Some(DownReason::HoldExpired) => match far(ttl) {
                 Some(far) => format!("{} ({far})", DownReason::HoldExpired),
@@ -95,6 +96,11 @@ impl PeerView {
                 None => DownReason::Idle.to_string(),
             },
         };
+        if let Some(addr) = lacking {
+            // Whatever came first: without the address neither end's connection can stand (T14).
+            let here = format!("the source address {addr} is not on this node");
+            reason = if reason.is_empty() { here } else { format!("{reason}; {here}") };
+        }
         if let (Some(last), Some((at, spoken))) = (&status.last, &status.spoken)
             && matches!(last, DownReason::Dial(_) | DownReason::Closed(_))
         {
@@ -182,9 +188,22 @@ mod tests {
         let mut view = PeerView::default();
         view.update(&session, Millis::secs(15), None, true);
         assert_eq!(
-            view.reason(&Auth::None, TtlRule::Multihop(64)).unwrap(),
+            view.reason(&Auth::None, TtlRule::Multihop(64), None).unwrap(),
             "we sent 1/1: Connection not synchronized (15 s ago); since then: \
              connection refused: nothing listens at the peer's BGP port"
+        );
+        assert_eq!(
+            view.reason(&Auth::None, TtlRule::Multihop(64), Some(us)).unwrap(),
+            "we sent 1/1: Connection not synchronized (15 s ago); since then: \
+             connection refused: nothing listens at the peer's BGP port; the source address 10.0.0.1 is not on this node"
+        );
+        session.handle(Millis::secs(16), Input::Tick, &mut Vec::new());
+        session.handle(Millis::secs(16), Input::DialFailed(DialError::SourceUnavailable), &mut Vec::new());
+        view.update(&session, Millis::secs(16), None, true);
+        assert_eq!(
+            view.reason(&Auth::None, TtlRule::Multihop(64), Some(us)).unwrap(),
+            "we sent 1/1: Connection not synchronized (16 s ago); since then: \
+             the source address 10.0.0.1 is not on this node"
         );
     }
 

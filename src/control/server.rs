@@ -31,6 +31,7 @@ use crate::datastore::model::Severity;
 use crate::desired::PeerClass;
 use crate::fib::Phase;
 use crate::fib::reconciler::FibStatus;
+use crate::net::dial;
 use crate::net::listener::ListenStatus;
 use crate::speaker::Speaker;
 use crate::speaker::status::PeerCounts;
@@ -347,7 +348,9 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: PeerCounts, now: Millis) -> 
     peer.received = count(counts.imported + counts.filtered);
     peer.accepted = count(counts.imported);
     peer.sent = count(counts.exported);
-    peer.reason = view.reason(&wanted.auth, spec.transport.ttl);
+    let lacking =
+        spec.next.source.filter(|addr| !view.is_established() && !dial::is_here(*addr, spec.transport.scope));
+    peer.reason = view.reason(&wanted.auth, spec.transport.ttl, lacking);
     let Some(status) = &view.status else { return peer };
     peer.since_seconds = age(status.since);
     peer.routes_kept_seconds = status.kept_until.map(|at| (at - now).as_secs());

@@ -140,6 +140,14 @@ pub fn socket_addr(addr: IpAddr, port: u16, scope: u32) -> SocketAddr {
     }
 }
 
+/// Whether this node has an address that a connection could be dialled from, as far as the kernel tells.
+pub fn is_here(addr: IpAddr, scope: u32) -> bool {
+    let local = socket_addr(addr, 0, if is_link_local(addr) { scope } else { 0 });
+    // A datagram socket holds nothing that a listener or a connection wants.
+    let bound = std::net::UdpSocket::bind(local);
+    bound.err().and_then(|error| error.raw_os_error()) != Some(libc::EADDRNOTAVAIL)
+}
+
 fn is_link_local(addr: IpAddr) -> bool {
     matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
 }
@@ -213,6 +221,13 @@ mod tests {
         let mut foreign = to(addr);
         foreign.source = Some("192.0.2.1".parse().unwrap());
         assert_eq!(dial(foreign).await.unwrap_err().error, DialError::SourceUnavailable);
+    }
+
+    #[test]
+    fn an_address_is_here_where_a_socket_can_have_it() {
+        let here = |text: &str| is_here(text.parse().unwrap(), 0);
+        assert!(here("127.0.0.9") && here("::1"));
+        assert!(!here("192.0.2.1") && !here("2001:db8::1"));
     }
 
     #[tokio::test]
