@@ -53,16 +53,22 @@ impl PeerView {
         self.held = Some(why);
     }
 
-    /// Copies the session where something happened, or the copy is old. True where it was copied.
-    pub fn update(&mut self, session: &Session, now: Millis, note: Option<&str>, news: bool) -> bool {
+    /// Copies the session where something happened, or the copy is old. Else says when to try again, lest counters stay behind.
+    pub fn update(
+        &mut self,
+        session: &Session,
+        now: Millis,
+        note: Option<&str>,
+        news: bool,
+    ) -> Option<Millis> {
         let same = self.status.as_ref().is_some_and(|status| status.state == session.state_name());
         if same && !news && now - self.taken < FRESH {
-            return false;
+            return Some(self.taken + FRESH);
         }
         self.status = Some(session.status());
         self.note = note.map(str::to_string);
         self.taken = now;
-        true
+        None
     }
 
     /// Whether the session is up.
@@ -169,17 +175,37 @@ mod tests {
     use bgp_proto::session::{Conn, Endpoints, Input, NextOpen, OpenParams, PeerSpec, Transport};
     use bgp_proto::wire::Notification;
 
-    #[test]
-    fn what_bgp_said_is_told_beside_what_tcp_says_since_then() {
+    fn session() -> (Session, Endpoints) {
         let (us, peer): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let (transport, asn) =
             (Transport { peer, scope: 0, port: 179, ttl: TtlRule::Multihop(64) }, Asn(64512));
         let router_id = RouterId("10.0.0.1".parse().unwrap());
         let open = OpenParams { local_asn: asn, peer_asn: asn, router_id, families: AfiSet::BOTH };
-        let mut session =
-            Session::new(PeerSpec { transport, open, next: NextOpen::default() }, 1, AfiSet::EMPTY);
+        let session = Session::new(PeerSpec { transport, open, next: NextOpen::default() }, 1, AfiSet::EMPTY);
+        (session, Endpoints { local: (us, 1000).into(), remote: (peer, 179).into() })
+    }
+
+    #[test]
+    fn counters_are_at_most_a_second_behind_also_where_nothing_more_happens() {
+        let (mut session, ends) = session();
+        let mut view = PeerView::default();
+        let give = |at, session: &mut Session, input| session.handle(at, input, &mut Vec::new());
+        give(Millis(0), &mut session, Input::Start);
+        give(Millis(0), &mut session, Input::Connected(Conn::Active, ends));
+        assert_eq!(view.update(&session, Millis(0), None, true), None);
+        give(Millis(100), &mut session, Input::Connected(Conn::Passive, ends));
+        let sent = session.status().counters.sent.open;
+        let shown = |view: &PeerView| view.status.as_ref().unwrap().counters.sent.open;
+        assert_eq!(view.update(&session, Millis(100), None, false), Some(FRESH));
+        assert_ne!(shown(&view), sent);
+        assert_eq!(view.update(&session, FRESH, None, false), None);
+        assert_eq!(shown(&view), sent);
+    }
+
+    #[test]
+    fn what_bgp_said_is_told_beside_what_tcp_says_since_then() {
+        let (mut session, ends) = session();
         let mut give = |secs, input| session.handle(Millis::secs(secs), input, &mut Vec::new());
-        let ends = Endpoints { local: (us, 1000).into(), remote: (peer, 179).into() };
         give(0, Input::Start);
         give(0, Input::Connected(Conn::Active, ends));
         give(0, Input::BadFrame(Conn::Active, Notification::new(1, 1)));
@@ -193,7 +219,7 @@ mod tests {
              connection refused: nothing listens at the peer's BGP port"
         );
         assert_eq!(
-            view.reason(&Auth::None, TtlRule::Multihop(64), Some(us)).unwrap(),
+            view.reason(&Auth::None, TtlRule::Multihop(64), Some(ends.local.ip())).unwrap(),
             "we sent 1/1: Connection not synchronized (15 s ago); since then: \
              connection refused: nothing listens at the peer's BGP port; the source address 10.0.0.1 is not on this node"
         );
@@ -201,7 +227,7 @@ mod tests {
         session.handle(Millis::secs(16), Input::DialFailed(DialError::SourceUnavailable), &mut Vec::new());
         view.update(&session, Millis::secs(16), None, true);
         assert_eq!(
-            view.reason(&Auth::None, TtlRule::Multihop(64), Some(us)).unwrap(),
+            view.reason(&Auth::None, TtlRule::Multihop(64), Some(ends.local.ip())).unwrap(),
             "we sent 1/1: Connection not synchronized (16 s ago); since then: \
              the source address 10.0.0.1 is not on this node"
         );

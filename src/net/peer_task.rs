@@ -227,6 +227,8 @@ struct Shell<'a, C> {
     note: Option<String>,
     /// Something happened that people want to see at once.
     news: bool,
+    /// When what people see is to be brought up to date.
+    show_due: Option<Millis>,
 }
 
 impl<'a, C: 'static> Shell<'a, C> {
@@ -249,6 +251,7 @@ impl<'a, C: 'static> Shell<'a, C> {
             restarting: wanted.restarting,
             note: None,
             news: true,
+            show_due: None,
         }
     }
 
@@ -301,7 +304,8 @@ impl<'a, C: 'static> Shell<'a, C> {
 
     /// Waits for the next thing to do.
     async fn wait(&mut self) -> Woke {
-        let deadline = self.session.deadline().map(|at| self.task.clock.instant(at));
+        let deadline = self.session.deadline().into_iter().chain(self.show_due).min();
+        let deadline = deadline.map(|at| self.task.clock.instant(at));
         let reading = !self.to_core.is_full();
         let may_send = self.to_core.may_send();
         let owes_urgent = self.to_core.owes_urgent();
@@ -370,7 +374,11 @@ impl<'a, C: 'static> Shell<'a, C> {
         self.ask();
         let now = self.now();
         let (session, note, news) = (&self.session, self.note.as_deref(), std::mem::take(&mut self.news));
-        self.task.view.send_if_modified(|view| view.update(session, now, note, news));
+        let due = &mut self.show_due;
+        self.task.view.send_if_modified(|view| {
+            *due = view.update(session, now, note, news);
+            due.is_none()
+        });
     }
 
     fn perform(&mut self, output: Output) {
