@@ -66,6 +66,11 @@ pub enum Command {
     /// Ask the running daemon
     #[command(subcommand)]
     Show(Show),
+    /// Have a peer send its routes again (route refresh); the session stays up
+    ///
+    /// What the peer does not announce again is removed where it marks the refresh (RFC 7313). The exit status is 1 where a session
+    /// cannot: it is down, or the peer does not offer route refresh.
+    Refresh(Refresh),
     /// Describe BGP messages as JSON, one object a line: raw octets, hexadecimal, pcap, pcapng or MRT
     ///
     /// Each object says what the message holds (type, and its fields), what is wrong with it (errors) and what a session would do
@@ -122,6 +127,19 @@ pub enum Show {
     Routes(ShowRoutes),
     /// The daemon: datastore, listening sockets, release, problems
     Status(ShowStatus),
+}
+
+/// `refresh`.
+#[derive(Args, Debug)]
+pub struct Refresh {
+    /// Name or address of the session as in show peers, or all
+    pub peer: String,
+    /// Run directory.
+    #[command(flatten)]
+    pub run_dir: RunDirFlag,
+    /// How it is printed.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `show peers`.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use bgp_proto::{IpPrefix, Millis, PeerId};
+use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -80,6 +80,8 @@ pub enum Urgent<C> {
     PeerDown(PeerId, Incarnation),
     /// An attempt to reach a peer failed.
     Unreachable(PeerId),
+    /// Somebody wants a peer to send its routes of this family again. Without a session nothing happens.
+    Refresh(PeerId, Afi),
     /// Somebody wants to see something.
     Look(Look<C>),
 }
@@ -303,6 +305,7 @@ impl<C: Core> Driver<C> {
                 }
             }
             Urgent::Unreachable(peer) => self.feed(SpeakerInput::PeerUnreachable(peer)),
+            Urgent::Refresh(peer, afi) => self.mail(peer, |mailbox, n| mailbox.refresh(n, afi)),
             Urgent::Look(look) => look(&self.core),
         }
     }
@@ -336,9 +339,6 @@ impl<C: Core> Driver<C> {
             match output {
                 SpeakerOutput::Ready(peer) => self.mail(peer, |mailbox, n| mailbox.ready(n)),
                 SpeakerOutput::Fill { peer, bytes } => self.mail(peer, |mailbox, n| mailbox.fill(n, bytes)),
-                SpeakerOutput::RequestRefresh(peer, afi) => {
-                    self.mail(peer, |mailbox, n| mailbox.refresh(n, afi));
-                }
                 SpeakerOutput::EndSession(peer, why) => self.mail(peer, |mailbox, n| mailbox.end(n, why)),
                 SpeakerOutput::Fib(changes) => {
                     self.fib.changes.extend(changes.into_iter().map(|change| (change.prefix, change)));
@@ -361,7 +361,6 @@ impl<C: Core> Driver<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bgp_proto::Afi;
     use bytes::Bytes;
     use std::sync::mpsc::{Receiver, SyncSender};
 
@@ -416,6 +415,17 @@ mod tests {
         assert_eq!(taken.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         let mail = mailbox.take();
         assert_eq!((mail.incarnation, mail.fill), (3, Some(Bytes::from_static(b"update"))));
+    }
+
+    #[test]
+    fn a_refresh_reaches_the_session_that_stands_and_none_where_there_was_none() {
+        let (mut driver, mut inbox, _heard, mailbox) = recorder();
+        driver.urgent(Urgent::Refresh(PEER, Afi::Ipv4));
+        assert!(mailbox.take().refresh.is_empty());
+        driver.batch(batch(2, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0, &mut inbox);
+        driver.urgent(Urgent::Refresh(PEER, Afi::Ipv4));
+        let mail = mailbox.take();
+        assert_eq!((mail.incarnation, mail.refresh.contains(Afi::Ipv4)), (2, true));
     }
 
     /// Fails at once.

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use calico_bgpd::cli::{
-    Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, FamilyWord, ReadOnce, Run, Show,
+    Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, FamilyWord, ReadOnce, Refresh, Run, Show,
 };
-use calico_bgpd::control::show::{Client, ShowError, peer_text, peers_table, routes_table, status_text};
+use calico_bgpd::control::show::{
+    Client, ShowError, peer_text, peers_table, refresh_text, routes_table, status_text,
+};
 use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
 use calico_bgpd::telemetry::log::Log;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         Command::Check(args) => read_once(&args, Once::Check),
         Command::Intent(args) => read_once(&args, Once::Intent),
         Command::Show(what) => show(what),
+        Command::Refresh(args) => refresh(&args),
         Command::Decode(args) => decode(&args),
     };
     match result {
@@ -142,6 +145,17 @@ fn show(what: Show) -> anyhow::Result<u8> {
         }
     }
     Ok(EXIT_OK)
+}
+
+fn refresh(args: &Refresh) -> anyhow::Result<u8> {
+    let answers = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.refresh(&args.peer)?;
+    print(&if args.output.json {
+        json(&serde_json::json!({ "refreshed": answers }))?
+    } else {
+        refresh_text(&answers)
+    })?;
+    let all = answers.iter().all(|answer| answer.refused.is_none());
+    Ok(if all { EXIT_OK } else { EXIT_FAILED })
 }
 
 fn decode(args: &DecodeArgs) -> anyhow::Result<u8> {

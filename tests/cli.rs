@@ -43,6 +43,7 @@ fn the_help_names_every_command_every_variable_and_the_exit_statuses() {
         "check",
         "intent",
         "show",
+        "refresh",
         "NODENAME",
         "DATASTORE_TYPE",
         "DATASTORE_PATH",

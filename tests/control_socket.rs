@@ -161,6 +161,22 @@ async fn what_is_no_request_gets_an_error_and_the_next_one_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_refresh_of_a_session_that_is_down_is_refused_by_name_and_one_of_nobody_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path()).await;
+    let mut stream = connect(dir.path()).await;
+    let down = |name: &str| serde_json::json!({ "name": name, "refused": "the session is not established" });
+    for wanted in ["Mesh_10_0_0_2", "10.0.0.2"] {
+        let answer = ask(&mut stream, &format!(r#"{{"refresh":"{wanted}"}}"#)).await;
+        assert_eq!(answer["refreshed"], Value::Array(vec![down("Mesh_10_0_0_2")]));
+    }
+    let all = ask(&mut stream, r#"{"refresh":"all"}"#).await;
+    assert_eq!(all["refreshed"].as_array().unwrap().len(), 4);
+    let nobody = ask(&mut stream, r#"{"refresh":"Mesh_10_0_0_9"}"#).await;
+    assert_eq!(nobody["error"], r#"no session has the name or address "Mesh_10_0_0_9""#);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_hundred_clients_that_say_nothing_are_in_nobodys_way() {
     let dir = tempfile::tempdir().unwrap();
     let _server = serve(dir.path()).await;

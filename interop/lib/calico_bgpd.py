@@ -72,6 +72,12 @@ class CalicoBgpd(Daemon):
         return {net.canonical(r["prefix"]): Route(r["nextHop"], tuple(r["asPath"]), r.get("localPref"))
                 for r in self.show("routes")["routes"] if r.get("from") == address}
 
+    def refresh(self, address):
+        self.host.run(programs.calico_bgpd(), "refresh", address, env=self.env())
+
+    def updates(self, address):
+        return self.peers()[address]["messagesReceived"]["update"]
+
     def announce(self, prefix):
         raise NotImplementedError("give the node a block in the datastore")
 

@@ -63,6 +63,8 @@ class Daemon:
     dials_rarely = False
     # whether it can be made to send a ROUTE-REFRESH
     can_refresh = True
+    # whether it sends its routes again when a neighbour asks
+    answers_refresh = True
     # the families that it carries to neighbours with AS numbers of two octets; none: it cannot be had without those of four
     two_octets = (4, 6)
 

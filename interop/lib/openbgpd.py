@@ -12,6 +12,8 @@ class Openbgpd(Daemon):
     kind = "openbgpd"
     # 120 s, and 7.7 has no setting for it
     dials_rarely = True
+    # 7.7 refuses just the families that were negotiated: the condition is the wrong way round (openbgpd-portable issue 46)
+    answers_refresh = False
 
     @classmethod
     def missing(cls):

@@ -8,10 +8,43 @@ use serde::{Deserialize, Serialize};
 /// Routes of one page.
 pub const PAGE: usize = 1000;
 
-/// A request.
+/// A request: what it wants is its first key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Request {
+    /// `{"show": …}`: something to see.
+    Show(Show),
+    /// `{"refresh": …}`: something to do.
+    Refresh(Refresh),
+}
+
+impl Request {
+    /// Reads a request; the error names what is wrong in the kind of request that it is.
+    pub fn parse(line: &[u8]) -> serde_json::Result<Request> {
+        #[derive(Deserialize)]
+        struct Kind {
+            refresh: Option<serde::de::IgnoredAny>,
+        }
+        match serde_json::from_slice(line)? {
+            Kind { refresh: Some(_) } => serde_json::from_slice(line).map(Request::Refresh),
+            Kind { refresh: None } => serde_json::from_slice(line).map(Request::Show),
+        }
+    }
+}
+
+/// Have peers send their routes again (RFC 2918).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    /// A session's name, its peer's address, or `all`.
+    #[serde(rename = "refresh")]
+    pub peer: String,
+}
+
+/// What is to be seen.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "show", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Request {
+pub enum Show {
     /// Sessions.
     Peers,
     /// One page of routes.
@@ -30,12 +63,14 @@ pub enum Request {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
-    /// To [`Request::Peers`].
+    /// To [`Show::Peers`].
     Peers(Vec<Peer>),
-    /// To [`Request::Routes`].
+    /// To [`Show::Routes`].
     Routes(Page),
-    /// To [`Request::Status`].
+    /// To [`Show::Status`].
     Status(Box<Status>),
+    /// To [`Refresh`].
+    Refreshed(Vec<Refreshed>),
     /// The request could not be answered; why.
     Error(String),
 }
@@ -133,6 +168,17 @@ pub struct Event {
     pub age_seconds: u64,
     /// What.
     pub text: String,
+}
+
+/// Whether a peer was asked for its routes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refreshed {
+    /// The session's name.
+    pub name: String,
+    /// Why the peer was not asked; absent where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// One page of routes.
@@ -327,14 +373,28 @@ mod tests {
 
     #[test]
     fn requests_are_lines_that_a_person_can_type() {
-        let read = |text: &str| serde_json::from_str::<Request>(text);
-        assert_eq!(read(r#"{"show":"peers"}"#).unwrap(), Request::Peers);
-        assert_eq!(
-            read(r#"{"show":"routes","family":"ipv4"}"#).unwrap(),
-            Request::Routes { family: "ipv4".into(), after: None }
-        );
-        assert!(read(r#"{"show":"secrets"}"#).is_err());
-        assert!(read(r#"{"show":"routes","family":"ipv4","afer":"x"}"#).is_err());
+        let read = |text: &str| Request::parse(text.as_bytes());
+        for (text, request) in [
+            (r#"{"show":"peers"}"#, Request::Show(Show::Peers)),
+            (
+                r#"{"show":"routes","family":"ipv4"}"#,
+                Request::Show(Show::Routes { family: "ipv4".into(), after: None }),
+            ),
+            (r#"{"refresh":"Mesh_10_0_0_2"}"#, Request::Refresh(Refresh { peer: "Mesh_10_0_0_2".into() })),
+        ] {
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+            assert_eq!(read(text).unwrap(), request);
+        }
+        for (bad, word) in [
+            (r#"{"show":"secrets"}"#, "secrets"),
+            (r#"{"show":"routes","family":"ipv4","afer":"x"}"#, "afer"),
+            (r#"{"refresh":7}"#, "string"),
+            (r#"{"refresh":"all","family":"ipv4"}"#, "family"),
+            ("{}", "show"),
+        ] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.contains(word), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a running daemon says when asked: `calico-bgpd.sock`, one JSON request and one JSON answer a line.
 //!
-//! Nothing here changes anything: answers are made of published views, and of looks at the core where a table is wanted.
+//! Answers are made of published views, and of looks at the core where a table is wanted. The one thing that can be done from here is to ask
+//! peers for their routes again; what the node shall do comes from the datastore alone.
 
 pub mod answer;
 pub mod peer_view;

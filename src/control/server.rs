@@ -1,6 +1,6 @@
 //! The server's side of the control socket.
 //!
-//! Owns: `calico-bgpd.sock`, its clients, and how published views become answers. Never: changes anything. A socket file that a
+//! Owns: `calico-bgpd.sock`, its clients, and how published views become answers. Never: changes what the node shall do. A socket file that a
 //! dead process left is replaced: the lock of the run directory says that it is dead (P11).
 
 use std::io;
@@ -18,14 +18,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, info};
 
-use super::answer::{self, Answer, Request};
+use super::answer::{self, Answer, Refreshed, Request, Show};
 use super::peer_view::PeerView;
 use super::routes::page;
 use crate::apply::{Applied, PeerEntry};
 use crate::clock::Clock;
-use crate::core_thread::CorePort;
+use crate::core_thread::{CoreGone, CorePort, Urgent};
 use crate::datastore::SourceStatus;
 use crate::datastore::model::Severity;
 use crate::desired::PeerClass;
@@ -150,7 +150,7 @@ async fn client(stream: UnixStream, views: &Views, answers: &Semaphore) -> io::R
         let turn = answers.acquire().await.map_err(io::Error::other)?;
         let whole = line.ends_with(b"\n") || line.len() < usize::try_from(MAX_REQUEST).unwrap_or(usize::MAX);
         let answer = if whole {
-            match serde_json::from_slice(&line) {
+            match Request::parse(&line) {
                 Ok(request) => views.answer(&request).await,
                 Err(error) => Answer::Error(format!("not a request: {error}")),
             }
@@ -171,9 +171,10 @@ async fn client(stream: UnixStream, views: &Views, answers: &Semaphore) -> io::R
 impl Views {
     async fn answer(&self, request: &Request) -> Answer {
         match request {
-            Request::Peers => self.peers().await,
-            Request::Routes { family, after } => self.routes(family, after.as_deref()).await,
-            Request::Status => self.status(),
+            Request::Show(Show::Peers) => self.peers().await,
+            Request::Show(Show::Routes { family, after }) => self.routes(family, after.as_deref()).await,
+            Request::Show(Show::Status) => self.status(),
+            Request::Refresh(wanted) => self.refresh(&wanted.peer).await,
         }
     }
 
@@ -223,6 +224,30 @@ impl Views {
             }
             Err(error) => Answer::Error(error.to_string()),
         }
+    }
+
+    /// As BIRD's `reload in`: a peer that cannot send its routes again is not asked, and its session stays.
+    async fn refresh(&self, wanted: &str) -> Answer {
+        let applied = self.applied.borrow().clone();
+        let mut answers = Vec::new();
+        for entry in &applied.peers {
+            let peer = &entry.peer;
+            if wanted != "all" && wanted != peer.name && wanted.parse() != Ok(peer.spec.transport.peer) {
+                continue;
+            }
+            let refused = cannot_refresh(&entry.view.borrow());
+            if refused.is_none() {
+                info!(peer = peer.name, "is asked for its routes again");
+                if self.core.urgent.send(Urgent::Refresh(entry.id, peer.afi)).await.is_err() {
+                    return Answer::Error(CoreGone.to_string());
+                }
+            }
+            answers.push(Refreshed { name: peer.name.clone(), refused: refused.map(str::to_string) });
+        }
+        if answers.is_empty() && wanted != "all" {
+            return Answer::Error(format!("no session has the name or address {wanted:?}"));
+        }
+        Answer::Refreshed(answers)
     }
 
     fn status(&self) -> Answer {
@@ -290,6 +315,16 @@ impl Views {
             peers_established: established,
             problems,
         }))
+    }
+}
+
+/// Why a peer cannot be asked for its routes again, if it cannot.
+fn cannot_refresh(view: &PeerView) -> Option<&'static str> {
+    match view.status.as_ref().and_then(|status| status.negotiated.as_ref()) {
+        Some(negotiated) if view.is_established() => {
+            (!negotiated.refresh).then_some("the peer offers no route refresh (RFC 2918)")
+        }
+        _ => Some("the session is not established"),
     }
 }
 

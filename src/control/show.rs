@@ -1,4 +1,4 @@
-//! `calico-bgpd show`: asks the daemon and prints tables, or JSON.
+//! `calico-bgpd show` and `refresh`: asks the daemon and prints tables, or JSON.
 //!
 //! Owns: the client's side of the socket and the layout of tables. Nobody parses these; programs take `--json`.
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::SOCKET;
-use super::answer::{Answer, Page, Peer, Request, Route, Status};
+use super::answer::{Answer, Page, Peer, Refresh, Refreshed, Request, Route, Show, Status};
 
 /// How long the daemon may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -72,7 +72,7 @@ impl Client {
 
     /// All sessions.
     pub fn peers(&mut self) -> Result<Vec<Peer>, ShowError> {
-        match self.ask(&Request::Peers)? {
+        match self.ask(&Request::Show(Show::Peers))? {
             Answer::Peers(peers) => Ok(peers),
             _ => Err(ShowError::Answer("it answers another question".into())),
         }
@@ -83,7 +83,7 @@ impl Client {
         let mut routes = Vec::new();
         let mut after = None;
         loop {
-            let request = Request::Routes { family: family.to_string(), after };
+            let request = Request::Show(Show::Routes { family: family.to_string(), after });
             let Answer::Routes(Page { routes: page, next }) = self.ask(&request)? else {
                 return Err(ShowError::Answer("it answers another question".into()));
             };
@@ -97,8 +97,16 @@ impl Client {
 
     /// The daemon's state.
     pub fn status(&mut self) -> Result<Status, ShowError> {
-        match self.ask(&Request::Status)? {
+        match self.ask(&Request::Show(Show::Status))? {
             Answer::Status(status) => Ok(*status),
+            _ => Err(ShowError::Answer("it answers another question".into())),
+        }
+    }
+
+    /// Has the session of this name or address, or `all`, ask its peer for its routes again.
+    pub fn refresh(&mut self, peer: &str) -> Result<Vec<Refreshed>, ShowError> {
+        match self.ask(&Request::Refresh(Refresh { peer: peer.to_string() }))? {
+            Answer::Refreshed(answers) => Ok(answers),
             _ => Err(ShowError::Answer("it answers another question".into())),
         }
     }
@@ -141,6 +149,16 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 
 fn number(value: Option<u64>) -> String {
     value.map_or_else(|| "-".to_string(), |value| value.to_string())
+}
+
+/// `refresh`: a line for each session.
+pub fn refresh_text(answers: &[Refreshed]) -> String {
+    answers.iter().fold(String::new(), |mut text, answer| {
+        let said = answer.refused.as_deref().unwrap_or("asked for its routes");
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{}: {said}", answer.name);
+        text
+    })
 }
 
 /// `show peers`.

@@ -106,8 +106,6 @@ pub enum SpeakerOutput {
         /// UPDATE, End-of-RIB, BoRR, EoRR messages.
         bytes: Bytes,
     },
-    /// Ask the peer for its routes again.
-    RequestRefresh(PeerId, Afi),
     /// Close the session.
     EndSession(PeerId, Notification),
     /// The desired kernel routes changed.

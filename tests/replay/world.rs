@@ -64,7 +64,6 @@ enum ToSession {
     Connected(Conn, Endpoints, u64),
     Frame(u64, Vec<u8>),
     Closed(u64),
-    RequestRefresh(Afi),
     Close(Notification),
     Tick,
 }
@@ -353,7 +352,6 @@ impl<'a> World<'a> {
                 session.handle(now, Input::Connected(conn, ends), &mut out);
             }
             ToSession::Tick => session.handle(now, Input::Tick, &mut out),
-            ToSession::RequestRefresh(afi) => session.handle(now, Input::RequestRefresh(afi), &mut out),
             ToSession::Close(why) => session.handle(now, Input::Close(why), &mut out),
             // What was under way on a connection that is closed by now never arrives.
             ToSession::Frame(token, frame) => {
@@ -445,9 +443,6 @@ impl<'a> World<'a> {
                         self.send(peer, conn, &bytes);
                         self.tell(SpeakerInput::Want { peer, budget: BUDGET });
                     }
-                }
-                SpeakerOutput::RequestRefresh(peer, afi) => {
-                    self.work.push_back(Work::Session(peer, ToSession::RequestRefresh(afi)));
                 }
                 SpeakerOutput::EndSession(peer, why) => {
                     self.work.push_back(Work::Session(peer, ToSession::Close(why)));

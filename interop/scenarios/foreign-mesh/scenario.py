@@ -40,5 +40,9 @@ def run(lab, variant):
             before = daemon.updates(address)
             daemon.refresh(address)
             wait.until(f"{name} is sent the routes of {address} again", lambda d=daemon, a=address, b=before: d.updates(a) > b, 20)
+        for address in cluster[name].addresses() if daemon.answers_refresh else ():
+            before = here.daemon.updates(address)
+            here.daemon.refresh(address)
+            wait.until(f"{name} sends its routes again at {address}", lambda a=address, b=before: here.daemon.updates(a) > b, 20)
     wait.until("nothing is lost by a refresh", cluster.blocks_everywhere, 20)
     wait.check("all sessions are still up", cluster.established())

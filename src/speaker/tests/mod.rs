@@ -228,7 +228,7 @@ impl Bench {
                     }
                 }
                 SpeakerOutput::Phase(phase) => self.phases.push(phase),
-                SpeakerOutput::RequestRefresh(..) | SpeakerOutput::EndSession(..) => panic!("{output:?}"),
+                SpeakerOutput::EndSession(..) => panic!("{output:?}"),
             }
         }
     }
