@@ -9,7 +9,8 @@
 //! | [`ids`] | AS numbers, router ids, peer handles |
 //! | [`time`] | milliseconds since start; nobody here reads a clock |
 //! | [`wire`] | messages to bytes and back; RFC 7606 as a table |
-//! | [`session`] | one peer: RFC 4271 machine, two connections, timers, graceful restart |
+//! | [`session`] | one peer: RFC 4271 machine, two connections, timers |
+//! | [`gr`] | what becomes of a peer's routes while the peer restarts |
 //! | [`rib`] | destinations, paths, next hops, the decision, what is sent to whom |
 //!
 //! Every core has one shape: `handle(now, input, out)` never blocks and never fails, `deadline()` says when the next

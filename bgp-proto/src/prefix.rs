@@ -62,6 +62,14 @@ impl fmt::Display for Afi {
     }
 }
 
+/// Whether an address is IPv6 link-local. IPv4 has no such thing here: 169.254.0.0/16 is not special (KRT-11).
+pub const fn is_link_local(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(addr) => addr.is_unicast_link_local(),
+    }
+}
+
 /// A small set of families.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct AfiSet(u8);
@@ -415,6 +423,14 @@ impl IpPrefix {
         match addr {
             IpAddr::V4(addr) => Prefix::new(addr, len).map(IpPrefix::V4),
             IpAddr::V6(addr) => Prefix::new(addr, len).map(IpPrefix::V6),
+        }
+    }
+
+    /// The prefix of one address: `/32` or `/128`.
+    pub fn host(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(addr) => IpPrefix::V4(Prefix::host(addr)),
+            IpAddr::V6(addr) => IpPrefix::V6(Prefix::host(addr)),
         }
     }
 

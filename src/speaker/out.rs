@@ -281,9 +281,8 @@ const fn nlri_size<F: Family>() -> usize {
 /// Octets of an UPDATE without its prefixes, roughly and rather too many.
 fn attributes_size(route: &OutRoute) -> usize {
     let attributes = &route.attributes;
-    let path = bgp_proto::rib::attrs::path_length(&attributes.as_path);
     let unknown: usize = attributes.unknown.iter().map(|attribute| attribute.value.len() + 4).sum();
-    120 + usize::try_from(path).unwrap_or(usize::MAX).saturating_mul(4)
+    120 + attributes.as_path.hops() * 4
         + attributes.communities.len() * 4
         + attributes.ext_communities.len() * 8
         + attributes.large_communities.len() * 12

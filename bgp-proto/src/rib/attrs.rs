@@ -37,21 +37,11 @@ pub struct AttrSet {
 
 impl AttrSet {
     fn new(attributes: Attributes, next_hop: Option<NextHop>) -> Self {
-        let path_length = path_length(&attributes.as_path);
+        let path_length = u32::try_from(attributes.as_path.hops()).unwrap_or(u32::MAX);
         let first_as = first_as(&attributes.as_path);
         let long_lived_stale = attributes.communities.contains(&LLGR_STALE);
         AttrSet { attributes, next_hop, path_length, first_as, long_lived_stale }
     }
-}
-
-/// Number of ASs in a path, each set counted as one.
-pub fn path_length(path: &AsPath) -> u32 {
-    path.segments.iter().fold(0u32, |sum, segment| {
-        sum.saturating_add(match segment {
-            Segment::Sequence(list) => u32::try_from(list.len()).unwrap_or(u32::MAX),
-            Segment::Set(_) => 1,
-        })
-    })
 }
 
 fn first_as(path: &AsPath) -> Option<Asn> {
@@ -214,7 +204,7 @@ mod tests {
                 Segment::Sequence(vec![Asn(6)]),
             ],
         };
-        assert_eq!(path_length(&path), 4);
+        assert_eq!(path.hops(), 4);
         assert_eq!(first_as(&path), Some(Asn(1)));
         assert_eq!(first_as(&AsPath { segments: vec![Segment::Set(vec![Asn(3)])] }), None);
     }

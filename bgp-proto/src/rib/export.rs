@@ -9,11 +9,13 @@
 use std::net::IpAddr;
 
 use crate::ids::{Asn, ClusterId};
-use crate::prefix::IpPrefix;
+use crate::prefix::{IpPrefix, is_link_local};
 use crate::rib::attrs::LLGR_STALE;
 use crate::rib::decision::DEFAULT_LOCAL_PREF;
 use crate::rib::path::{Forward, Source, SourcePeer};
 use crate::rib::policy::{Policy, RouteView};
+use crate::wire::attr::as_path::SEGMENT_MAX;
+use crate::wire::attr::rules::{PARTIAL, TRANSITIVE};
 use crate::wire::{AsPath, Attributes, NextHop, Segment};
 
 /// NO_EXPORT (RFC 1997).
@@ -22,14 +24,8 @@ const NO_EXPORT: u32 = 0xffff_ff01;
 const NO_ADVERTISE: u32 = 0xffff_ff02;
 /// NO_EXPORT_SUBCONFED (RFC 1997).
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
-/// Flag of an attribute that crosses ASs.
-const TRANSITIVE: u8 = 0x40;
 /// Bit of an extended community's type: it does not cross ASs (RFC 4360 §2).
 const NON_TRANSITIVE_TYPE: u8 = 0x40;
-/// Flag of an attribute that somebody on the way did not know.
-const PARTIAL: u8 = 0x20;
-/// An AS_SEQUENCE holds at most so many ASs on the wire.
-const SEGMENT_LIMIT: usize = 255;
 
 /// `nextHopMode` (PEER-64).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -41,6 +37,17 @@ pub enum NextHopRule {
     SelfAddress,
     /// Kept wherever there is one.
     Keep,
+}
+
+impl NextHopRule {
+    /// Whether a next hop that is there already is kept on a session.
+    const fn keeps(self, internal: bool) -> bool {
+        match self {
+            NextHopRule::SelfAddress => false,
+            NextHopRule::Keep => true,
+            NextHopRule::Auto => internal,
+        }
+    }
 }
 
 /// All of a session that decides about what is sent on it.
@@ -120,11 +127,7 @@ fn originated(profile: &ExportProfile, path: &PathView<'_>) -> (Attributes, Next
         prepend(&mut attributes.as_path, &[profile.local_asn]);
     }
     let gateway = path.forward.single_leg().and_then(|leg| leg.via).filter(|via| !is_link_local(*via));
-    let keeps = match profile.next_hop {
-        NextHopRule::SelfAddress => false,
-        NextHopRule::Keep => true,
-        NextHopRule::Auto => profile.internal,
-    };
+    let keeps = profile.next_hop.keeps(profile.internal);
     (attributes, gateway.filter(|_| keeps).unwrap_or(profile.local_addr).into())
 }
 
@@ -157,11 +160,7 @@ fn received(
             attributes.med = Some(0);
         }
     }
-    let keeps = match profile.next_hop {
-        NextHopRule::SelfAddress => false,
-        NextHopRule::Keep => true,
-        NextHopRule::Auto => profile.internal,
-    };
+    let keeps = profile.next_hop.keeps(profile.internal);
     let next_hop =
         path.next_hop.filter(|_| keeps).map_or(profile.local_addr.into(), |next_hop| match next_hop {
             // All sessions are multihop: a link-local address means nothing at the other end.
@@ -206,17 +205,9 @@ pub fn prepend(path: &mut AsPath, asns: &[Asn]) {
         return;
     }
     match path.segments.first_mut() {
-        Some(Segment::Sequence(list)) if list.len() + asns.len() <= SEGMENT_LIMIT => {
+        Some(Segment::Sequence(list)) if list.len() + asns.len() <= SEGMENT_MAX => {
             list.splice(0..0, asns.iter().copied());
         }
         _ => path.segments.insert(0, Segment::Sequence(asns.to_vec())),
-    }
-}
-
-fn is_link_local(addr: IpAddr) -> bool {
-    match addr {
-        // 169.254.0.0/16 is not special (KRT-11).
-        IpAddr::V4(_) => false,
-        IpAddr::V6(addr) => addr.is_unicast_link_local(),
     }
 }

@@ -11,7 +11,7 @@ use crate::prefix::IpPrefix;
 use crate::rib::decision::DEFAULT_LOCAL_PREF;
 use crate::rib::path::{Refused, SourceClass};
 use crate::rib::policy::{Policy, RouteView};
-use crate::wire::{AsPath, Attributes, NextHop, Segment};
+use crate::wire::{Attributes, NextHop};
 
 /// What of a session decides about its routes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -79,7 +79,8 @@ pub fn import(
 }
 
 fn looped(profile: &ImportProfile, attributes: &Attributes) -> Option<Refused> {
-    if count_as(&attributes.as_path, profile.local_asn) > usize::from(profile.allow_own_as) {
+    let own = attributes.as_path.asns().filter(|asn| *asn == profile.local_asn).count();
+    if own > usize::from(profile.allow_own_as) {
         return Some(Refused::AsLoop);
     }
     if attributes.originator_id == Some(profile.router_id) {
@@ -90,17 +91,6 @@ fn looped(profile: &ImportProfile, attributes: &Attributes) -> Option<Refused> {
         .rr_client
         .is_some_and(|cluster| attributes.cluster_list.contains(&cluster))
         .then_some(Refused::ClusterLoop)
-}
-
-fn count_as(path: &AsPath, asn: Asn) -> usize {
-    path.segments
-        .iter()
-        .map(|segment| match segment {
-            Segment::Sequence(list) | Segment::Set(list) => {
-                list.iter().filter(|other| **other == asn).count()
-            }
-        })
-        .sum()
 }
 
 /// Whether a prefix may be in the table (KRT-11), whoever it comes from: its network is ordinary unicast, 240.0.0.0/4 and

@@ -14,8 +14,8 @@
 //! | [`decision`] | the best path and the reason of every loser |
 //! | [`nexthop`] | tracked next hops, recursive resolution |
 //! | [`policy`] | the view of a route that policy works on |
-//! | [`import`] | from what a peer sent to a path |
-//! | [`export`] | from a path to what a peer is sent |
+//! | [`mod@import`] | from what a peer sent to a path |
+//! | [`mod@export`] | from a path to what a peer is sent |
 
 pub mod attrs;
 pub mod decision;

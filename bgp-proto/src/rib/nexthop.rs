@@ -183,11 +183,6 @@ impl<F: Family> Connected<F> {
         self.subnets.get_lpm(&Prefix::host(addr)).and_then(|(_, set)| set.first().copied())
     }
 
-    /// Whether an address is on a subnet of this interface.
-    pub fn is_on_link(&self, addr: F::Addr, ifindex: u32) -> bool {
-        self.subnets.cover(&Prefix::host(addr)).any(|(_, set)| set.contains(&ifindex))
-    }
-
     fn is_home(&self, addr: F::Addr) -> bool {
         self.home.iter().any(|prefix| prefix.contains(addr))
             || self.subnets.get_lpm(&Prefix::host(addr)).is_some()

@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::wire::frame::{Head, Kind, MAX_EXTENDED_LEN, take};
+use crate::wire::frame::{HEADER_LEN, Head, Kind, MAX_EXTENDED_LEN, take};
 use crate::wire::{
     Context, Decoded, Notification, Open, RouteRefresh, decode, decode_open, encode_keepalive,
     encode_notification, encode_open, encode_refresh,
@@ -32,14 +32,7 @@ pub(super) fn read(frame: &[u8], context: &Context) -> Result<Decoded, Notificat
 
 /// A NOTIFICATION, whatever has been agreed on.
 pub(super) fn read_notification(frame: &[u8]) -> Notification {
-    let body = frame.get(19..).unwrap_or_default();
-    match body {
-        [code, subcode, data @ ..] => {
-            Notification { code: *code, subcode: *subcode, data: Bytes::copy_from_slice(data) }
-        }
-        // Too short to say anything; an error in a NOTIFICATION is not answered (RFC 4271 §6.4).
-        _ => Notification::new(0, 0),
-    }
+    Notification::decode(frame.get(HEADER_LEN..).unwrap_or_default())
 }
 
 fn written(write: impl FnOnce(&mut BytesMut)) -> Bytes {

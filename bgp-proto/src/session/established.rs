@@ -11,7 +11,7 @@ use crate::session::collision::{Other, Side, Verdict, dominant, on_open};
 use crate::session::fsm::{Challenger, Refreshes, State, Up, Wait};
 use crate::session::limits::PrefixLimit;
 use crate::session::machine::{Failure, SETTLED, Session};
-use crate::session::negotiate::{Agreed, afi_of, negotiate, wire_family};
+use crate::session::negotiate::{Agreed, negotiate};
 use crate::session::timers::Timer;
 use crate::session::{Conn, DownReason, Endpoints, Event, MaxPrefix, Output, StopReason, codec};
 use crate::time::Millis;
@@ -141,7 +141,7 @@ impl Session {
     fn refresh(&mut self, now: Millis, refresh: RouteRefresh, out: &mut Vec<Output>) {
         let State::Up(up) = &mut self.state else { return };
         let negotiated = &up.agreed.public;
-        let afi = afi_of(refresh.family).filter(|afi| negotiated.context.families.contains(*afi));
+        let afi = refresh.family.unicast().filter(|afi| negotiated.context.families.contains(*afi));
         let (Some(afi), true) = (afi, negotiated.refresh) else {
             self.record.counters.ignored_refreshes += 1;
             return;
@@ -183,7 +183,7 @@ impl Session {
         }
         let conn = up.conn;
         if negotiated.refresh {
-            let request = RouteRefresh { family: wire_family(afi), kind: RefreshKind::Request };
+            let request = RouteRefresh { family: afi.into(), kind: RefreshKind::Request };
             return self.send(conn, Kind::RouteRefresh, codec::refresh(request), out);
         }
         // The peer cannot send its routes again: only a new session brings them (BGP-35), gracefully where that holds.

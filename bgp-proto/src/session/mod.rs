@@ -58,6 +58,24 @@ pub enum TtlRule {
     },
 }
 
+impl TtlRule {
+    /// The TTL that is sent (BGP-4).
+    pub const fn sent(self) -> u8 {
+        match self {
+            TtlRule::Multihop(ttl) => ttl,
+            TtlRule::Security { .. } => 255,
+        }
+    }
+
+    /// The least TTL that is accepted; `None`: any.
+    pub const fn least(self) -> Option<u8> {
+        match self {
+            TtlRule::Multihop(_) => None,
+            TtlRule::Security { hops } => Some(u8::MAX - hops.saturating_sub(1)),
+        }
+    }
+}
+
 /// Where the peer is. A change means a new session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transport {
@@ -312,7 +330,6 @@ pub enum CloseCause {
 
 /// What a session tells its shell, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "UPDATEs are what almost every output is")]
 pub enum Output {
     /// Open a TCP connection to the peer ([`PeerSpec::transport`], [`NextOpen::source`]).
     Dial,

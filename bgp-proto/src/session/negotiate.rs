@@ -12,18 +12,6 @@ use crate::session::{Conn, DownReason, Endpoints, Negotiated, NextOpen, OpenPara
 use crate::wire::capability::{GrFamily, WireFamily};
 use crate::wire::{Capability, Context, Notification, Open, PeerType};
 
-/// SAFI of unicast.
-const UNICAST: u8 = 1;
-/// The wire form of a family.
-pub(crate) fn wire_family(afi: Afi) -> WireFamily {
-    WireFamily { afi: afi.code(), safi: UNICAST }
-}
-
-/// The family of a wire form, if we speak it.
-pub(crate) fn afi_of(family: WireFamily) -> Option<Afi> {
-    if family.safi == UNICAST { Afi::from_code(family.afi) } else { None }
-}
-
 /// What is special about the next OPEN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct OpenMood {
@@ -44,31 +32,28 @@ pub(crate) fn build_open(params: &OpenParams, next: &NextOpen, mood: OpenMood) -
         return open;
     }
     let families = || params.families.iter();
+    let kept = |afi: Afi| GrFamily { family: afi.into(), forwarding: mood.restarting.contains(afi) };
     let caps = &mut open.capabilities;
-    caps.extend(families().map(|afi| Capability::Multiprotocol(wire_family(afi))));
+    caps.extend(families().map(|afi| Capability::Multiprotocol(afi.into())));
     caps.push(Capability::RouteRefresh);
     if let Some(time) = next.restart_time {
         caps.push(Capability::GracefulRestart {
             restarting: !mood.restarting.and(params.families).is_empty(),
             notification: next.notification_gr,
             time: time.min(4095),
-            families: families()
-                .map(|afi| GrFamily { family: wire_family(afi), forwarding: mood.restarting.contains(afi) })
-                .collect(),
+            families: families().map(kept).collect(),
         });
     }
     caps.push(Capability::FourOctetAs(params.local_asn));
     if next.add_path {
-        caps.push(Capability::AddPath(families().map(|afi| (wire_family(afi), 3)).collect()));
+        caps.push(Capability::AddPath(families().map(|afi| (afi.into(), 3)).collect()));
     }
     caps.push(Capability::EnhancedRefresh);
     if next.restart_time.is_some() {
         // Without a family: we know LLGR_STALE and keep nothing for long (RFC 9494 §3.1).
-        let offered = next.long_lived.map(|time| {
-            let family =
-                |afi| GrFamily { family: wire_family(afi), forwarding: mood.restarting.contains(afi) };
-            families().map(|afi| (family(afi), time.min(StaleTimes::MAX))).collect()
-        });
+        let offered = next
+            .long_lived
+            .map(|time| families().map(|afi| (kept(afi), time.min(StaleTimes::MAX))).collect());
         caps.push(Capability::LongLivedGr(offered.unwrap_or_default()));
     }
     open
@@ -149,7 +134,7 @@ fn long_lived_of(open: &Open) -> Option<(StaleTimes, AfiSet)> {
     })?;
     let mut found = (StaleTimes::NONE, AfiSet::EMPTY);
     for (entry, time) in list {
-        let Some(afi) = afi_of(entry.family) else { continue };
+        let Some(afi) = entry.family.unicast() else { continue };
         found.0 = found.0.with(afi, *time);
         let others = found.1.without(AfiSet::only(afi));
         found.1 = if entry.forwarding { others.with(afi) } else { others };
@@ -173,7 +158,7 @@ fn families_of(open: &Open, ours: AfiSet) -> AfiSet {
         let ipv4 = AfiSet::only(Afi::Ipv4).and(ours);
         return if ipv4.is_empty() { ours } else { ipv4 };
     };
-    std::iter::once(first).chain(named).filter_map(afi_of).collect::<AfiSet>().and(ours)
+    std::iter::once(first).chain(named).filter_map(WireFamily::unicast).collect::<AfiSet>().and(ours)
 }
 
 /// Families that an OPEN lists for add-path: (those it wants to receive, those it wants to send). Of several tuples
@@ -184,7 +169,7 @@ fn add_path_of(open: &Open) -> (AfiSet, AfiSet) {
         let Capability::AddPath(tuples) = capability else { continue };
         for (family, mode) in tuples {
             for slot in &mut modes {
-                if afi_of(*family) == Some(slot.0) && (1..=3).contains(mode) {
+                if family.unicast() == Some(slot.0) && (1..=3).contains(mode) {
                     slot.1 = *mode;
                 }
             }
@@ -218,7 +203,7 @@ pub(crate) fn negotiate(
         let mut set = [(Afi::Ipv4, false), (Afi::Ipv6, false)];
         for entry in list {
             for slot in &mut set {
-                if afi_of(entry.family) == Some(slot.0) {
+                if entry.family.unicast() == Some(slot.0) {
                     slot.1 = entry.forwarding || !forwarding;
                 }
             }

@@ -1,4 +1,4 @@
-//! Reasons in words (design: every down peer has a typed reason that a human understands).
+//! Reasons in words that an operator understands.
 //!
 //! Owns: the texts. Never: decides; what a stranger wrote is escaped by [`Notification`]'s own text (W52).
 

@@ -43,7 +43,7 @@ pub enum PeerType {
     Ibgp,
 }
 
-/// What negotiation decided about the coding of messages, for one direction pair of one connection.
+/// What negotiation decided about the coding of messages on one connection, in both directions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Context {
     /// eBGP or iBGP.
@@ -56,13 +56,13 @@ pub struct Context {
     pub add_path_rx: AfiSet,
     /// Families in which we send path ids (RFC 7911).
     pub add_path_tx: AfiSet,
-    /// Families whose next hop may be an IPv6 address though the prefixes are IPv4 (RFC 8950).
+    /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub extended_next_hop: bool,
     /// Messages up to 65535 octets but for OPEN and KEEPALIVE (RFC 8654).
     pub extended_message: bool,
-    /// What an AS_SET in AS_PATH leads to: treat-as-withdraw (RFC 9774) unless set.
+    /// Routes with an AS_SET in their path are taken; else they are treated as withdrawn (RFC 9774).
     pub accept_as_set: bool,
-    /// Attribute codes that are dropped on receipt (W49); 256 bits.
+    /// Attribute codes that are dropped on receipt (W49).
     pub strip: attr::AttributeCodes,
 }
 
@@ -93,7 +93,6 @@ impl Context {
 }
 
 /// One BGP message.
-#[allow(clippy::large_enum_variant, reason = "nearly every message is an UPDATE")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
     /// Type 1.

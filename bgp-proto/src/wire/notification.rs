@@ -94,7 +94,7 @@ impl Notification {
     /// none, or its length octet does not fit the data.
     pub fn communication(&self) -> Option<String> {
         let (code, subcode, data) = match (self.code, self.subcode) {
-            (6, 9) => hard_reset(&self.data).ok().map(|(_, inner)| inner)?,
+            (6, 9) => parts(&self.data).ok().map(|(_, inner)| inner)?,
             (code, subcode) => (code, subcode, &*self.data),
         };
         if !matches!((code, subcode), (6, 2 | 4)) {
@@ -105,9 +105,10 @@ impl Notification {
         Some(escaped(text))
     }
 
-    /// Decodes the body of a framed NOTIFICATION.
+    /// Decodes the body of a framed NOTIFICATION. One that is too short to say anything is 0/0: an error in a NOTIFICATION
+    /// is not answered (RFC 4271 §6.4).
     pub(crate) fn decode(body: &[u8]) -> Notification {
-        let (code, subcode, data) = hard_reset(body).map(|(_, parts)| parts).unwrap_or_default();
+        let (code, subcode, data) = parts(body).map(|(_, parts)| parts).unwrap_or_default();
         Notification { code, subcode, data: Bytes::copy_from_slice(data) }
     }
 
@@ -120,7 +121,7 @@ impl Notification {
 }
 
 /// Code, subcode, data: the body of a message, and again the data of a Hard Reset.
-fn hard_reset(input: In<'_>) -> Parsed<'_, (u8, u8, In<'_>)> {
+fn parts(input: In<'_>) -> Parsed<'_, (u8, u8, In<'_>)> {
     (be_u8, be_u8, rest).parse(input)
 }
 

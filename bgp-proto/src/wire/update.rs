@@ -1,4 +1,7 @@
-//! UPDATE (RFC 4271 §4.3, RFC 4760, RFC 7606, RFC 7911).
+//! UPDATE as it goes on to the table (RFC 4271 §4.3, RFC 4760, RFC 7606, RFC 7911).
+//!
+//! Owns: its parts as values, whichever field or attribute of the message they came in. Never: octets; those are
+//! [`receive`](super::receive)'s and [`send`](super::send)'s.
 
 use smallvec::SmallVec;
 

@@ -16,7 +16,7 @@ const AS_CONFED_SEQUENCE: u8 = 3;
 const AS_CONFED_SET: u8 = 4;
 
 /// Most AS numbers in one segment.
-const SEGMENT_MAX: usize = 255;
+pub(crate) const SEGMENT_MAX: usize = 255;
 
 /// A fault of a path: its offset in the value, and what it is.
 pub type PathFault = (usize, FaultKind);
