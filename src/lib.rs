@@ -2,12 +2,11 @@
 //!
 //! Data flows one way: datastore → snapshot → desired state → plan → sessions, table, kernel. Only observations flow
 //! back. `desired`, `policy`, `speaker` and `fib::plan` are cores: no clocks, no I/O, no tokio.
-
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`cli`], [`settings`] | flags, environment, defaults |
-//! | [`app`], [`runtime`], [`clock`] | every long-lived task; start and stop; threads; time |
+//! | [`app`], [`runtime`], [`clock`], [`random`] | every long-lived task; start and stop; threads; time; chance |
 //! | [`datastore`] | resources from files or etcd, as snapshots |
 //! | [`desired`], [`policy`] | what this node shall do, compiled and compared |
 //! | [`apply`] | desired state to running sessions |
@@ -16,6 +15,7 @@
 //! | [`fib`] | the kernel's routes: as heard, as wanted, and what makes one the other |
 //! | [`last_release`] | the cluster's release, kept over restarts |
 //! | [`control`], [`telemetry`] | what people and programs can ask, and the log |
+//! | [`decode`] | BGP messages of captures and dumps as JSON; needs none of the above |
 
 // Denied again in the modules that are cores.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -33,6 +33,7 @@ pub mod fib;
 pub mod last_release;
 pub mod net;
 pub mod policy;
+pub mod random;
 pub mod runtime;
 pub mod settings;
 pub mod speaker;

@@ -44,6 +44,7 @@ const FORBIDDEN: &[&str] = &[
     "crate::control",
     "crate::core_thread",
     "crate::net",
+    "crate::random",
     "crate::settings",
     "crate::telemetry",
     "crate::fib::linux",

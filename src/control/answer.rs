@@ -91,7 +91,7 @@ pub struct Peer {
     pub local_as_number: u32,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// `mesh`, `global`, `node` or `local-workload`.
+    /// `mesh`, `global`, `node` or `localWorkload`.
     pub class: String,
     /// The resource that asks for it.
     pub resource: String,

@@ -149,13 +149,7 @@ fn demands(auth: &Auth, ttl: TtlRule) -> String {
 
 /// What TTL security demands.
 fn far(ttl: TtlRule) -> Option<String> {
-    match ttl {
-        TtlRule::Multihop(_) => None,
-        TtlRule::Security { hops } => {
-            let least = 256 - u16::from(hops.max(1));
-            Some(format!("TTL security drops packets with a TTL below {least}"))
-        }
-    }
+    Some(format!("TTL security drops packets with a TTL below {}", ttl.least()?))
 }
 
 /// The peer is to dial. Connections that we drop unseen are told by what they would need.

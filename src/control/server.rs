@@ -27,8 +27,6 @@ use crate::apply::{Applied, PeerEntry};
 use crate::clock::Clock;
 use crate::core_thread::{CoreGone, CorePort, Urgent};
 use crate::datastore::SourceStatus;
-use crate::datastore::model::Severity;
-use crate::desired::PeerClass;
 use crate::fib::Phase;
 use crate::fib::reconciler::FibStatus;
 use crate::net::dial;
@@ -261,10 +259,7 @@ impl Views {
             .problems
             .iter()
             .map(|problem| answer::Problem {
-                severity: match problem.severity {
-                    Severity::Warning => "warning".into(),
-                    Severity::Error => "error".into(),
-                },
+                severity: problem.severity.name().into(),
                 resource: problem.resource.clone(),
                 field: problem.field.clone(),
                 why: problem.why.clone(),
@@ -365,13 +360,7 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: PeerCounts, now: Millis) -> 
         as_number: spec.open.peer_asn.0,
         local_as_number: spec.open.local_asn.0,
         family: wanted.afi.name().into(),
-        class: match wanted.class {
-            PeerClass::Mesh => "mesh",
-            PeerClass::Global => "global",
-            PeerClass::Node => "node",
-            PeerClass::LocalWorkload => "local-workload",
-        }
-        .into(),
+        class: wanted.class.name().into(),
         resource: wanted.resource.clone(),
         passive: spec.next.passive,
         state: view.state().name().into(),

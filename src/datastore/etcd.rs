@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
 use etcd_client::{
@@ -25,6 +24,7 @@ use super::model::{Problem, Severity};
 use super::settings::EtcdSettings;
 use super::snapshot::Snapshot;
 use super::store::SnapshotBuilder;
+use crate::random::random;
 
 /// For connecting and for each answer (DS-4).
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -220,10 +220,9 @@ pub async fn run(
         debounce: Debounce::default(),
         out,
     };
-    let random = foldhash::fast::RandomState::default();
     // Nodes spread over the members of etcd.
     let count = u64::try_from(settings.endpoints.len()).unwrap_or(1).max(1);
-    let mut turn = usize::try_from(random.build_hasher().finish() % count).unwrap_or(0);
+    let mut turn = usize::try_from(random() % count).unwrap_or(0);
     let mut wait = BACKOFF.0;
     let mut errors: Vec<String> = Vec::new();
     // The last connection ended by a compaction, too: etcd compacts faster than we list.
@@ -261,7 +260,7 @@ pub async fn run(
             follower.out.retrying(errors.join("; "));
             errors.clear();
         }
-        let pause = jittered(wait, random.hash_one(lasted.as_nanos()));
+        let pause = jittered(wait, random());
         wait = longer(wait);
         tokio::select! {
             () = stop.cancelled() => return,

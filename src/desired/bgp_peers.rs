@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use bgp_proto::prefix::is_link_local;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 use bgp_proto::{AfiSet, Asn};
 
@@ -132,7 +133,7 @@ fn realised(
         problems.add(Severity::Error, resource, "spec.peerIP", why);
         return None;
     };
-    if matches!(at.addr, IpAddr::V6(addr) if addr.is_unicast_link_local()) {
+    if is_link_local(at.addr) {
         let why =
             format!("{} is link-local and does not say on which interface: there is no session", at.addr);
         problems.add(Severity::Error, resource, "spec.peerIP", why);

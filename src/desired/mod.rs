@@ -1,4 +1,4 @@
-//! What this node shall do, compiled from what the datastore says (design: one typed state, compared with the last).
+//! What this node shall do, compiled from what the datastore says: one typed state, which is compared with the last.
 //!
 //! Owns: [`DesiredState`] and [`compile`]: what cannot be understood becomes a Problem and the rest goes on.
 //! Never: clocks, environment, sockets. Input: a [`Snapshot`](crate::datastore::snapshot::Snapshot) and [`NodeFacts`].
@@ -31,6 +31,7 @@ mod tests;
 pub mod view;
 
 pub use auth::{DEFAULT_SECRET_NAMESPACE, retain_keys};
+pub use bgp_proto::rib::NextHopRule;
 pub use compile::{Unready, compile};
 pub use diff::{PeerChange, Plan, diff};
 pub use identity::{ReleaseTextError, router_id_hash};
@@ -62,7 +63,7 @@ pub struct NodeFacts {
     pub use_pod_cidr: bool,
     /// `NAMESPACE`: where password secrets are (DS-40).
     pub secret_namespace: String,
-    /// `strict` (design §5.9): close instead of doing as the incumbent does.
+    /// `CALICO_BGPD_STRICT`: a session whose password cannot be had stays down, where the incumbent leaves it unsigned.
     pub strict: bool,
 }
 
@@ -177,6 +178,18 @@ pub enum PeerClass {
     LocalWorkload,
 }
 
+impl PeerClass {
+    /// One word for JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PeerClass::Mesh => "mesh",
+            PeerClass::Global => "global",
+            PeerClass::Node => "node",
+            PeerClass::LocalWorkload => "localWorkload",
+        }
+    }
+}
+
 /// One session.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Peer {
@@ -230,18 +243,6 @@ pub struct Treatment {
     pub import: Arc<Program>,
     /// Export pipeline (FILT-20).
     pub export: Arc<Program>,
-}
-
-/// `nextHopMode` (PEER-64, PEER-65).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum NextHopRule {
-    /// Protocol default.
-    #[default]
-    Auto,
-    /// Always our own address.
-    SelfAddress,
-    /// Never changed.
-    Keep,
 }
 
 /// What one family's table holds of our own, and which rules it has.

@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bgp_proto::session::TtlRule;
 use bgp_proto::{Afi, Family};
 use serde::Serialize;
 
 use super::{
-    Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, PeerClass, ReleaseSource,
-    StaticRoute, Unready,
+    Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, ReleaseSource, StaticRoute,
+    Unready,
 };
 use crate::datastore::model::{Problem, Severity};
 use crate::policy::program::{Action, Match, Program, SourceClass};
@@ -144,7 +143,7 @@ pub struct PeerView {
     /// TTL that is demanded of the peer (GTSM); absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_ttl: Option<u8>,
-    /// `none`, `key` or `missing` (asked for, and cannot be had).
+    /// `none`, `key`, `missing` (asked for and cannot be had: not signed) or `withheld` (the same: stays down).
     pub password: &'static str,
     /// Hold time offered, seconds.
     pub hold_time: u16,
@@ -235,18 +234,11 @@ pub struct ProblemView {
 impl From<&Problem> for ProblemView {
     fn from(problem: &Problem) -> Self {
         ProblemView {
-            severity: severity_name(problem.severity),
+            severity: problem.severity.name(),
             resource: problem.resource.clone(),
             field: problem.field.clone(),
             why: problem.why.clone(),
         }
-    }
-}
-
-const fn severity_name(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Warning => "warning",
-        Severity::Error => "error",
     }
 }
 
@@ -307,18 +299,9 @@ fn listen_view(afi: Afi, listen: &super::Listen) -> ListenView {
 fn peer_view(peer: &Peer, programs: &mut Names) -> PeerView {
     let (transport, open, next) = (&peer.spec.transport, &peer.spec.open, &peer.spec.next);
     let treatment = &peer.treatment;
-    let (ttl, min_ttl) = match transport.ttl {
-        TtlRule::Multihop(ttl) => (ttl, None),
-        TtlRule::Security { hops } => (255, Some(u8::MAX.wrapping_sub(hops).wrapping_add(1))),
-    };
     PeerView {
         name: peer.name.clone(),
-        class: match peer.class {
-            PeerClass::Mesh => "mesh",
-            PeerClass::Global => "global",
-            PeerClass::Node => "node",
-            PeerClass::LocalWorkload => "localWorkload",
-        },
+        class: peer.class.name(),
         resource: peer.resource.clone(),
         family: peer.afi.name(),
         address: transport.peer.to_string(),
@@ -328,8 +311,8 @@ fn peer_view(peer: &Peer, programs: &mut Names) -> PeerView {
         internal: treatment.internal,
         passive: next.passive,
         source_address: next.source.map(|addr| addr.to_string()),
-        ttl,
-        min_ttl,
+        ttl: transport.ttl.sent(),
+        min_ttl: transport.ttl.least(),
         password: match peer.auth {
             Auth::None => "none",
             Auth::Key { .. } => "key",
@@ -478,7 +461,7 @@ impl fmt::Display for Check {
             writeln!(f, "{problem}")?;
         }
         let errors =
-            self.problems.iter().filter(|problem| problem.severity == severity_name(Severity::Error)).count();
+            self.problems.iter().filter(|problem| problem.severity == Severity::Error.name()).count();
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         writeln!(f, "{}, {}", count(errors, "error"), count(self.problems.len() - errors, "warning"))
     }

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use bgp_proto::prefix::is_link_local;
 use bgp_proto::rib::is_ordinary;
 use bgp_proto::{Afi, IpPrefix};
 use smallvec::SmallVec;
@@ -86,10 +87,6 @@ pub enum Notice {
 /// Addresses of this scope produce no direct route (KRT-6): loopback, and IPv6 link-local. 169.254/16 is ordinary.
 pub fn is_narrow(addr: IpAddr) -> bool {
     addr.is_loopback() || is_link_local(addr)
-}
-
-fn is_link_local(addr: IpAddr) -> bool {
-    matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
 }
 
 type Entries = SmallVec<[RouteSeen; 1]>;

@@ -14,6 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 
+pub use bgp_proto::rib::Leg;
 use bgp_proto::{Afi, IpPrefix};
 use smallvec::SmallVec;
 
@@ -93,19 +94,6 @@ impl Target {
             Target::Unicast(_) => "unicast",
         }
     }
-}
-
-/// One next hop.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Leg {
-    /// Gateway; `None`: the destination is on the link.
-    pub via: Option<IpAddr>,
-    /// Interface.
-    pub ifindex: u32,
-    /// The gateway is on the link whatever the addresses say.
-    pub onlink: bool,
-    /// Weight, 1 or more.
-    pub weight: u16,
 }
 
 /// A change of what we want, from the speaker to the reconciler: the latest for a prefix wins.

@@ -12,7 +12,6 @@
 //! Rules: KRT-35 to KRT-42 in event-driven form, KRT-49 to KRT-51; K1 to K7, K11 to K13.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use super::plan::{Planned, Written, all_prefixes, plan};
 use super::{
     Errno, FibChange, FibRoute, Kernel, KernelError, KernelEvent, PROTOCOL, Phase, Refusal, RouteOp,
 };
+use crate::random::random;
 
 /// What the core tells the reconciler.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -616,6 +616,5 @@ fn backoff(failures: u32) -> Duration {
 
 /// Nodes that started together should not audit together.
 fn audit_interval() -> Duration {
-    let random = std::hash::RandomState::new().hash_one(0u8);
-    AUDIT - AUDIT / 4 * u32::try_from(random % 1000).unwrap_or(0) / 1000
+    AUDIT - AUDIT / 4 * u32::try_from(random() % 1000).unwrap_or(0) / 1000
 }

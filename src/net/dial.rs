@@ -3,12 +3,12 @@
 //! Owns: socket options of a dial, errno to [`DialError`], the bound on concurrent dials with its jitter (T21). Never:
 //! decides when to dial or for how long to try: the session does. BGP-4, BGP-8, BGP-10.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp_proto::prefix::is_link_local;
 use bgp_proto::session::{DialError, TtlRule};
 use bgp_proto::{Afi, IpPrefix};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::sockopt;
 use crate::datastore::model::SecretBytes;
+use crate::random::random;
 
 /// Dials under way at once; each costs a socket and, towards a dead peer, the kernel's SYN timers.
 const CONCURRENT: usize = 512;
@@ -92,11 +93,6 @@ impl Turn {
     }
 }
 
-/// A number nobody can foresee; the standard library seeds its hashers from the system.
-pub(crate) fn random() -> u64 {
-    RandomState::new().hash_one(0)
-}
-
 async fn connect(to: &Destination) -> Result<TcpStream, DialFailure> {
     let socket = prepare(to)?;
     let remote = socket_addr(to.peer, to.port, to.scope);
@@ -115,15 +111,11 @@ fn prepare(to: &Destination) -> Result<TcpSocket, DialFailure> {
     set("non-blocking mode", socket.set_nonblocking(true))?;
     set("TCP_NODELAY", socket.set_tcp_nodelay(true))?;
     set("DSCP", sockopt::set_control_class(&socket, afi))?;
-    set("TTL", sockopt::set_ttl(&socket, afi, sockopt::sent_ttl(to.ttl)))?;
+    set("TTL", sockopt::set_ttl(&socket, afi, to.ttl.sent()))?;
     if let Some(key) = &to.key {
-        let host = IpPrefix::new(to.peer, if afi == Afi::Ipv4 { 32 } else { 128 });
-        if let Some(host) = host {
-            sockopt::set_md5_key(&socket, host, key.expose()).map_err(|error| DialFailure {
-                error: DialError::Os(libc::ENOMEM),
-                note: Some(error.to_string()),
-            })?;
-        }
+        sockopt::set_md5_key(&socket, IpPrefix::host(to.peer), key.expose()).map_err(|error| {
+            DialFailure { error: DialError::Os(libc::ENOMEM), note: Some(error.to_string()) }
+        })?;
     }
     if let Some(source) = to.source {
         let local = socket_addr(source, 0, if is_link_local(source) { to.scope } else { 0 });
@@ -146,10 +138,6 @@ pub fn is_here(addr: IpAddr, scope: u32) -> bool {
     // A datagram socket holds nothing that a listener or a connection wants.
     let bound = std::net::UdpSocket::bind(local);
     bound.err().and_then(|error| error.raw_os_error()) != Some(libc::EADDRNOTAVAIL)
-}
-
-fn is_link_local(addr: IpAddr) -> bool {
-    matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
 }
 
 fn noted(error: &io::Error, what: &str) -> DialFailure {

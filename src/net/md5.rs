@@ -35,8 +35,8 @@ pub fn listener_keys<'a>(
     let mut keys = BTreeMap::new();
     if all.iter().filter(|(_, key)| key.is_some()).count() <= SINGLE_KEYS {
         for (addr, key) in all {
-            if let (Some(prefix), Some(key)) = (IpPrefix::new(addr, width), key) {
-                keys.insert(prefix, key.clone());
+            if let Some(key) = key {
+                keys.insert(IpPrefix::host(addr), key.clone());
             }
         }
     } else {

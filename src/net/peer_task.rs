@@ -19,7 +19,7 @@ use bgp_proto::session::{
     StopReason,
 };
 use bgp_proto::wire::frame::{MAX_EXTENDED_LEN, MAX_LEN, Next, next_frame};
-use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId};
+use bgp_proto::{AfiSet, IpPrefix, Millis, PeerId};
 use futures::FutureExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::caller::Accepted;
-use super::dial::{Destination, DialFailure, DialGate, Turn, random};
+use super::dial::{Destination, DialFailure, DialGate, Turn};
 use super::line::{Line, READ};
 use super::mailbox::{Incarnation, Mailbox};
 use super::sockopt;
@@ -36,6 +36,7 @@ use crate::clock::Clock;
 use crate::control::peer_view::{PeerView, Shadowed};
 use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent, panic_text};
 use crate::datastore::model::SecretBytes;
+use crate::random::random;
 use crate::speaker::SpeakerInput;
 
 /// Bytes of routes asked for at once.
@@ -419,18 +420,18 @@ impl<'a, C: 'static> Shell<'a, C> {
                 {
                     line.max_message = MAX_EXTENDED_LEN;
                 }
-                self.tell(SpeakerInput::PeerUp { peer: id, negotiated }, 0);
+                self.tell(SpeakerInput::PeerUp { peer: id, negotiated });
             }
-            Output::Update(update) => self.tell(SpeakerInput::Update { peer: id, update }, 0),
-            Output::RefreshRequested(afi) => self.tell(SpeakerInput::RefreshRequested(id, afi), 0),
-            Output::EndOfRib(afi) => self.tell(SpeakerInput::EndOfRib(id, afi), 0),
-            Output::MarkStale(afi) => self.tell(SpeakerInput::MarkStale(id, afi), 0),
-            Output::SweepStale(afi) => self.tell(SpeakerInput::SweepStale(id, afi), 0),
+            Output::Update(update) => self.tell(SpeakerInput::Update { peer: id, update }),
+            Output::RefreshRequested(afi) => self.tell(SpeakerInput::RefreshRequested(id, afi)),
+            Output::EndOfRib(afi) => self.tell(SpeakerInput::EndOfRib(id, afi)),
+            Output::MarkStale(afi) => self.tell(SpeakerInput::MarkStale(id, afi)),
+            Output::SweepStale(afi) => self.tell(SpeakerInput::SweepStale(id, afi)),
             Output::Stale(families) => {
                 self.session_over();
-                self.tell(SpeakerInput::Stale(id, families), 0);
+                self.tell(SpeakerInput::Stale(id, families));
             }
-            Output::LongLivedStale(families) => self.tell(SpeakerInput::LongLivedStale(id, families), 0),
+            Output::LongLivedStale(families) => self.tell(SpeakerInput::LongLivedStale(id, families)),
             Output::Down => {
                 self.session_over();
                 self.to_core.inputs.clear();
@@ -442,9 +443,8 @@ impl<'a, C: 'static> Shell<'a, C> {
     }
 
     /// Puts something into the next batch.
-    fn tell(&mut self, input: SpeakerInput, bytes: usize) {
+    fn tell(&mut self, input: SpeakerInput) {
         self.to_core.inputs.push(input);
-        self.to_core.bytes += bytes;
     }
 
     fn session_over(&mut self) {
@@ -566,7 +566,7 @@ impl<'a, C: 'static> Shell<'a, C> {
         let drained = self.lines.slot(conn).as_ref().is_some_and(Line::is_drained);
         if drained && self.pull.ready && !self.pull.asked {
             self.pull.asked = true;
-            self.tell(SpeakerInput::Want { peer: self.task.id, budget: BUDGET }, 0);
+            self.tell(SpeakerInput::Want { peer: self.task.id, budget: BUDGET });
         }
     }
 
@@ -640,9 +640,8 @@ impl<'a, C: 'static> Shell<'a, C> {
 
     /// A key that was exchanged for another is set on what is open; the session stays (T11).
     fn rekey(&mut self) {
-        let peer = self.task.spec.transport.peer;
-        let width = if Afi::of(peer) == Afi::Ipv4 { 32 } else { 128 };
-        let (Some(host), Some(key)) = (IpPrefix::new(peer, width), &self.key) else { return };
+        let Some(key) = &self.key else { return };
+        let host = IpPrefix::host(self.task.spec.transport.peer);
         for line in [&self.lines.active, &self.lines.passive].into_iter().flatten() {
             if let Err(error) = sockopt::set_md5_key(line.stream(), host, key.expose()) {
                 warn!(peer = %self.task.name, %error, "cannot set the new key on the open connection");

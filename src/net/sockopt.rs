@@ -91,22 +91,11 @@ fn put_sockaddr(out: &mut [u8; 128], addr: IpAddr) {
     }
 }
 
-/// The TTL that a rule sends (BGP-4).
-pub const fn sent_ttl(rule: TtlRule) -> u8 {
-    match rule {
-        TtlRule::Multihop(ttl) => ttl,
-        TtlRule::Security { .. } => 255,
-    }
-}
-
 /// The TTL that is sent, and with GTSM the least that is accepted (BGP-4). For a connected socket: many listeners answer a
 /// SYN with their system's TTL and raise it only after `accept`, so a socket that demanded 255 of the SYN-ACK would never connect.
 pub fn set_ttl_rule(socket: &impl AsFd, afi: Afi, rule: TtlRule) -> io::Result<()> {
-    let least = match rule {
-        TtlRule::Multihop(_) => 0,
-        TtlRule::Security { hops } => 256 - i32::from(hops.max(1)),
-    };
-    set_ttl(socket, afi, sent_ttl(rule))?;
+    let least = i32::from(rule.least().unwrap_or(0));
+    set_ttl(socket, afi, rule.sent())?;
     match afi {
         Afi::Ipv4 => setsockopt(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &least),
         Afi::Ipv6 => setsockopt(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &least),
@@ -132,7 +121,7 @@ pub fn set_control_class(socket: &impl AsFd, afi: Afi) -> io::Result<()> {
 }
 
 /// One option whose value is a plain C structure.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "no crate sets these options")]
 fn setsockopt<T>(socket: &impl AsFd, level: i32, option: i32, value: &T) -> io::Result<()> {
     let fd = socket.as_fd().as_raw_fd();
     let len = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;

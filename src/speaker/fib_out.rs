@@ -153,12 +153,7 @@ fn legs<F: Family>(
             continue;
         }
         if let Forward::Legs(more) = rib.forward(path) {
-            legs.extend(more.iter().map(|leg| Leg {
-                via: leg.via,
-                ifindex: leg.ifindex,
-                onlink: leg.onlink,
-                weight: leg.weight,
-            }));
+            legs.extend(more);
         }
     }
     let mut target = Target::Unicast(legs);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bgp_proto::rib::{Forward, Leg, LocalAddress, PathKind, Rib, Source};
+use bgp_proto::rib::{Forward, LocalAddress, PathKind, Rib, Source};
 use bgp_proto::{Family, Prefix};
 
 use crate::fib::{Address, AlienRoute, Link, Target};
@@ -127,10 +127,6 @@ fn forward(target: &Target) -> Forward {
         Target::Blackhole => Forward::Blackhole,
         Target::Unreachable => Forward::Unreachable,
         Target::Prohibit => Forward::Prohibit,
-        Target::Unicast(legs) => Forward::Legs(
-            legs.iter()
-                .map(|leg| Leg { via: leg.via, ifindex: leg.ifindex, onlink: leg.onlink, weight: leg.weight })
-                .collect(),
-        ),
+        Target::Unicast(legs) => Forward::Legs(legs.clone()),
     }
 }

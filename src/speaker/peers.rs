@@ -5,12 +5,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use bgp_proto::rib::{ExportProfile, ImportProfile, NextHopRule, SourcePeer};
+use bgp_proto::rib::{ExportProfile, ImportProfile, SourcePeer};
 use bgp_proto::session::{Negotiated, OpenParams};
 use bgp_proto::wire::Context;
 use bgp_proto::{Asn, PeerId, RouterId};
 
-use crate::desired::{self, Peer, Treatment};
+use crate::desired::{Peer, Treatment};
 
 /// What an established session brings.
 #[derive(Clone, Debug)]
@@ -82,11 +82,7 @@ impl PeerState {
             local_asn: self.open.local_asn,
             local_addr: session.local_addr,
             rr_client: self.treatment.rr_client,
-            next_hop: match self.treatment.next_hop {
-                desired::NextHopRule::Auto => NextHopRule::Auto,
-                desired::NextHopRule::SelfAddress => NextHopRule::SelfAddress,
-                desired::NextHopRule::Keep => NextHopRule::Keep,
-            },
+            next_hop: self.treatment.next_hop,
             long_lived_aware: session.long_lived_aware,
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bgp_proto::session::{CloseCause, Conn, Endpoints, Input, Output, Session, TtlRule};
+use bgp_proto::session::{CloseCause, Conn, Endpoints, Input, Output, Session};
 use bgp_proto::wire::Notification;
 use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId};
 use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, Release, Unready};
@@ -267,10 +267,7 @@ impl<'a> World<'a> {
             return;
         }
         let local = peer.spec.next.source.or_else(|| self.source_for(transport.peer));
-        let ttl = match transport.ttl {
-            TtlRule::Multihop(ttl) => ttl,
-            TtlRule::Security { .. } => 255,
-        };
+        let ttl = transport.ttl.sent();
         let signed = matches!(peer.auth, Auth::Key { .. });
         self.called.insert((transport.peer, transport.port), Call { local, ttl, signed });
         let Some(neighbour) = self.neighbours.get(&transport.peer) else { return };
