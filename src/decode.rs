@@ -19,7 +19,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use bgp_proto::wire::frame::{HEADER_LEN, Head, take};
-use bgp_proto::wire::{Context, Kind, PeerType};
+use bgp_proto::wire::{Context, Fatal, Frame, Kind, PeerType};
 use bgp_proto::{AfiSet, Asn, RouterId};
 
 use view::{Checks, Line, Place};
@@ -75,17 +75,22 @@ pub struct Summary {
     pub table_dumps: u64,
     /// MRT records of other types and subtypes without messages.
     pub other_records: u64,
+    /// Captured packets of a link type that is not read.
+    pub other_links: u64,
 }
 
 impl fmt::Display for Summary {
     /// What was skipped; empty if nothing was.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.table_dumps > 0 {
-            write!(f, "{} table dump records skipped", self.table_dumps)?;
-        }
-        if self.other_records > 0 {
-            let comma = if self.table_dumps > 0 { ", " } else { "" };
-            write!(f, "{comma}{} MRT records without a BGP message skipped", self.other_records)?;
+        let skipped = [
+            (self.table_dumps, "table dump records skipped"),
+            (self.other_records, "MRT records without a BGP message skipped"),
+            (self.other_links, "packets of a link type that is not read skipped"),
+        ];
+        let mut comma = "";
+        for (count, what) in skipped.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{comma}{count} {what}")?;
+            comma = ", ";
         }
         Ok(())
     }
@@ -217,8 +222,8 @@ fn hex_lines(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<'_>) -> 
         let place = Place { line: Some(number), ..Place::default() };
         match from_hex(&line) {
             Ok((octets, half)) => {
-                for line in lines(&octets, half, ctx, &printer.checks, &place) {
-                    printer.print(&line.1)?;
+                for (_, piece) in Pieces::new(&octets, half, ctx) {
+                    printer.print(&piece.line(ctx, &printer.checks, &place))?;
                 }
             }
             Err(at) => printer.print(&view::not_hex(at, &place))?,
@@ -245,34 +250,61 @@ fn from_hex(line: &[u8]) -> Result<(Vec<u8>, bool), usize> {
     Ok((octets, high.is_some()))
 }
 
-/// All messages of `octets`, each with where it ends. `more` says that something was cut off behind.
-pub(crate) fn lines(
-    octets: &[u8],
-    more: bool,
-    ctx: &Context,
-    checks: &Checks,
-    place: &Place,
-) -> Vec<(usize, Line)> {
-    let mut all = Vec::new();
-    let mut rest = octets;
-    while !rest.is_empty() || more {
-        let at = octets.len() - rest.len();
-        match take(rest, ctx.max_len()) {
-            Ok(Head::Frame(frame)) => {
-                rest = rest.get(frame.bytes.len()..).unwrap_or_default();
-                all.push((at + frame.bytes.len(), view::message(frame, ctx, checks, place)));
-            }
-            Ok(Head::NeedMore(want)) => {
-                all.push((octets.len(), view::incomplete(rest, want, place)));
-                break;
-            }
-            Err(fatal) => {
-                all.push((octets.len(), view::invalid(&fatal, place)));
-                break;
-            }
+/// What stands at one place of a stream.
+pub(crate) enum Piece<'a> {
+    /// A whole message.
+    Message(Frame<'a>),
+    /// A message whose end, so many octets at least, is missing.
+    Incomplete(&'a [u8], usize),
+    /// No header of a message: nothing behind it can be found.
+    Invalid(Box<Fatal>),
+}
+
+impl Piece<'_> {
+    pub(crate) fn line(&self, ctx: &Context, checks: &Checks, place: &Place) -> Line {
+        match self {
+            Piece::Message(frame) => view::message(*frame, ctx, checks, place),
+            Piece::Incomplete(octets, want) => view::incomplete(octets, *want, place),
+            Piece::Invalid(fatal) => view::invalid(fatal, place),
         }
     }
-    all
+}
+
+/// All pieces of some octets, each with where it ends.
+pub(crate) struct Pieces<'a> {
+    octets: &'a [u8],
+    at: usize,
+    more: bool,
+    max_len: usize,
+}
+
+impl<'a> Pieces<'a> {
+    /// `more` says that something was cut off behind `octets`.
+    pub(crate) fn new(octets: &'a [u8], more: bool, ctx: &Context) -> Self {
+        Pieces { octets, at: 0, more, max_len: ctx.max_len() }
+    }
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = (usize, Piece<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.octets.get(self.at..).unwrap_or_default();
+        if rest.is_empty() && !self.more {
+            return None;
+        }
+        let last = match take(rest, self.max_len) {
+            Ok(Head::Frame(frame)) => {
+                self.at += frame.bytes.len();
+                return Some((self.at, Piece::Message(frame)));
+            }
+            Ok(Head::NeedMore(want)) => Piece::Incomplete(rest, want),
+            Err(fatal) => Piece::Invalid(Box::new(fatal)),
+        };
+        self.at = self.octets.len();
+        self.more = false;
+        Some((self.at, last))
+    }
 }
 
 /// The kind that the header of an incomplete message names.

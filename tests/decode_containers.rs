@@ -329,6 +329,46 @@ fn pcapng_and_the_other_byte_order_are_read_as_well() {
 }
 
 #[test]
+fn time_stamps_of_a_capture_may_count_in_powers_of_two_as_well_as_of_ten() {
+    let data = packet(Side::Dialler, 100, false, &update(1));
+    let block = |kind: u32, body: &[u8]| {
+        let len = (12 + body.len() as u32).to_le_bytes();
+        [&kind.to_le_bytes()[..], &len, body, &len].concat()
+    };
+    for (resolution, ticks) in
+        [(0x8a, 1000 * 1024 + 512), (9, 1_000_500_000_000u64), (1, 10_005), (0xa0, 1000 << 32 | 1 << 31)]
+    {
+        let mut enhanced = Vec::new();
+        for word in [0, (ticks >> 32) as u32, ticks as u32, data.len() as u32, data.len() as u32] {
+            enhanced.extend(word.to_le_bytes());
+        }
+        enhanced.extend(&data);
+        enhanced.resize(enhanced.len().next_multiple_of(4), 0);
+        let file = [
+            block(0x0a0d_0d0a, &[0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]),
+            block(1, &[1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, resolution, 0, 0, 0, 0, 0, 0, 0]),
+            block(6, &enhanced),
+        ]
+        .concat();
+        assert_eq!(decode(&[], &file)[0]["time"], 1000.5, "{resolution:#x}");
+    }
+}
+
+#[test]
+fn a_frame_check_sequence_behind_the_packets_does_not_hide_the_link_type() {
+    let data = [packet(Side::Dialler, 100, false, &update(1)), vec![1, 2, 3, 4]].concat();
+    assert_eq!(brief(&decode(&[], &pcap(0x5400_0001, &[data]))), ["UPDATE accept 10.1.0.0/16"]);
+}
+
+#[test]
+fn packets_of_a_link_type_that_is_not_read_are_counted() {
+    let data = packet(Side::Dialler, 100, false, &update(1));
+    let (lines, summary) = decode_all(&[], &pcap(127, &[data.clone(), data]));
+    assert_eq!((lines.len(), summary.other_links), (0, 2));
+    assert_eq!(summary.to_string(), "2 packets of a link type that is not read skipped");
+}
+
+#[test]
 fn a_capture_that_breaks_off_gives_what_it_has_and_says_so() {
     let file = pcap(
         1,
@@ -458,6 +498,28 @@ fn damage_in_one_record_does_not_hide_the_next() {
     for cut in 12..whole.len() {
         assert_eq!(brief(&decode(&[], &whole[..cut])), ["invalid incomplete"], "{cut}");
     }
+}
+
+#[test]
+fn a_record_that_is_not_understood_does_not_hide_the_next() {
+    let file = [
+        mrt(16, 4, true, &update(1)),
+        // A type that nobody has given out, and an extended time stamp without room for it.
+        record(999, 1, &[1, 2, 3]),
+        mrt(16, 4, true, &update(2)),
+        record(17, 4, &[1, 2]),
+        mrt(16, 4, true, &update(3)),
+    ]
+    .concat();
+    let (lines, summary) = decode_all(&[], &file);
+    let [one, two, three] =
+        ["UPDATE accept 10.1.0.0/16", "UPDATE accept 10.2.0.0/16", "UPDATE accept 10.3.0.0/16"];
+    assert_eq!(brief(&lines), [one, two, "invalid incomplete", three]);
+    assert_eq!(summary.other_records, 1);
+    // Where the next one begins is not known behind a length that no record has.
+    let huge = [&record(16, 4, &[0; 7])[..8], &[0xff; 4], &mrt(16, 4, true, &update(1))[..]].concat();
+    let file = [mrt(16, 4, true, &update(1)), huge].concat();
+    assert_eq!(brief(&decode(&[], &file)), [one, "invalid incomplete"]);
 }
 
 #[test]

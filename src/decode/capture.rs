@@ -17,8 +17,8 @@ use pcap_parser::{
     Linktype, PcapBlockOwned, PcapNGSlice, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header,
 };
 
-use super::view::{self, Line, Place};
-use super::{Printer, lines};
+use super::view::{self, Place};
+use super::{Piece, Pieces, Printer};
 
 /// A SYN this far before the first data seen begins the same connection: the capture has it out of order.
 const REORDER_WINDOW: i64 = 1 << 20;
@@ -76,13 +76,19 @@ struct Streams<'c> {
     latest: BTreeMap<Direction, usize>,
     /// Time of each packet.
     times: Vec<f64>,
+    /// Packets of a link type that is not read.
+    other_links: u64,
 }
 
 impl<'c> Streams<'c> {
     fn packet(&mut self, link: Linktype, time: f64, data: &'c [u8], port: u16) {
         let number = self.times.len();
         self.times.push(time);
-        let Some((direction, seq, syn, payload)) = tcp(link, data) else { return };
+        let Ok(packet) = network(link, data) else {
+            self.other_links += 1;
+            return;
+        };
+        let Some((direction, seq, syn, payload)) = packet.and_then(tcp) else { return };
         if direction.0.port() != port && direction.1.port() != port {
             return;
         }
@@ -108,24 +114,32 @@ impl<'c> Streams<'c> {
     }
 }
 
-/// Direction, sequence number, SYN and payload of a packet, if it is TCP.
-fn tcp(link: Linktype, data: &[u8]) -> Option<(Direction, u32, bool, &[u8])> {
+/// A link type that is not read.
+struct OtherLink;
+
+/// What stands in the frame of a link, if it is whole enough.
+fn network(link: Linktype, data: &[u8]) -> Result<Option<LaxSlicedPacket<'_>>, OtherLink> {
     /// A pseudo header with the EtherType at `at`, and the packet behind it.
     fn cooked(data: &[u8], at: usize, len: usize) -> Option<LaxSlicedPacket<'_>> {
         let kind = u16::from_be_bytes(*data.get(at..)?.first_chunk()?);
         Some(LaxSlicedPacket::from_ether_type(EtherType(kind), data.get(len..)?))
     }
-    let packet = match link.0 {
-        1 => LaxSlicedPacket::from_ethernet(data).ok()?,
+    // Above the type stands how long a frame check sequence is, which is behind the packet and not looked at.
+    Ok(match link.0 & 0xffff {
+        1 => LaxSlicedPacket::from_ethernet(data).ok(),
         // BSD loopback: four octets say the family, which the packet itself tells as well.
-        0 | 108 => LaxSlicedPacket::from_ip(data.get(4..)?).ok()?,
+        0 | 108 => data.get(4..).and_then(|data| LaxSlicedPacket::from_ip(data).ok()),
         // Linux cooked, first and second version.
-        113 => cooked(data, 14, 16)?,
-        276 => cooked(data, 0, 20)?,
+        113 => cooked(data, 14, 16),
+        276 => cooked(data, 0, 20),
         // Raw IP by its various numbers.
-        12 | 14 | 101 | 228 | 229 => LaxSlicedPacket::from_ip(data).ok()?,
-        _ => return None,
-    };
+        12 | 14 | 101 | 228 | 229 => LaxSlicedPacket::from_ip(data).ok(),
+        _ => return Err(OtherLink),
+    })
+}
+
+/// Direction, sequence number, SYN and payload of a packet, if it is TCP.
+fn tcp(packet: LaxSlicedPacket<'_>) -> Option<(Direction, u32, bool, &[u8])> {
     let TransportSlice::Tcp(segment) = packet.transport? else { return None };
     let (source, destination) = match packet.net? {
         LaxNetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
@@ -160,8 +174,10 @@ fn packets<'c>(file: &'c [u8], port: u16, streams: &mut Streams<'c>) -> Result<(
         match block {
             Block::SectionHeader(_) => interfaces.clear(),
             Block::InterfaceDescription(interface) => {
-                let resolution = interface.ts_resolution().unwrap_or(1_000_000);
-                interfaces.push((interface.linktype, resolution as f64, interface.ts_offset() as f64));
+                // The highest bit says of which base the others are the exponent.
+                let base: f64 = if interface.if_tsresol & 0x80 == 0 { 10.0 } else { 2.0 };
+                let resolution = base.powi((interface.if_tsresol & 0x7f).into());
+                interfaces.push((interface.linktype, resolution, interface.ts_offset() as f64));
             }
             Block::EnhancedPacket(packet) => {
                 let Some((link, resolution, offset)) = interfaces.get(packet.if_id as usize) else {
@@ -226,6 +242,55 @@ fn runs(stream: &mut Stream<'_>) -> Vec<Run> {
     runs
 }
 
+/// One line to be written. It is described only then, so that a capture takes little more memory than it has octets.
+struct Found<'c> {
+    /// The packet with which it was complete.
+    packet: usize,
+    /// The stream that it is of.
+    stream: usize,
+    what: What<'c>,
+}
+
+enum What<'c> {
+    Piece(Piece<'c>),
+    /// Something is missing.
+    Gap(String),
+}
+
+/// Everything that there is to say of one stream.
+fn find<'c>(stream: usize, begun_before: bool, runs: &'c [Run], ctx: &Context, found: &mut Vec<Found<'c>>) {
+    let mut behind_hole = false;
+    for (index, run) in runs.iter().enumerate() {
+        let skipped = match marker(&run.octets) {
+            at if behind_hole => at,
+            // Without a SYN the connection is older than the capture, which may begin anywhere in a message.
+            at if index == 0 && begun_before && at < run.octets.len() => at,
+            _ => 0,
+        };
+        if skipped > 0 && !behind_hole {
+            let text = format!("the capture begins inside a message, {skipped} octets before its end");
+            found.push(Found { packet: run.packet(skipped), stream, what: What::Gap(text) });
+        }
+        let octets = run.octets.get(skipped..).unwrap_or_default();
+        let mut packet = run.packet(run.octets.len());
+        let mut cut = false;
+        for (end, piece) in Pieces::new(octets, false, ctx) {
+            packet = run.packet(skipped + end);
+            cut = matches!(piece, Piece::Incomplete(..));
+            let ended = matches!(piece, Piece::Invalid(_));
+            found.push(Found { packet, stream, what: What::Piece(piece) });
+            if ended {
+                return;
+            }
+        }
+        if run.hole > 0 && !cut {
+            let text = format!("{} octets of the stream are not in the capture", run.hole);
+            found.push(Found { packet, stream, what: What::Gap(text) });
+        }
+        behind_hole = run.hole > 0;
+    }
+}
+
 /// Writes a line for each message of each stream, in the order in which they were complete.
 pub(crate) fn decode(
     port: u16,
@@ -237,57 +302,32 @@ pub(crate) fn decode(
     input.read_to_end(&mut file)?;
     let mut streams = Streams::default();
     let broken = packets(&file, port, &mut streams).err();
-    let mut all: Vec<(usize, Line)> = Vec::new();
-    let Streams { all: mut found, times, .. } = streams;
-    for stream in &mut found {
+    let Streams { all, times, other_links, .. } = streams;
+    printer.summary.other_links = other_links;
+    let mut places = Vec::new();
+    let mut parts = Vec::new();
+    for mut stream in all {
         let (source, destination) = stream.direction;
-        let place = Place {
+        places.push(Place {
             source: Some(source.to_string()),
             destination: Some(destination.to_string()),
             ..Place::default()
-        };
-        let begun_before = stream.start.is_none();
-        let mut behind_hole = false;
-        for (index, run) in runs(stream).into_iter().enumerate() {
-            let skipped = match marker(&run.octets) {
-                at if behind_hole => at,
-                // Without a SYN the connection is older than the capture, which may begin anywhere in a message.
-                at if index == 0 && begun_before && at < run.octets.len() => at,
-                _ => 0,
-            };
-            if skipped > 0 && !behind_hole {
-                let text = format!("the capture begins inside a message, {skipped} octets before its end");
-                let packet = run.packet(skipped);
-                let mut line = view::broken_off("invalid", 0, text, &place);
-                line.at(times.get(packet).copied());
-                all.push((packet, line));
-            }
-            let octets = run.octets.get(skipped..).unwrap_or_default();
-            let mut latest = run.packet(run.octets.len());
-            let mut ended = false;
-            let mut cut = false;
-            for (end, mut line) in lines(octets, false, ctx, &printer.checks, &place) {
-                latest = run.packet(skipped + end);
-                line.at(times.get(latest).copied());
-                ended |= line.is_invalid();
-                cut |= line.is_incomplete();
-                all.push((latest, line));
-            }
-            if ended {
-                break;
-            }
-            if run.hole > 0 && !cut {
-                let text = format!("{} octets of the stream are not in the capture", run.hole);
-                let mut line = view::broken_off("invalid", 0, text, &place);
-                line.at(times.get(latest).copied());
-                all.push((latest, line));
-            }
-            behind_hole = run.hole > 0;
-        }
+        });
+        parts.push((stream.start.is_none(), runs(&mut stream)));
     }
-    all.sort_by_key(|(packet, _)| *packet);
-    for (_, line) in &all {
-        printer.print(line)?;
+    let mut found = Vec::new();
+    for (stream, (begun_before, runs)) in parts.iter().enumerate() {
+        find(stream, *begun_before, runs, ctx, &mut found);
+    }
+    found.sort_by_key(|found| found.packet);
+    for Found { packet, stream, what } in found {
+        let mut place = places.get(stream).cloned().unwrap_or_default();
+        place.time = times.get(packet).copied();
+        let line = match what {
+            What::Piece(piece) => piece.line(ctx, &printer.checks, &place),
+            What::Gap(text) => view::broken_off("invalid", 0, text, &place),
+        };
+        printer.print(&line)?;
     }
     match broken {
         Some(text) => printer.print(&view::broken_off("invalid", 0, text.to_owned(), &Place::default())),

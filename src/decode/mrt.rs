@@ -12,11 +12,12 @@ use bgpkit_parser::ParserError;
 use bgpkit_parser::models::{CommonHeader, EntryType};
 use bgpkit_parser::parser::mrt::mrt_record::chunk_mrt_record;
 use nom::bytes::complete::take;
+use nom::multi::length_data;
 use nom::number::complete::{be_u16, be_u32};
 use nom::{IResult, Parser};
 
 use super::view::{self, Place};
-use super::{Printer, lines};
+use super::{Pieces, Printer};
 
 /// Octets of a record's header.
 pub const HEADER_LEN: usize = 12;
@@ -87,6 +88,13 @@ fn address6(octets: &[u8]) -> String {
     <[u8; 16]>::try_from(octets).map(|octets| Ipv6Addr::from(octets).to_string()).unwrap_or_default()
 }
 
+/// The type of a record that was refused, if all of it was read: then the next one stands behind it.
+fn whole_record(octets: &[u8]) -> Option<u16> {
+    let header = |input| (be_u32, be_u16, be_u16, length_data(be_u32)).parse(input);
+    let parsed: IResult<&[u8], (u32, u16, u16, &[u8])> = header(octets);
+    parsed.ok().map(|(_, (_, kind, ..))| kind)
+}
+
 fn time(header: &CommonHeader) -> f64 {
     f64::from(header.timestamp) + f64::from(header.microsecond_timestamp.unwrap_or(0)) / 1e6
 }
@@ -104,9 +112,18 @@ pub(crate) fn decode(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<
                 if matches!(error.error, ParserError::EofExpected) {
                     return Ok(());
                 }
+                let kind = error.bytes.as_deref().and_then(whole_record);
+                if kind.is_some_and(|kind| EntryType::try_from(kind).is_err()) {
+                    printer.summary.other_records += 1;
+                    continue;
+                }
                 let text = error.error.to_string();
                 let text = format!("MRT record: {}", text.strip_prefix("Error: ").unwrap_or(&text));
-                return printer.print(&view::broken_off("invalid", 0, text, &Place::default()));
+                printer.print(&view::broken_off("invalid", 0, text, &Place::default()))?;
+                if kind.is_some() {
+                    continue;
+                }
+                return Ok(());
             }
         };
         let header = &record.common_header;
@@ -136,8 +153,8 @@ pub(crate) fn decode(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<
         if subtype.add_path {
             ctx.add_path_rx = AfiSet::BOTH;
         }
-        for (_, line) in lines(message, message.is_empty(), &ctx, &printer.checks, &place) {
-            printer.print(&line)?;
+        for (_, piece) in Pieces::new(message, message.is_empty(), &ctx) {
+            printer.print(&piece.line(&ctx, &printer.checks, &place))?;
         }
     }
 }

@@ -63,23 +63,6 @@ pub struct Line {
     place: Place,
 }
 
-impl Line {
-    /// Sets when the message was complete.
-    pub(crate) fn at(&mut self, time: Option<f64>) {
-        self.place.time = time;
-    }
-
-    /// Whether nothing behind it can be found.
-    pub(crate) fn is_invalid(&self) -> bool {
-        self.r#type == "invalid" && self.outcome == "session-reset"
-    }
-
-    /// Whether its end is missing.
-    pub(crate) fn is_incomplete(&self) -> bool {
-        self.outcome == "incomplete"
-    }
-}
-
 #[derive(Clone, PartialEq, Debug, Serialize)]
 struct ErrorView {
     offset: usize,
