@@ -1,7 +1,7 @@
 //! From a snapshot of the datastore to running sessions.
 //!
 //! Owns: the desired state in force, which peers have a task and which handle each has, what the listener shall do, what people
-//! are told of the configuration. Never: compiles or compares by itself (see [`desired`](crate::desired)); never undoes anything because the
+//! are told of the configuration. Never: compiles or compares by itself (see [`desired`]); never undoes anything because the
 //! datastore is silent: what cannot be compiled leaves the state before it in force (NODE-7, O1).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! The one clock of the process, as the cores count time.
 //!
-//! Owns: when the process started. Monotonic: jumps of the wall clock move no timer (P6).
+//! Owns: when the process started. Monotonic: jumps of the wall clock move no timer (P6). Never: tells the time of day.
 
 use bgp_proto::Millis;
 use std::time::Duration;

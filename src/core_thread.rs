@@ -2,7 +2,7 @@
 //!
 //! Owns: one [`Core`] (in the daemon the speaker) on an OS thread of its own, two bounded inboxes, one deadline, and the delivery of what the
 //! core says. Never: runs on a runtime worker, waits for a peer or for the kernel, or decides anything. A long walk in here
-//! delays routes but no keepalive: those live with the peer tasks (design §6).
+//! delays routes but no keepalive: those live with the peer tasks.
 //!
 //! What comes from one session stays in order: its messages travel as [`Batch`]es of one incarnation, one at a time. Only
 //! the end of a session overtakes them, in the urgent inbox; what of its incarnation comes later is dropped.

@@ -1,4 +1,6 @@
 //! `calico-bgpd`: arguments, settings, runtime; then [`app`](calico_bgpd::app), or one answer.
+//!
+//! Owns: exit statuses and what goes to standard output. Never: has logic of its own beyond that.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! The async runtime: how many threads.
 //!
-//! Owns: the choice. A node's daemon does not grow with the machine it runs on, and the table has a thread of its own beside these.
+//! Owns: the choice. A node's daemon does not grow with the machine that it runs on. Never: runs the table, which has a
+//! thread of its own beside these.
 
 use std::io;
 use std::num::NonZero;

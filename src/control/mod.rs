@@ -1,7 +1,8 @@
 //! What a running daemon says when asked: `calico-bgpd.sock`, one JSON request and one JSON answer a line.
 //!
-//! Answers are made of published views, and of looks at the core where a table is wanted. The one thing that can be done from here is to ask
-//! peers for their routes again; what the node shall do comes from the datastore alone.
+//! Owns: the protocol of the socket and both of its ends. Answers are made of published views, and of looks at the core
+//! where a table is wanted. Never: changes what the node shall do, which comes from the datastore alone; the one thing
+//! that can be done from here is to ask peers for their routes again.
 
 pub mod answer;
 pub mod peer_view;

@@ -1,6 +1,7 @@
 //! `calico-bgpd show` and `refresh`: asks the daemon and prints tables, or JSON.
 //!
 //! Owns: the client's side of the socket and the layout of tables. Nobody parses these; programs take `--json`.
+//! Never: reads the daemon's files or memory.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -1,4 +1,4 @@
-//! When changes are published: the first after quiet at once, those close behind it together (design: 50 ms, 1 s).
+//! When changes are published: the first after quiet at once, those close behind it together.
 //!
 //! Owns: [`Debounce`], pure. Never: waits.
 

@@ -63,8 +63,8 @@ pub(super) fn of(
     auth
 }
 
-/// Gives sessions whose key has disappeared the key that they had, as long as they refer to the same one (design: a
-/// Secret that disappears while in use keeps its last content).
+/// Gives sessions whose key has disappeared the key that they had, as long as they refer to the same one: a
+/// Secret that disappears while it is in use must not cost a session.
 pub fn retain_keys(old: &DesiredState, new: &mut DesiredState) {
     for (name, peer) in &mut new.peers {
         let (Auth::Missing(wanted) | Auth::Withheld(wanted)) = &peer.auth else { continue };

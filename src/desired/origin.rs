@@ -1,6 +1,7 @@
 //! The routes that this node originates by intent.
 //!
 //! Owns: which blocks are the node's and which of them are blackholes (FILT-2, FILT-41, DS-38).
+//! Never: says who hears of them; that is the export program.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,7 @@
 //! Sessions of the full mesh, and what all sessions share.
 //!
 //! Owns: the full mesh (PEER-10 to PEER-17), session names (PEER-3), what a session machine is given (PEER-61,
-//! PEER-69).
-//! Sessions that BGPPeers ask for are in [`bgp_peers`](super::bgp_peers).
+//! PEER-69). Never: reads BGPPeers; their sessions are in [`bgp_peers`](super::bgp_peers).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

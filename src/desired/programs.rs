@@ -1,7 +1,7 @@
 //! Import and export programs of sessions.
 //!
 //! Owns: FILT-10, FILT-20 to FILT-22 and the steps 1, 2, 3, 5 and 8 of FILT-30, block aggregation (FILT-40, FILT-41),
-//! and how the release changes them (REL-3, REL-4).
+//! and how the release changes them (REL-3, REL-4). Never: runs one ([`eval`](crate::policy::eval)).
 
 use bgp_proto::{Afi, IpPrefix};
 

@@ -1,6 +1,6 @@
 //! The desired state as text for people: `calico-bgpd intent`.
 //!
-//! Owns: the layout. Nobody parses it; programs read the JSON of [`view`](super::view).
+//! Owns: the layout. Nobody parses it; programs read the JSON of [`view`](super::view). Never: prints.
 
 use std::fmt::{self, Write};
 

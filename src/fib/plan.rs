@@ -4,7 +4,7 @@
 //! Never: writes, waits, or remembers what failed. Inputs: the prefixes to look at, what is wanted, the [`Mirror`], the
 //! [`Phase`]. Outputs: a [`Planned`].
 //!
-//! Rules: design of the reconciler; KRT-18, KRT-25, KRT-36 (mended), KRT-38, KRT-51; K1, K7, K12. Core.
+//! Rules: KRT-18, KRT-25, KRT-36 (mended), KRT-38, KRT-51; K1, K7, K12. Core.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::cmp::Reverse;

@@ -1,8 +1,8 @@
 //! From the core to a peer task: the few things that can be under way, each once.
 //!
 //! Owns: one place for each kind of message, so that the core never waits for a peer and a slow peer costs nothing
-//! more the longer it is slow (design: pull). Every message names the incarnation of the session that it is meant for: what was on its way
-//! when a session ended is dropped by the next one. Never: queues.
+//! more the longer it is slow. Every message names the incarnation of the session that it is meant for: what was on its
+//! way when a session ended is dropped by the next one. Never: queues.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

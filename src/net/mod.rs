@@ -1,7 +1,8 @@
 //! Sockets: the listener, the dials and one task for each peer around a pure
 //! [`Session`](bgp_proto::session::Session).
 //!
-//! Nothing in here decides anything about BGP: bytes, timers and commands go in, what the session says is done.
+//! Owns: every TCP socket of the daemon. Never: decides anything about BGP: bytes, timers and commands go in, what the
+//! session says is done.
 
 pub mod caller;
 pub mod dial;

@@ -1,5 +1,7 @@
-//! Interface name patterns: `*` stands for any run of characters, also the empty one; everything else for itself,
-//! case-sensitively (FILT-56, NODE-35).
+//! Interface name patterns (FILT-56, NODE-35).
+//!
+//! Owns: what matches: `*` stands for any run of characters, also the empty one; everything else for itself,
+//! case-sensitively. Never: knows interfaces.
 
 /// Whether the whole of `name` matches `pattern`. Linear in both but for backtracking to the last `*`.
 pub fn matches(pattern: &str, name: &str) -> bool {
@@ -19,7 +21,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// The first pattern that matches decides nothing here: whether any does.
+/// Whether any of the patterns matches.
 pub fn any(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| matches(pattern, name))
 }

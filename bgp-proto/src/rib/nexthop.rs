@@ -64,7 +64,7 @@ impl<F: Family> Resolution<F> {
         Resolution { forward: Forward::Unreachable, igp_metric: IGP_UNKNOWN, through, unresolved: Some(why) }
     }
 
-    /// Whether packets get anywhere (BGP-40a).
+    /// Whether packets get anywhere (BGP-40).
     pub fn resolvable(&self) -> bool {
         matches!(self.forward, Forward::Legs(_))
     }

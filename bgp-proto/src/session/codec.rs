@@ -1,6 +1,6 @@
 //! Messages as the session needs them: one function for each message and direction over [`crate::wire`].
 //!
-//! Owns: nothing but the shape; every rule about bytes is in [`crate::wire`].
+//! Owns: nothing but the shape. Never: has a rule about bytes; all of them are in [`crate::wire`].
 
 use bytes::{Bytes, BytesMut};
 

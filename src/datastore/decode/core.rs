@@ -1,4 +1,6 @@
 //! Kubernetes' own kinds: Secret (PEER-80), Service and EndpointSlice (SVC-20 to SVC-25).
+//!
+//! Owns: their fields and the defaults that the API server would have stored. Never: shows a Secret's value.
 
 use std::net::IpAddr;
 

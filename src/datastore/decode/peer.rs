@@ -1,4 +1,7 @@
 //! BGPPeer (PEER-20 to PEER-68, PEER-90) and BGPFilter (FILT-50 to FILT-61).
+//!
+//! Owns: their fields, and what makes a BGPPeer or a rule unusable as a whole. Never: decides which peering takes
+//! precedence (`desired`).
 
 use std::net::{IpAddr, SocketAddrV6};
 
