@@ -19,21 +19,22 @@ pub const EXIT_DEFECT: u8 = 70;
 
 const AFTER_HELP: &str = "\
 Environment (a flag of the same meaning wins):
-  NODENAME                            name of this node's Node resource
-  DATASTORE_TYPE                      file, etcdv3 or kubernetes
-  DATASTORE_PATH                      file or directory of resources, YAML or JSON (file)
-  ETCD_ENDPOINTS                      comma-separated URLs (etcdv3)
-  CALICO_ROUTER_ID                    BGP identifier, or \"hash\"
-  CALICO_BGPD_RUN_DIR                 sockets, lock and state; default /var/run/calico
-  CALICO_BGPD_CLUSTER_RELEASE         auto, or a Calico release such as v3.29
-  CALICO_BGPD_STRICT                  true: keep down what lacks its password or filter
-  CALICO_BGPD_LOG                     log level; else BGP_LOGSEVERITYSCREEN, else the BGPConfiguration
-  CALICO_BGPD_LOG_FORMAT              text or json
-  CALICO_BGPD_WORKERS                 worker threads
-  CALICO_ENDPOINT_STATUS_PATH_PREFIX  holds Felix's endpoint-status/; default /var/run/calico
-  CALICO_NETWORKING_BACKEND           none or vxlan: this node speaks no BGP, run ends at once
-  NAMESPACE                           namespace of password Secrets; default kube-system
-  USE_POD_CIDR                        true: pod CIDRs of the Node take the place of IPAM blocks
+  NODENAME                      name of this node's Node resource
+  DATASTORE_TYPE                etcdv3 or file
+  DATASTORE_PATH                file or directory of resources, YAML or JSON (file)
+  ETCD_ENDPOINTS                comma-separated http:// URLs (etcdv3)
+  ETCD_USERNAME, ETCD_PASSWORD  user of etcd
+  CALICO_ROUTER_ID              BGP identifier, or \"hash\"
+  CALICO_BGPD_RUN_DIR           sockets, lock and state; default /var/run/calico
+  CALICO_BGPD_CLUSTER_RELEASE   auto, or a Calico release such as v3.29
+  CALICO_BGPD_STRICT            true: keep a session down whose password cannot be had
+  CALICO_BGPD_LOG               log level; else BGP_LOGSEVERITYSCREEN, else the BGPConfiguration
+  CALICO_BGPD_LOG_FORMAT        text or json
+  CALICO_BGPD_WORKERS           worker threads
+  CALICO_NETWORKING_BACKEND     none or vxlan: this node speaks no BGP, run ends at once
+  CALICO_NODENAME_FILE          read where NODENAME is not set; default /var/lib/calico/nodename
+  NAMESPACE                     namespace of password Secrets; default kube-system
+  USE_POD_CIDR                  true: pod CIDRs of the Node take the place of IPAM blocks
 Settings of the datastore are also read with the prefix CALICO_, which wins.
 
 Exit status:

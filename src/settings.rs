@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::datastore::settings::{DatastoreSettings, SettingsError};
-use crate::desired::{NodeFacts, Release};
+use crate::datastore::settings::{DatastoreSettings, SettingsError, boolean};
+use crate::desired::{DEFAULT_SECRET_NAMESPACE, NodeFacts, Release};
 use crate::last_release;
 use crate::telemetry::log::{LogFormat, LogLevel, parse_level};
 
@@ -32,7 +32,7 @@ pub struct NodeFlags {
     /// Name of this node's Node resource [env: NODENAME] [default: the content of /var/lib/calico/nodename, else the host name]
     #[arg(long, value_name = "NAME")]
     pub nodename: Option<String>,
-    /// Kind of datastore: file, etcdv3 or kubernetes [env: DATASTORE_TYPE]
+    /// Kind of datastore: etcdv3 or file [env: DATASTORE_TYPE] [default: what ETCD_ENDPOINTS or DATASTORE_PATH names]
     #[arg(long, value_name = "TYPE")]
     pub datastore_type: Option<String>,
     /// File or directory of resources, for --datastore-type file [env: DATASTORE_PATH]
@@ -47,7 +47,7 @@ pub struct NodeFlags {
     /// Behave as this Calico release, such as v3.29 [env: CALICO_BGPD_CLUSTER_RELEASE] [default: auto, as ClusterInformation says]
     #[arg(long, value_name = "RELEASE")]
     pub cluster_release: Option<String>,
-    /// Keep a session down, or carry nothing, where a password or a filter that it names cannot be had [env: CALICO_BGPD_STRICT]
+    /// Keep a session down whose password cannot be had, instead of leaving it unsigned [env: CALICO_BGPD_STRICT]
     #[arg(long)]
     pub strict: bool,
 }
@@ -55,9 +55,6 @@ pub struct NodeFlags {
 /// What only the daemon needs.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DaemonFlags {
-    /// Directory that holds Felix's endpoint-status/ [env: CALICO_ENDPOINT_STATUS_PATH_PREFIX] [default: /var/run/calico]
-    #[arg(long, value_name = "DIR")]
-    pub endpoint_status_path_prefix: Option<PathBuf>,
     /// Log level: off, error, warn, info, debug, trace, or a list such as info,calico_bgpd::net=debug [env: CALICO_BGPD_LOG, BGP_LOGSEVERITYSCREEN] [default: logSeverityScreen of the BGPConfiguration]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -134,8 +131,6 @@ pub struct Settings {
     pub node: NodeSettings,
     /// Sockets, lock, state.
     pub run_dir: PathBuf,
-    /// Holds `endpoint-status/` (PEER-30).
-    pub endpoint_status_prefix: PathBuf,
     /// Log level.
     pub log_level: LogLevel,
     /// Log format.
@@ -163,14 +158,11 @@ impl Typed<'_> {
         })
     }
 
-    /// Go's words for booleans (DS-5).
+    /// What is not set is false.
     fn boolean(&self, vars: &[&str]) -> Result<bool, SettingError> {
         let Some((name, value)) = self.text(("", None), vars) else { return Ok(false) };
-        match value.trim() {
-            "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-            "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-            _ => Err(SettingError::new(name, format!("{value:?} is neither true nor false"))),
-        }
+        boolean(value.trim())
+            .ok_or_else(|| SettingError::new(name, format!("{value:?} is neither true nor false")))
     }
 
     fn path(&self, flag: (&str, Option<&Path>), var: &str, default: &str) -> Result<PathBuf, SettingError> {
@@ -227,7 +219,7 @@ pub fn resolve_node(
         .transpose()?;
     let secret_namespace = typed
         .text(("", None), &["NAMESPACE"])
-        .map_or_else(|| "kube-system".to_string(), |(_, value)| value.trim().to_string());
+        .map_or_else(|| DEFAULT_SECRET_NAMESPACE.to_string(), |(_, value)| value.trim().to_string());
     let datastore = datastore(flags, world)?;
     let facts = NodeFacts {
         node_name,
@@ -318,11 +310,6 @@ pub fn resolve(
     Ok(Settings {
         node: resolve_node(node, run_dir, world)?,
         run_dir: resolve_run_dir(run_dir, world)?,
-        endpoint_status_prefix: typed.path(
-            ("--endpoint-status-path-prefix", daemon.endpoint_status_path_prefix.as_deref()),
-            "CALICO_ENDPOINT_STATUS_PATH_PREFIX",
-            "/var/run/calico",
-        )?,
         log_level,
         log_format,
         workers,

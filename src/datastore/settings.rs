@@ -138,7 +138,12 @@ impl DatastoreSettings {
             ("", true) => return Err(SettingsError::Kubernetes { inferred: true }),
             _ => return Err(SettingsError::UnknownType(kind)),
         };
-        Ok(DatastoreSettings { backend, use_pod_cidr: boolean("USE_POD_CIDR", var("USE_POD_CIDR"))? })
+        let name = "USE_POD_CIDR";
+        let use_pod_cidr = match var(name) {
+            unset if unset.is_empty() => false,
+            value => boolean(&value).ok_or(SettingsError::Boolean { name, value })?,
+        };
+        Ok(DatastoreSettings { backend, use_pod_cidr })
     }
 }
 
@@ -168,11 +173,12 @@ fn etcd(endpoints: &str, var: &dyn Fn(&str) -> String) -> Result<EtcdSettings, S
     Ok(EtcdSettings { endpoints, user, liveness: Liveness::default() })
 }
 
-fn boolean(name: &'static str, value: String) -> Result<bool, SettingsError> {
-    match value.as_str() {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "" | "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err(SettingsError::Boolean { name, value }),
+/// Go's words for booleans (DS-5).
+pub fn boolean(word: &str) -> Option<bool> {
+    match word {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
     }
 }
 
