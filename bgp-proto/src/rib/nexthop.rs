@@ -51,7 +51,7 @@ pub enum Unresolved<F: Family> {
 pub struct Resolution<F: Family> {
     /// Unreachable where it leads nowhere.
     pub forward: Forward,
-    /// 0 or [`IGP_UNKNOWN`] (KRT-48).
+    /// 0 or [`IGP_UNKNOWN`] (KRT-48). 0 where it leads nowhere: such paths compare as those into a blackhole do.
     pub igp_metric: u32,
     /// The route that was matched.
     pub through: Option<Prefix<F>>,
@@ -61,7 +61,7 @@ pub struct Resolution<F: Family> {
 
 impl<F: Family> Resolution<F> {
     fn nowhere(why: Unresolved<F>, through: Option<Prefix<F>>) -> Self {
-        Resolution { forward: Forward::Unreachable, igp_metric: IGP_UNKNOWN, through, unresolved: Some(why) }
+        Resolution { forward: Forward::Unreachable, igp_metric: 0, through, unresolved: Some(why) }
     }
 
     /// Whether packets get anywhere (BGP-40).

@@ -159,6 +159,19 @@ fn each_step_of_the_decision_is_asked_in_its_order() {
 }
 
 #[test]
+fn a_path_into_a_blackhole_is_no_nearer_than_one_that_leads_nowhere() {
+    // As BIRD 1.6 decides: the router id does.
+    let mut rib = table();
+    let kind = PathKind::Kernel { forward: Forward::Blackhole, metric: 0, protocol: 3 };
+    rib.put_local(prefix("192.0.2.0/24"), Source::Kernel, 0, kind);
+    put(&mut rib, 1, TO, 1, [10, 0, 0, 1], base());
+    put(&mut rib, 0, TO, 2, FAR, base());
+    rib.settle();
+    let dest = rib.dest(prefix(TO)).unwrap();
+    assert_eq!(rib.reasons(dest), [Some(Reason::RouterId), None], "peer 1 has the lower router id");
+}
+
+#[test]
 fn absent_local_pref_is_100_and_absent_med_is_0() {
     let none = Attributes { local_pref: None, ..base() };
     assert_eq!(duel((0, DIRECT, base()), (0, DIRECT, none.clone())).1, Reason::PathId);
