@@ -86,6 +86,12 @@ impl FakeKernel {
         }
     }
 
+    /// Gives a link another name.
+    pub fn rename_link(&mut self, index: u32, name: &str) {
+        let Some(link) = self.links.get(&index).cloned() else { return };
+        self.put_link(Link { name: name.to_owned(), ..link });
+    }
+
     /// Removes a link with all that hangs on it.
     pub fn remove_link(&mut self, index: u32) {
         self.drop_addresses(|seen| seen.address.ifindex == index);
