@@ -196,13 +196,12 @@ impl World {
             }
             Op::Static { prefix, kind } => self.bench.desire(|state| {
                 let prefix = PREFIXES[prefix].parse().unwrap();
-                let route = match kind {
-                    0 => StaticRoute::Blackhole,
-                    1 => StaticRoute::Via([10, 20, 0, 7].into()),
-                    2 => StaticRoute::Via([192, 0, 2, 9].into()),
-                    _ => return drop(state.v4.statics.remove(&prefix)),
+                match kind {
+                    0 => state.v4.statics.insert(prefix, StaticRoute::Blackhole),
+                    1 => state.v4.statics.insert(prefix, StaticRoute::Via([10, 20, 0, 7].into())),
+                    2 => state.v4.statics.insert(prefix, StaticRoute::Via([192, 0, 2, 9].into())),
+                    _ => state.v4.statics.remove(&prefix),
                 };
-                state.v4.statics.insert(prefix, route);
             }),
             Op::Import { peer, kind } => self.bench.desire(|state| {
                 let peer = state.peers.get_mut(&format!("Peer_{}", PEERS[peer].0)).unwrap();
@@ -264,11 +263,9 @@ impl World {
                     self.kernel.remove_link(index);
                 }
             }
-            Op::LinkNew(link) => {
-                // The index of a link that went is used again.
-                if self.links[link].is_none() {
-                    self.links[link] = Some(self.kernel.add_link(LINKS[link].0));
-                }
+            // The index of a link that went is used again.
+            Op::LinkNew(link) if self.links[link].is_none() => {
+                self.links[link] = Some(self.kernel.add_link(LINKS[link].0));
             }
             Op::Rename { link, to } => {
                 if let Some(index) = self.links[link] {
