@@ -1,7 +1,7 @@
 //! The rules of placement that the compiler cannot check.
 //!
-//! Pure cores import no shell, no file grows without a reason, and `bgp-proto` depends on nothing that has a clock or a
-//! socket.
+//! Pure cores import no shell, no channel is unbounded, no file grows without a reason, and `bgp-proto` depends on nothing
+//! that has a clock or a socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
@@ -121,6 +121,31 @@ fn cores_name_no_shell_no_clock_and_no_socket() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// Clippy says the same in cores only: shells may call what else `clippy.toml` bans there.
+#[test]
+fn no_channel_is_unbounded() {
+    let mut found = Vec::new();
+    for place in ["src", "bgp-proto/src"] {
+        for file in files_under(place).iter().filter(|file| !is_test_file(file)) {
+            let text = fs::read_to_string(file).unwrap();
+            found.extend(
+                code(&text)
+                    .filter(|(_, line)| makes_unbounded_channel(line))
+                    .map(|(n, line)| format!("{}:{n}: {line}", file.display())),
+            );
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Whether `line` makes or imports a channel that takes whatever it is given: std's `channel` is one, tokio's has a bound.
+fn makes_unbounded_channel(line: &str) -> bool {
+    ["unbounded", "unbounded_channel", "UnboundedSender", "mpsc::channel()"]
+        .iter()
+        .any(|word| names(line, word))
+        || (line.contains("std::sync::mpsc") && names(line, "channel"))
+}
+
 #[test]
 fn core_modules_have_the_banned_methods_denied() {
     for file in [
@@ -192,6 +217,17 @@ fn every_module_says_what_it_owns() {
             assert!(text.starts_with("//!"), "{} has no module comment", file.display());
         }
     }
+}
+
+#[test]
+fn unbounded_channels_are_told_from_bounded_ones() {
+    assert!(makes_unbounded_channel("let (tx, rx) = mpsc::unbounded_channel();"));
+    assert!(makes_unbounded_channel("let (tx, rx) = mpsc::channel();"));
+    assert!(makes_unbounded_channel("use std::sync::mpsc::{Receiver, channel};"));
+    assert!(makes_unbounded_channel("let (tx, rx) = std::sync::mpsc::channel::<u8>();"));
+    assert!(!makes_unbounded_channel("use std::sync::mpsc::{Receiver, sync_channel};"));
+    assert!(!makes_unbounded_channel("let (tx, rx) = mpsc::channel::<()>(1);"));
+    assert!(!makes_unbounded_channel("let (tx, rx) = oneshot::channel();"));
 }
 
 #[test]
