@@ -138,7 +138,7 @@ fn decode_value(
     match (parsed, holds) {
         (Ok(document), Holds::Resource(resource)) => decode_as(resource.clone(), &document, reading, last),
         (Ok(document), Holds::Affinity { node, cidr }) => {
-            decode_affinity(holds.key(), node, *cidr, &document)
+            decode_affinity(holds.key(), node, *cidr, &document, last)
         }
         (Err(error), _) => {
             let stays = if last.is_some() { "; its last good value stays in force" } else { "" };
@@ -592,11 +592,12 @@ mod tests {
         state.event(&key("10.0.0.0-26"), Some(b""), 1);
         state.event(&key("10.0.0.64-26"), Some(br#"{"state":"confirmed","deleted":true}"#), 2);
         state.event(&key("10.0.0.128-26"), Some(b"{"), 3);
+        state.event(&key("10.0.0.192-26"), Some(b"\"pending\""), 4);
         let snapshot = state.snapshot();
         let blocks: Vec<String> =
             snapshot.blocks.iter().map(|(block, state)| format!("{block} {state:?}")).collect();
         assert_eq!(blocks, ["10.0.0.0/26 Confirmed"]);
-        assert_eq!(snapshot.problems.len(), 1);
+        assert_eq!(snapshot.problems.len(), 2);
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub struct PrefixAdvertisement {
 }
 
 /// A reference to one key of a Secret (PEER-80).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct SecretKeyRef {
     /// Secret's name.
     pub name: String,

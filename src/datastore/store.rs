@@ -42,12 +42,11 @@ impl<'a> SnapshotBuilder<'a> {
                 into.pools.insert(key.name.clone(), pool.clone());
             }
             Some(Resource::BlockAffinity(block)) => {
-                let ours = block.node == self.node && block.is_host && !block.deleted;
-                if !ours {
+                if block.node != self.node {
                     // What is wrong with the blocks of others is theirs to say.
                     return;
                 }
-                if !self.use_pod_cidr {
+                if block.is_host && !block.deleted && !self.use_pod_cidr {
                     // Two affinities for one block: the one that is further in force counts.
                     let state = into.blocks.entry(block.cidr).or_insert(block.state);
                     *state = block.state.min(*state);

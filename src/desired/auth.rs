@@ -30,6 +30,7 @@ pub(super) fn of(
     let secret = inputs.snapshot.secrets.get(&name);
     let key = secret.and_then(|secret| secret.data.get(&from.key));
     let missing = match (secret, key) {
+        _ if from.name.is_empty() || from.key.is_empty() => "it names no key of a Secret".to_owned(),
         (None, _) => format!("there is no Secret/{name}"),
         (Some(_), None) => format!("Secret/{name} has no key {:?}", from.key),
         (Some(_), Some(key)) if key.expose().is_empty() => {

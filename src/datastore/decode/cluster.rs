@@ -26,16 +26,18 @@ pub fn bgp_configuration(name: &str, root: &Fields<'_>, last: Option<&BgpConfigu
             spec.number("listenPort", 0..=u16::MAX).map(|port| port.filter(|port| *port != 0)),
             before.listen_port,
         ),
-        bind_mode: spec
-            .choice("bindMode", &[("None", BindMode::None), ("NodeIP", BindMode::NodeIp)])
-            .unwrap_or_default(),
+        bind_mode: or_last(
+            spec.choice("bindMode", &[("None", BindMode::None), ("NodeIP", BindMode::NodeIp)]),
+            Some(before.bind_mode),
+        )
+        .unwrap_or_default(),
         log_severity: or_last(spec.text("logSeverityScreen"), before.log_severity),
         ignored_interfaces: or_last(spec.texts("ignoredInterfaces"), Some(before.ignored_interfaces))
             .unwrap_or_default(),
         ipv4_priority: or_last(spec.number("ipv4NormalRoutePriority", PRIORITY), before.ipv4_priority),
         ipv6_priority: or_last(spec.number("ipv6NormalRoutePriority", PRIORITY), before.ipv6_priority),
-        program_cluster_routes: spec
-            .choice(
+        program_cluster_routes: or_last(
+            spec.choice(
                 "programClusterRoutes",
                 &[
                     ("Enabled", ProgramClusterRoutes::Enabled),
@@ -43,16 +45,20 @@ pub fn bgp_configuration(name: &str, root: &Fields<'_>, last: Option<&BgpConfigu
                     ("EnabledNoEncapOnly", ProgramClusterRoutes::EnabledNoEncapOnly),
                     ("Disabled", ProgramClusterRoutes::Disabled),
                 ],
-            )
-            .unwrap_or_default(),
-        mesh_password: spec.secret_key_ref("nodeMeshPassword"),
+            ),
+            Some(before.program_cluster_routes),
+        )
+        .unwrap_or_default(),
+        mesh_password: spec.secret_key_ref("nodeMeshPassword", before.mesh_password),
         mesh_restart_time: or_last(spec.seconds("nodeMeshMaxRestartTime"), before.mesh_restart_time),
         service_cluster_ips: cidrs(&spec, "serviceClusterIPs", before.service_cluster_ips),
         service_external_ips: cidrs(&spec, "serviceExternalIPs", before.service_external_ips),
         service_load_balancer_ips: cidrs(&spec, "serviceLoadBalancerIPs", before.service_load_balancer_ips),
-        load_balancer_aggregation: spec
-            .choice("serviceLoadBalancerAggregation", &[("Enabled", true), ("Disabled", false)]),
-        communities: communities(&spec),
+        load_balancer_aggregation: or_last(
+            spec.choice("serviceLoadBalancerAggregation", &[("Enabled", true), ("Disabled", false)]),
+            before.load_balancer_aggregation,
+        ),
+        communities: communities(&spec, before.communities),
         prefix_advertisements: advertisements(&spec, before.prefix_advertisements),
     }
 }
@@ -61,12 +67,12 @@ fn cidrs(spec: &Fields<'_>, name: &str, before: Vec<IpPrefix>) -> Vec<IpPrefix> 
     or_last(spec.cidr_objects(name), Some(before)).unwrap_or_default()
 }
 
-fn communities(spec: &Fields<'_>) -> Vec<NamedCommunity> {
-    let entries = spec.objects("communities").ok().flatten().unwrap_or_default();
+fn communities(spec: &Fields<'_>, before: Vec<NamedCommunity>) -> Vec<NamedCommunity> {
+    let Ok(entries) = spec.objects("communities") else { return before };
     let named = |entry: &Fields<'_>| {
         Some(NamedCommunity { name: entry.text("name").ok()??, value: entry.text("value").ok()?? })
     };
-    entries.iter().filter_map(|(_, entry)| named(entry)).collect()
+    entries.iter().flatten().filter_map(|(_, entry)| named(entry)).collect()
 }
 
 fn advertisements(
@@ -110,53 +116,57 @@ pub fn felix_configuration(
 }
 
 /// IPPool; refused without a CIDR (DS-39).
-pub fn ip_pool(name: &str, root: &Fields<'_>) -> Option<IpPool> {
+pub fn ip_pool(name: &str, root: &Fields<'_>, last: Option<&IpPool>) -> Option<IpPool> {
     let spec = root.object("spec");
-    let mode = |name: &str| {
+    let mode = |name: &str, last: Option<EncapMode>| {
         let modes = [
             ("Never", EncapMode::Never),
             ("CrossSubnet", EncapMode::CrossSubnet),
             ("Always", EncapMode::Always),
         ];
-        spec.choice(name, &modes).unwrap_or_default()
+        or_last(spec.choice(name, &modes), last).unwrap_or_default()
     };
-    let (ipip, vxlan) = (mode("ipipMode"), mode("vxlanMode"));
+    let ipip = mode("ipipMode", last.map(|last| last.ipip));
+    let vxlan = mode("vxlanMode", last.map(|last| last.vxlan));
+    let disabled = or_last(spec.bool("disableBGPExport"), last.map(|last| last.disable_bgp_export));
     Some(IpPool {
         name: name.to_owned(),
         cidr: required_cidr(&spec)?,
         ipip,
         vxlan,
-        disable_bgp_export: spec.bool("disableBGPExport").ok().flatten().unwrap_or(false),
+        disable_bgp_export: disabled.unwrap_or(false),
     })
 }
 
 /// BlockAffinity as a resource (DS-36); refused without a block or a node.
-pub fn block_affinity(root: &Fields<'_>) -> Option<BlockAffinity> {
+pub fn block_affinity(root: &Fields<'_>, last: Option<&BlockAffinity>) -> Option<BlockAffinity> {
     let spec = root.object("spec");
     let node = spec.text("node").ok()?;
     if node.is_none() {
         spec.refuse("node", "is missing");
     }
     let cidr = required_cidr(&spec);
-    let (state, deleted) = affinity_value(&spec);
+    let (state, deleted) = affinity_value(&spec, last);
+    let is_host = spec.text("type").map(|text| Some(text.is_none_or(|text| text == "host")));
     Some(BlockAffinity {
         node: node?,
         cidr: cidr?,
-        is_host: spec.text("type").ok().flatten().is_none_or(|text| text == "host"),
+        is_host: or_last(is_host, last.map(|last| last.is_host)).unwrap_or(true),
         state,
         deleted,
     })
 }
 
 /// `state` and `deleted`, which the IPAM key's value has as well (DS-16).
-pub fn affinity_value(fields: &Fields<'_>) -> (AffinityState, bool) {
+pub fn affinity_value(fields: &Fields<'_>, last: Option<&BlockAffinity>) -> (AffinityState, bool) {
     let states = [
         ("confirmed", AffinityState::Confirmed),
         ("pending", AffinityState::Pending),
         ("pendingDeletion", AffinityState::PendingDeletion),
     ];
-    let state = fields.choice("state", &states).unwrap_or(AffinityState::Confirmed);
-    (state, fields.bool("deleted").ok().flatten().unwrap_or(false))
+    let state = or_last(fields.choice("state", &states), last.map(|last| last.state));
+    let deleted = or_last(fields.bool("deleted"), last.map(|last| last.deleted));
+    (state.unwrap_or(AffinityState::Confirmed), deleted.unwrap_or(false))
 }
 
 fn required_cidr(spec: &Fields<'_>) -> Option<IpPrefix> {

@@ -15,6 +15,7 @@ use crate::datastore::model::{
 
 /// A Secret. No message shows a value.
 pub fn secret(name: NamespacedName, root: &Fields<'_>) -> Secret {
+    let root = root.clone().veil();
     let mut data = std::collections::BTreeMap::new();
     for (key, text) in root.text_map("data") {
         // As Go's decoder does; kubectl wraps nothing, people do.
@@ -58,6 +59,8 @@ pub fn service(name: NamespacedName, root: &Fields<'_>) -> Service {
     let policies = [("Cluster", TrafficPolicy::Cluster), ("Local", TrafficPolicy::Local)];
     let traffic_policy = spec
         .choice("externalTrafficPolicy", &policies)
+        .ok()
+        .flatten()
         .or(reachable_from_outside.then_some(TrafficPolicy::Cluster));
     let ingress =
         root.object("status").object("loadBalancer").objects("ingress").ok().flatten().unwrap_or_default();

@@ -66,6 +66,10 @@ impl Log {
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     map: Option<&'a Map<String, Value>>,
+    /// Something else is in its place: then each of its fields is refused too, and not absent.
+    refused: bool,
+    /// What is in it, or in its place, must not be shown.
+    secret: bool,
     path: String,
     log: &'a Log,
 }
@@ -82,6 +86,18 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
+/// As [`shown`], without the value.
+fn veiled(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// A scalar's text, as Calico's tools turn a bare scalar into a string.
 pub fn scalar_text(value: &Value) -> Option<String> {
     match value {
@@ -95,7 +111,13 @@ pub fn scalar_text(value: &Value) -> Option<String> {
 impl<'a> Fields<'a> {
     /// The fields of the document itself.
     pub fn root(value: &'a Value, log: &'a Log) -> Self {
-        Fields { map: value.as_object(), path: String::new(), log }
+        Fields { map: value.as_object(), refused: false, secret: false, path: String::new(), log }
+    }
+
+    /// The same fields; no message shows what they hold.
+    pub fn veil(mut self) -> Self {
+        self.secret = true;
+        self
     }
 
     /// The path of field `name`.
@@ -108,6 +130,11 @@ impl<'a> Fields<'a> {
         self.map.is_some()
     }
 
+    /// Whether something that is no object is in its place, or in that of an object around it.
+    pub fn is_refused(&self) -> bool {
+        self.refused
+    }
+
     /// The log of the resource.
     pub fn log(&self) -> &'a Log {
         self.log
@@ -118,31 +145,39 @@ impl<'a> Fields<'a> {
         self.map?.get(name).filter(|value| !value.is_null())
     }
 
+    fn value(&self, name: &str) -> Read<&'a Value> {
+        if self.refused { Err(Refused) } else { Ok(self.get(name)) }
+    }
+
     /// Refuses field `name`.
     pub fn refuse(&self, name: &str, why: impl Into<String>) -> Refused {
         self.log.refuse(self.path(name), why)
     }
 
     fn wanted(&self, name: &str, value: &Value, what: &str) -> Refused {
-        self.refuse(name, format!("{what} is wanted here, not {}", shown(value)))
+        let found = if self.secret { veiled(value).to_owned() } else { shown(value) };
+        self.refuse(name, format!("{what} is wanted here, not {found}"))
     }
 
-    /// The object in field `name`, without fields where it is absent or no object.
+    /// The object in field `name`: without fields where it is absent, with refused ones where it is no object.
     pub fn object(&self, name: &str) -> Fields<'a> {
-        let map = match self.get(name) {
-            None => None,
-            Some(Value::Object(map)) => Some(map),
-            Some(other) => {
-                self.wanted(name, other, "an object");
-                None
-            }
-        };
-        Fields { map, path: self.path(name), log: self.log }
+        let found = self.value(name).and_then(|value| match value {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(other) => Err(self.wanted(name, other, "an object")),
+        });
+        Fields {
+            map: found.ok().flatten(),
+            refused: found.is_err(),
+            secret: self.secret,
+            path: self.path(name),
+            log: self.log,
+        }
     }
 
     /// Text; empty counts as absent.
     pub fn text(&self, name: &str) -> Read<String> {
-        match self.get(name) {
+        match self.value(name)? {
             None => Ok(None),
             Some(value) => match scalar_text(value) {
                 Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
@@ -167,8 +202,8 @@ impl<'a> Fields<'a> {
     }
 
     /// One of a set of names; an unknown one is read as absent, with a warning (D9).
-    pub fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Option<T> {
-        let text = self.text(name).ok()??;
+    pub fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Read<T> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
@@ -181,12 +216,12 @@ impl<'a> Fields<'a> {
                 ),
             );
         }
-        found
+        Ok(found)
     }
 
     /// A boolean; the v1 resources and hand-written files also have it as text.
     pub fn bool(&self, name: &str) -> Read<bool> {
-        match self.get(name) {
+        match self.value(name)? {
             None => Ok(None),
             Some(Value::Bool(b)) => Ok(Some(*b)),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
@@ -202,7 +237,7 @@ impl<'a> Fields<'a> {
         name: &str,
         range: std::ops::RangeInclusive<T>,
     ) -> Read<T> {
-        let Some(value) = self.get(name) else { return Ok(None) };
+        let Some(value) = self.value(name)? else { return Ok(None) };
         let (low, high): (u64, u64) = ((*range.start()).into(), (*range.end()).into());
         whole(value)
             .filter(|n| (low..=high).contains(n))
@@ -214,7 +249,7 @@ impl<'a> Fields<'a> {
     /// An AS number that a session can use: a number, a decimal string or `<high>.<low>` (DS-13); not 0 (RFC 7607)
     /// and not 4294967295 (RFC 7300).
     pub fn asn(&self, name: &str) -> Read<Asn> {
-        match self.get(name) {
+        match self.value(name)? {
             None => Ok(None),
             Some(value) => self.asn_value(name, value),
         }
@@ -266,7 +301,7 @@ impl<'a> Fields<'a> {
 
     /// A list.
     pub fn list(&self, name: &str) -> Read<&'a [Value]> {
-        match self.get(name) {
+        match self.value(name)? {
             None => Ok(None),
             Some(Value::Array(list)) => Ok(Some(list)),
             Some(other) => Err(self.wanted(name, other, "a list")),
@@ -281,7 +316,7 @@ impl<'a> Fields<'a> {
             match value.as_object() {
                 Some(map) => {
                     let path = format!("{}[{index}]", self.path(name));
-                    objects.push((index, Fields { map: Some(map), path, log: self.log }));
+                    objects.push((index, Fields { map: Some(map), path, ..self.clone() }));
                 }
                 None => {
                     self.wanted(&format!("{name}[{index}]"), value, "an object");
@@ -352,11 +387,17 @@ impl<'a> Fields<'a> {
         texts
     }
 
-    /// `{secretKeyRef: {name, key}}` (PEER-80). A reference that lacks a part is kept, so that the password counts as
-    /// missing and not as unwanted.
-    pub fn secret_key_ref(&self, name: &str) -> Option<SecretKeyRef> {
-        let outer = self.object(name);
-        let inner = outer.object("secretKeyRef");
+    /// `{secretKeyRef: {name, key}}` (PEER-80). A reference that lacks a part is kept, and of one that cannot be read
+    /// the last good one or an empty one, so that the password counts as missing and not as unwanted. A password that
+    /// stands in the place of the reference is not shown.
+    pub fn secret_key_ref(&self, name: &str, last: Option<SecretKeyRef>) -> Option<SecretKeyRef> {
+        let inner = self.clone().veil().object(name).object("secretKeyRef");
+        if self.refused {
+            return last;
+        }
+        if inner.refused {
+            return Some(last.unwrap_or_default());
+        }
         if !inner.exists() {
             return None;
         }

@@ -118,12 +118,31 @@ pub fn decode_as(key: ResourceKey, document: &Value, reading: Reading, last: Opt
 }
 
 /// Decodes the value of a block affinity's etcd key, which names node and block (DS-16).
-pub fn decode_affinity(key: ResourceKey, node: &str, cidr: IpPrefix, document: &Value) -> Decoded {
+pub fn decode_affinity(
+    key: ResourceKey,
+    node: &str,
+    cidr: IpPrefix,
+    document: &Value,
+    last: Option<&Resource>,
+) -> Decoded {
     let log = Log::new(key.to_string());
-    let (state, deleted) = cluster::affinity_value(&Fields::root(document, &log));
-    let block = BlockAffinity { node: node.to_owned(), cidr, is_host: true, state, deleted };
-    let resource = Some(Resource::BlockAffinity(Arc::new(block)));
+    let resource = match document {
+        Value::Object(_) | Value::Null => {
+            let fields = Fields::root(document, &log);
+            let (state, deleted) = cluster::affinity_value(&fields, block_of(last));
+            let block = BlockAffinity { node: node.to_owned(), cidr, is_host: true, state, deleted };
+            Some(Resource::BlockAffinity(Arc::new(block)))
+        }
+        other => {
+            log.refuse("", format!("an object is wanted here, not {}", shown(other)));
+            last.cloned()
+        }
+    };
     Decoded { key, resource, problems: log.into_problems(), from_kubernetes_node: false }
+}
+
+fn block_of(resource: Option<&Resource>) -> Option<&BlockAffinity> {
+    if let Some(Resource::BlockAffinity(block)) = resource { Some(block) } else { None }
 }
 
 /// The kind of the items of a list that do not say their own.
@@ -167,11 +186,13 @@ impl Walk<'_, '_> {
                 return self.problem(place, "", why, Severity::Error);
             }
         };
-        let Some(kind) = word(map, "kind", item.map(|item| item.kind)) else {
-            return self.problem(place, "kind", "is missing", Severity::Error);
+        let kind = match word(map, "kind", item.map(|item| item.kind)) {
+            Ok(kind) => kind,
+            Err(why) => return self.problem(place, "kind", why, Severity::Error),
         };
-        let Some(api_version) = word(map, "apiVersion", item.map(|item| item.api_version)) else {
-            return self.problem(place, "apiVersion", "is missing", Severity::Error);
+        let api_version = match word(map, "apiVersion", item.map(|item| item.api_version)) {
+            Ok(api_version) => api_version,
+            Err(why) => return self.problem(place, "apiVersion", why, Severity::Error),
         };
         if let Some(item_kind) = kind.strip_suffix("List")
             && (map.contains_key("items") || map.get("metadata").is_none_or(|m| m.get("name").is_none()))
@@ -182,10 +203,12 @@ impl Walk<'_, '_> {
         }
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
         let Some((kind, from_kubernetes_node)) = known_kind(group, kind) else { return };
+        let kubernetes = from_kubernetes_node || matches!(kind, Kind::Secret | Kind::Service);
         if !matches!(
             (group, version),
-            ("projectcalico.org", "v3") | ("crd.projectcalico.org", "v1") | ("" | "discovery.k8s.io", "v1")
-        ) {
+            ("projectcalico.org", "v3") | ("crd.projectcalico.org" | "discovery.k8s.io", "v1")
+        ) && !(kubernetes && api_version == "v1")
+        {
             let why = format!("{} is no version of {} that is read", text::quoted(api_version), kind.name());
             return self.problem(place, "apiVersion", why, Severity::Error);
         }
@@ -197,12 +220,14 @@ impl Walk<'_, '_> {
                 .filter(|text| !text.is_empty())
         };
         let Some(name) = named("name") else {
-            return self.problem(
-                &format!("{place} ({})", kind.name()),
-                "metadata.name",
-                "is missing",
-                Severity::Error,
-            );
+            let (field, why) = match metadata {
+                None | Some(Value::Object(_)) => {
+                    let name = metadata.and_then(|metadata| metadata.get("name"));
+                    ("metadata.name", missing(name, "text"))
+                }
+                other => ("metadata", missing(other, "an object")),
+            };
+            return self.problem(&format!("{place} ({})", kind.name()), field, why, Severity::Error);
         };
         let namespace = if matches!(kind, Kind::Secret | Kind::Service | Kind::EndpointSlice) {
             named("namespace").unwrap_or_else(|| "default".to_owned())
@@ -231,8 +256,19 @@ impl Walk<'_, '_> {
 }
 
 /// A text field of a document's head, or what the list around it says.
-fn word<'a>(map: &'a Map<String, Value>, name: &str, default: Option<&'a str>) -> Option<&'a str> {
-    map.get(name).and_then(Value::as_str).or(default.filter(|text| !text.is_empty()))
+fn word<'a>(map: &'a Map<String, Value>, name: &str, default: Option<&'a str>) -> Result<&'a str, String> {
+    let value = map.get(name);
+    let text = value.and_then(Value::as_str).or(default.filter(|_| value.is_none_or(Value::is_null)));
+    text.filter(|text| !text.is_empty()).ok_or_else(|| missing(value, "text"))
+}
+
+/// Why there is nothing to be used in the place of `value`.
+fn missing(value: Option<&Value>, what: &str) -> String {
+    match value {
+        None | Some(Value::Null) => "is missing".to_owned(),
+        Some(Value::String(text)) if text.is_empty() => "is empty".to_owned(),
+        Some(other) => format!("{what} is wanted here, not {}", shown(other)),
+    }
 }
 
 /// Our kind for an API group and kind; the flag is set for Kubernetes' own Node.
@@ -243,7 +279,8 @@ fn known_kind(group: &str, kind: &str) -> Option<(Kind, bool)> {
         ("", "Service") => Kind::Service,
         ("discovery.k8s.io", "EndpointSlice") => Kind::EndpointSlice,
         ("projectcalico.org", "Node") => Kind::Node,
-        ("projectcalico.org" | "crd.projectcalico.org", kind) => match kind {
+        // Without a group it is a slip of the pen: nobody else has kinds of these names there.
+        ("projectcalico.org" | "crd.projectcalico.org" | "", kind) => match kind {
             "BGPConfiguration" => Kind::BgpConfiguration,
             "ClusterInformation" => Kind::ClusterInformation,
             "IPPool" => Kind::IpPool,
@@ -269,12 +306,14 @@ fn decode_resource(
     let resource = if document.is_object() {
         let root = Fields::root(document, &log);
         match key.kind {
-            Kind::Node if from_kubernetes_node => {
-                node::kubernetes(&key.name, &root, reading).map(wrap(Resource::Node))
-            }
             Kind::Node => {
                 let last = if let Some(Resource::Node(last)) = last { Some(&**last) } else { None };
-                node::calico(&key.name, &root, last).map(wrap(Resource::Node))
+                let node = if from_kubernetes_node {
+                    node::kubernetes(&key.name, &root, reading, last)
+                } else {
+                    node::calico(&key.name, &root, last)
+                };
+                node.map(wrap(Resource::Node))
             }
             Kind::BgpConfiguration => {
                 let last =
@@ -286,8 +325,13 @@ fn decode_resource(
                     if let Some(Resource::ClusterInformation(last)) = last { Some(&**last) } else { None };
                 Some(Resource::ClusterInformation(Arc::new(cluster::cluster_information(&root, last))))
             }
-            Kind::IpPool => cluster::ip_pool(&key.name, &root).map(wrap(Resource::IpPool)),
-            Kind::BlockAffinity => cluster::block_affinity(&root).map(wrap(Resource::BlockAffinity)),
+            Kind::IpPool => {
+                let last = if let Some(Resource::IpPool(last)) = last { Some(&**last) } else { None };
+                cluster::ip_pool(&key.name, &root, last).map(wrap(Resource::IpPool))
+            }
+            Kind::BlockAffinity => {
+                cluster::block_affinity(&root, block_of(last)).map(wrap(Resource::BlockAffinity))
+            }
             Kind::FelixConfiguration => {
                 let last =
                     if let Some(Resource::FelixConfiguration(last)) = last { Some(&**last) } else { None };

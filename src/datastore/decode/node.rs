@@ -15,10 +15,13 @@ use super::fields::{Fields, Refused, or_last, scalar_text};
 use crate::datastore::model::{Node, NodeAddress};
 
 /// A Calico Node. Refused as a whole where its AS number cannot be read and no earlier one is known: it must not get
-/// the global one by mistake (D2).
+/// the global one by mistake (D2); also where `bgp`, or `spec` around it, is no object (D10).
 pub fn calico(name: &str, root: &Fields<'_>, last: Option<&Node>) -> Option<Node> {
     let (spec, status) = (root.object("spec"), root.object("status"));
     let (bgp, wireguard) = (spec.object("bgp"), spec.object("wireguard"));
+    if bgp.is_refused() {
+        return None;
+    }
     let asn = match (bgp.asn("asNumber"), last) {
         (Ok(asn), _) => asn,
         (Err(Refused), Some(last)) => last.asn,
@@ -37,17 +40,27 @@ pub fn calico(name: &str, root: &Fields<'_>, last: Option<&Node>) -> Option<Node
         ),
         wireguard_v4: wireguard.parsed("interfaceIPv4Address").ok().flatten(),
         wireguard_v6: wireguard.parsed("interfaceIPv6Address").ok().flatten(),
-        pod_cidrs: status.parsed_list("podCIDRs", "a CIDR").ok().flatten().unwrap_or_default(),
+        pod_cidrs: pod_cidrs(&status, last),
     })
 }
 
-/// The Calico Node that a Kubernetes Node stands for. What an annotation says wrongly counts as absent.
-pub fn kubernetes(name: &str, root: &Fields<'_>, reading: Reading) -> Option<Node> {
+/// Blocks of the node in host-local IPAM (DS-38).
+fn pod_cidrs(fields: &Fields<'_>, last: Option<&Node>) -> Vec<IpPrefix> {
+    let last = last.map(|last| last.pod_cidrs.clone());
+    or_last(fields.parsed_list("podCIDRs", "a CIDR"), last).unwrap_or_default()
+}
+
+/// The Calico Node that a Kubernetes Node stands for. What an annotation says wrongly counts as absent; refused as a
+/// whole where the annotations are no object (D10).
+pub fn kubernetes(name: &str, root: &Fields<'_>, reading: Reading, last: Option<&Node>) -> Option<Node> {
     let (metadata, spec) = (root.object("metadata"), root.object("spec"));
     let notes = Annotations { fields: metadata.object("annotations") };
+    if notes.fields.is_refused() {
+        return None;
+    }
     let mut labels = notes.labels();
     labels.extend(metadata.text_map("labels"));
-    let pod_cidrs: Vec<IpPrefix> = spec.parsed_list("podCIDRs", "a CIDR").ok().flatten().unwrap_or_default();
+    let pod_cidrs = pod_cidrs(&spec, last);
     let pod_cidr: Option<IpPrefix> = spec.parsed("podCIDR").ok().flatten();
     let (wireguard_v4, wireguard_v6) = match pod_cidr {
         // With host-local IPAM the WireGuard device has the second address of the node's range (DS-38).

@@ -20,12 +20,10 @@ pub fn bgp_peer(name: &str, root: &Fields<'_>, last: Option<&BgpPeer>) -> Option
     let before = last.cloned().unwrap_or_default();
     let (peer_ip, asn, local_asn) =
         (spec.text_as("peerIP", peer_address), spec.asn("asNumber"), spec.asn("localASNumber"));
-    let source_address = spec
-        .choice("sourceAddress", &[("UseNodeIP", SourceAddress::UseNodeIp), ("None", SourceAddress::None)]);
-    let next_hop_mode = spec.choice(
-        "nextHopMode",
-        &[("Auto", NextHopMode::Auto), ("Self", NextHopMode::SelfAddress), ("Keep", NextHopMode::Keep)],
-    );
+    let sources = [("UseNodeIP", SourceAddress::UseNodeIp), ("None", SourceAddress::None)];
+    let modes =
+        [("Auto", NextHopMode::Auto), ("Self", NextHopMode::SelfAddress), ("Keep", NextHopMode::Keep)];
+    let reverse = [("Auto", false), ("Manual", true)];
     let peer = BgpPeer {
         name: name.to_owned(),
         node: spec.text("node").ok()?,
@@ -35,8 +33,9 @@ pub fn bgp_peer(name: &str, root: &Fields<'_>, last: Option<&BgpPeer>) -> Option
         local_workload_selector: spec.text("localWorkloadSelector").ok()?,
         asn: asn.ok()?,
         local_asn: local_asn.ok()?,
-        password: spec.object("password").exists().then(|| spec.secret_key_ref("password")).flatten(),
-        source_address: source_address.unwrap_or_default(),
+        password: spec.secret_key_ref("password", before.password),
+        source_address: or_last(spec.choice("sourceAddress", &sources), Some(before.source_address))
+            .unwrap_or_default(),
         restart_time: or_last(spec.seconds("maxRestartTime"), before.restart_time),
         keepalive_time: or_last(spec.seconds("keepaliveTime"), before.keepalive_time),
         allowed_own_as: or_last(
@@ -47,12 +46,18 @@ pub fn bgp_peer(name: &str, root: &Fields<'_>, last: Option<&BgpPeer>) -> Option
         ttl_security: or_last(spec.number("ttlSecurity", 0..=u8::MAX), Some(before.ttl_security))
             .unwrap_or(0),
         reachable_by: spec.ip("reachableBy").ok()?,
-        next_hop_mode,
-        keep_original_next_hop: spec.bool("keepOriginalNextHop").ok().flatten().unwrap_or(false),
+        next_hop_mode: or_last(spec.choice("nextHopMode", &modes), before.next_hop_mode),
+        keep_original_next_hop: or_last(
+            spec.bool("keepOriginalNextHop"),
+            Some(before.keep_original_next_hop),
+        )
+        .unwrap_or(false),
         filters: or_last(spec.texts("filters"), Some(before.filters)).unwrap_or_default(),
-        reverse_peering_manual: spec
-            .choice("reversePeering", &[("Auto", false), ("Manual", true)])
-            .unwrap_or(false),
+        reverse_peering_manual: or_last(
+            spec.choice("reversePeering", &reverse),
+            Some(before.reverse_peering_manual),
+        )
+        .unwrap_or(false),
     };
     Some(peer)
 }

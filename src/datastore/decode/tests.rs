@@ -568,7 +568,13 @@ fn a_document_that_is_no_resource_is_named_by_file_and_number() {
             "{apiVersion: projectcalico.org/v1, kind: Node, metadata: {name: n}}",
             "f.yaml document 1: apiVersion",
         ),
+        ("{apiVersion: v1, kind: IPPool, metadata: {name: p}}", "f.yaml document 1: apiVersion"),
+        ("{apiVersion: v1, kind: BGPPeerList, items: [{}]}", "f.yaml document 1 item 1: apiVersion"),
+        ("{apiVersion: '', kind: Node, metadata: {name: p}}", "f.yaml document 1: apiVersion"),
+        ("{apiVersion: projectcalico.org/v3, kind: '', metadata: {name: p}}", "f.yaml document 1: kind"),
+        ("{apiVersion: projectcalico.org/v3, kind: 5, metadata: {name: p}}", "f.yaml document 1: kind"),
         ("{apiVersion: projectcalico.org/v3, kind: Node}", "f.yaml document 1 (Node): metadata.name"),
+        ("{apiVersion: projectcalico.org/v3, kind: Node, metadata: n}", "f.yaml document 1 (Node): metadata"),
         (
             "{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: ''}}",
             "f.yaml document 1 (Node): metadata.name",
@@ -576,6 +582,14 @@ fn a_document_that_is_no_resource_is_named_by_file_and_number() {
     ] {
         assert_eq!(problems(&read(text)), [place], "{text}");
     }
+    let why = |head: &str| {
+        let text = format!("{{apiVersion: projectcalico.org/v3, {head}}}");
+        read(&text).problems.into_iter().map(|problem| problem.why).collect::<Vec<_>>()
+    };
+    assert_eq!(why("kind: [Node]"), ["text is wanted here, not a list"]);
+    assert_eq!(why("kind: Node, metadata: {name: {a: b}}"), ["text is wanted here, not an object"]);
+    assert_eq!(why("kind: Node, metadata: n1"), ["an object is wanted here, not \"n1\""]);
+    assert_eq!(why("kind: Node, metadata: {}"), ["is missing"]);
 }
 
 #[test]
@@ -675,6 +689,138 @@ fn a_refused_field_keeps_its_last_good_value() {
     let after = put(&resource("BGPPeer", "p", "{peerIP: nowhere, asNumber: 8}"));
     assert_eq!(after.peers["p"].asn, Some(Asn(7)), "refused as a whole");
     assert!(problems(&after).contains(&"BGPPeer/p: spec.peerIP".to_owned()));
+}
+
+/// What becomes of a good document when a second version of it is read.
+fn reread(first: &str, second: &str) -> Snapshot {
+    let mut set = crate::datastore::files::FileSet::new("n1", Reading::default());
+    let now = tokio::time::Instant::now();
+    set.put("f.yaml", first.as_bytes(), None, now);
+    assert!(set.snapshot().problems.is_empty(), "{:?}", set.snapshot().problems);
+    set.put("f.yaml", second.as_bytes(), None, now);
+    set.snapshot()
+}
+
+#[test]
+fn a_spec_that_is_no_object_takes_nothing_out_of_force() {
+    let specs = [
+        (
+            "BGPConfiguration",
+            "default",
+            "{nodeToNodeMeshEnabled: false, bindMode: NodeIP, communities: [{name: a, value: '1:1'}]}",
+        ),
+        ("Node", "n2", "{bgp: {asNumber: 7, ipv4Address: 10.0.0.2/24}}"),
+        ("IPPool", "p", "{cidr: 10.1.0.0/16, disableBGPExport: true, ipipMode: Always}"),
+        ("BGPPeer", "p", "{peerIP: 10.0.0.1, asNumber: 7, keepOriginalNextHop: true}"),
+        ("BGPFilter", "f", "{exportV4: [{action: Reject}]}"),
+        ("BlockAffinity", "b", "{node: n1, cidr: 10.1.0.0/26, state: pending}"),
+        ("ClusterInformation", "default", "{calicoVersion: v3.29.0}"),
+    ];
+    for (kind, name, spec) in specs {
+        let good = clean(&resource(kind, name, spec));
+        for bad in ["[]", "true", "nodeToNodeMeshEnabled=false", "5"] {
+            let mut after = reread(&resource(kind, name, spec), &resource(kind, name, bad));
+            assert_eq!(problems(&after), [format!("{kind}/{name}: spec")], "{kind} {bad}");
+            after.problems.clear();
+            assert_eq!(after, good, "{kind} {bad}");
+        }
+        let first = read(&resource(kind, name, "[]"));
+        assert!(first.nodes.is_empty() && first.pools.is_empty() && first.peers.is_empty(), "{kind}");
+    }
+}
+
+#[test]
+fn a_field_of_a_wrong_type_keeps_its_last_good_value_in_every_kind() {
+    let cases = [
+        (
+            "IPPool",
+            "{cidr: 10.1.0.0/16, disableBGPExport: true}",
+            "{cidr: 10.1.0.0/16, disableBGPExport: 'yes'}",
+        ),
+        ("IPPool", "{cidr: 10.1.0.0/16, vxlanMode: Always}", "{cidr: 10.1.0.0/16, vxlanMode: [Always]}"),
+        (
+            "BlockAffinity",
+            "{node: n1, cidr: 10.1.0.0/26, deleted: true}",
+            "{node: n1, cidr: 10.1.0.0/26, deleted: 1}",
+        ),
+        (
+            "BlockAffinity",
+            "{node: n1, cidr: 10.1.0.0/26, state: pending}",
+            "{node: n1, cidr: 10.1.0.0/26, state: {}}",
+        ),
+        (
+            "BlockAffinity",
+            "{node: n1, cidr: 10.1.0.0/26, type: virtual}",
+            "{node: n1, cidr: 10.1.0.0/26, type: []}",
+        ),
+        ("BGPConfiguration", "{bindMode: NodeIP}", "{bindMode: [NodeIP]}"),
+        ("BGPConfiguration", "{programClusterRoutes: Disabled}", "{programClusterRoutes: {}}"),
+        ("BGPConfiguration", "{communities: [{name: a, value: '1:1'}]}", "{communities: {a: '1:1'}}"),
+        (
+            "BGPConfiguration",
+            "{nodeMeshPassword: {secretKeyRef: {name: s, key: k}}}",
+            "{nodeMeshPassword: [s, k]}",
+        ),
+        ("BGPPeer", "{peerIP: 10.0.0.1, nextHopMode: Self}", "{peerIP: 10.0.0.1, nextHopMode: []}"),
+        ("BGPPeer", "{peerIP: 10.0.0.1, sourceAddress: None}", "{peerIP: 10.0.0.1, sourceAddress: []}"),
+        ("BGPPeer", "{peerIP: 10.0.0.1, reversePeering: Manual}", "{peerIP: 10.0.0.1, reversePeering: []}"),
+        (
+            "BGPPeer",
+            "{peerIP: 10.0.0.1, keepOriginalNextHop: true}",
+            "{peerIP: 10.0.0.1, keepOriginalNextHop: 5}",
+        ),
+    ];
+    for (kind, good, bad) in cases {
+        let mut after = reread(&resource(kind, "x", good), &resource(kind, "x", bad));
+        assert_eq!(after.problems.len(), 1, "{kind} {bad}: {:?}", after.problems);
+        after.problems.clear();
+        assert_eq!(after, clean(&resource(kind, "x", good)), "{kind} {bad}");
+    }
+}
+
+#[test]
+fn pod_cidrs_of_a_wrong_type_take_no_block_out_of_force() {
+    let node = |status: &str| {
+        format!("{{apiVersion: projectcalico.org/v3, kind: Node, metadata: {{name: n1}}, status: {status}}}")
+    };
+    let after = reread(&node("{podCIDRs: [10.1.0.0/24]}"), &node("{podCIDRs: 10.1.0.0/24}"));
+    assert_eq!(after.nodes["n1"].pod_cidrs.len(), 1);
+    let node = |spec: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: n1}}, spec: {spec}}}");
+    let after = reread(&node("{podCIDRs: [10.1.0.0/24]}"), &node("{podCIDRs: 10.1.0.0/24}"));
+    assert_eq!(after.nodes["n1"].pod_cidrs.len(), 1);
+}
+
+#[test]
+fn a_password_in_the_place_of_its_reference_is_not_shown_and_still_asks_for_a_password() {
+    for (kind, name, field) in
+        [("BGPConfiguration", "default", "nodeMeshPassword"), ("BGPPeer", "p", "password")]
+    {
+        for (value, place) in [("hush", ""), ("{secretKeyRef: hush}", ".secretKeyRef")] {
+            let snapshot = read(&resource(kind, name, &format!("{{{field}: {value}}}")));
+            assert_eq!(problems(&snapshot), [format!("{kind}/{name}: spec.{field}{place}")]);
+            assert!(!snapshot.problems[0].to_string().contains("hush"), "{:?}", snapshot.problems);
+            let config = snapshot.bgp_configurations.get(name).map(|config| config.mesh_password.is_some());
+            let peer = snapshot.peers.get(name).map(|peer| peer.password.is_some());
+            assert_eq!(config.or(peer), Some(true), "{kind} {value}");
+        }
+    }
+}
+
+#[test]
+fn no_message_shows_what_stands_in_a_secret() {
+    for body in [
+        "data: hush",
+        "stringData: hush",
+        "data: {a: [hush]}",
+        "data: {a: '%hush'}",
+        "data: 7357",
+        "stringData: {a: {b: hush}}",
+    ] {
+        let snapshot = read(&format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{body}\n"));
+        assert_eq!(snapshot.problems.len(), 1, "{body}");
+        let text = snapshot.problems[0].to_string();
+        assert!(!text.contains("hush") && !text.contains("7357"), "{text}");
+    }
 }
 
 #[test]
