@@ -529,6 +529,32 @@ async fn a_value_that_does_not_parse_keeps_the_last_good_one_and_is_named() {
 }
 
 #[tokio::test]
+async fn a_transaction_over_several_kinds_is_never_seen_in_part() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.connect().await;
+    let mut source = Following::start(etcd.url(), "node-a");
+    for asn in 1..20u32 {
+        let puts: Vec<_> = ["bgpconfigurations/default", "nodes/node-a"]
+            .iter()
+            .map(|name| {
+                let value = format!(r#"{{"spec":{{"asNumber":{asn},"bgp":{{"asNumber":{asn}}}}}}}"#);
+                etcd_client::TxnOp::put(format!("/calico/resources/v3/projectcalico.org/{name}"), value, None)
+            })
+            .collect();
+        client.txn(etcd_client::Txn::new().and_then(puts)).await.unwrap();
+        let seen = |snapshot: &Snapshot| {
+            let config = snapshot.bgp_configurations.get("default").and_then(|config| config.asn);
+            let node = snapshot.nodes.get("node-a").and_then(|node| node.asn);
+            assert_eq!(config, node, "a part of transaction {asn}");
+            node.is_some_and(|node| node.0 == asn)
+        };
+        source.snapshot("the transaction", seen).await;
+        // Only a change after quiet is published before others can join it.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+}
+
+#[tokio::test]
 async fn more_keys_than_fit_in_one_page_are_listed_completely() {
     let etcd = Etcd::start().await;
     let mut client = etcd.connect().await;
