@@ -85,7 +85,9 @@ fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
     runtime.shutdown_background();
     let snapshot = match read {
         Ok(read) => read.map_err(anyhow::Error::msg)?,
-        Err(_) => anyhow::bail!("the datastore did not answer within {} s", args.timeout),
+        Err(_) => {
+            anyhow::bail!("{} did not answer within {} s", settings.datastore.backend, args.timeout)
+        }
     };
     let compiled = desired::compile(&snapshot, &settings.facts);
     match what {

@@ -461,6 +461,35 @@ async fn an_endpoint_that_is_dead_is_passed_over() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_says_nothing_does_not_keep_a_single_reading_from_the_next() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let DatastoreSettings { backend: Backend::Etcd(mut two), .. } = settings(url) else { unreachable!() };
+    two.endpoints.push(etcd.url());
+    two.liveness = Liveness::default();
+    let two = DatastoreSettings { backend: Backend::Etcd(two), use_pod_cidr: false };
+    // `check` and `intent` give up after ten seconds.
+    let read = tokio::time::timeout(Duration::from_secs(9), read_once(&two, "node-a"));
+    assert_eq!(read.await.expect("the second endpoint is asked in time").unwrap().nodes.len(), 3);
+}
+
+#[tokio::test]
+async fn an_etcd_that_asks_for_no_password_is_followed_with_one_as_well() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let DatastoreSettings { backend: Backend::Etcd(mut with), .. } = settings(etcd.url()) else {
+        unreachable!()
+    };
+    with.user = Some(("calico".to_owned(), "unused".to_owned()));
+    let with = DatastoreSettings { backend: Backend::Etcd(with), use_pod_cidr: false };
+    let mut source = Following::start_with(with, "node-a");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+}
+
+#[tokio::test]
 async fn an_etcd_that_asks_for_a_password_is_followed_with_the_right_one_only() {
     let etcd = Etcd::start().await;
     etcd.load(&Dump::read("three-nodes/dump.json")).await;

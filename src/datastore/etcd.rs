@@ -13,6 +13,7 @@ use etcd_client::{
     Client, ConnectOptions, EventType, GetOptions, KeyValue, SortOrder, SortTarget, WatchOptions,
 };
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +29,12 @@ use crate::random::random;
 
 /// For connecting and for each answer (DS-4).
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a single reading waits for one endpoint before it asks the next one as well.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Shortest and longest wait between attempts (DS-53).
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// What etcd says to who brings a password where it asks for none.
+const NO_USERS: &str = "authentication is not enabled";
 /// Keys asked for at a time.
 const PAGE: i64 = 500;
 /// Largest message taken: a page of values, or the events of one revision. etcd's own values end at 1.5 MiB.
@@ -185,23 +190,32 @@ fn reason(error: &etcd_client::Error) -> String {
     }
 }
 
-/// Reads everything once.
+/// Reads everything once, from the first endpoint that answers; the next one is asked where one says nothing.
 ///
 /// # Errors
 ///
 /// Where no endpoint answers, with the error of each.
 pub async fn read_once(settings: &EtcdSettings, node: &str, reading: Reading) -> Result<Snapshot, String> {
+    let mut endpoints = settings.endpoints.iter();
+    let mut asked = JoinSet::new();
     let mut errors = Vec::new();
-    for endpoint in &settings.endpoints {
-        let mut state = EtcdState::new(node, reading);
-        let link = Link::connect(endpoint, settings);
-        let listed = async { link.await?.list(&mut state).await };
-        match listed.await {
-            Ok(_) => return Ok(state.snapshot()),
-            Err(ended) => errors.push(ended.to_string()),
+    loop {
+        if let Some(endpoint) = endpoints.next() {
+            let (endpoint, settings) = (endpoint.clone(), settings.clone());
+            let mut state = EtcdState::new(node, reading);
+            asked.spawn(async move {
+                Link::connect(&endpoint, &settings).await?.list(&mut state).await?;
+                Ok::<_, Ended>(state.snapshot())
+            });
+        }
+        match timeout(PATIENCE, asked.join_next()).await {
+            Ok(Some(Ok(Ok(snapshot)))) => return Ok(snapshot),
+            Ok(Some(Ok(Err(ended)))) => errors.push(ended.to_string()),
+            Ok(Some(Err(error))) => errors.push(error.to_string()),
+            Ok(None) => return Err(errors.join("; ")),
+            Err(_) => {}
         }
     }
-    Err(errors.join("; "))
 }
 
 /// Lists, watches and publishes until `stop`.
@@ -302,16 +316,25 @@ struct Link {
 
 impl Link {
     async fn connect(endpoint: &str, settings: &EtcdSettings) -> Result<Link, Ended> {
-        let mut options = ConnectOptions::new()
+        let options = ConnectOptions::new()
             .with_connect_timeout(TIMEOUT)
             .with_keep_alive(settings.liveness.ask_after, settings.liveness.answer_within)
             .with_keep_alive_while_idle(true)
             .with_require_leader(true);
-        if let Some((name, password)) = &settings.user {
-            options = options.with_user(name, password);
-        }
-        let connect = Client::connect([endpoint], Some(options));
-        let client = within(endpoint, "connecting", connect).await?;
+        let connect =
+            async |options| within(endpoint, "connecting", Client::connect([endpoint], Some(options))).await;
+        let client = match &settings.user {
+            None => connect(options).await?,
+            Some((name, password)) => match connect(options.clone().with_user(name, password)).await {
+                // Users may be set up before, or after, etcd is told to ask for them; Calico's client goes on as well.
+                Err(Ended::Etcd { error: etcd_client::Error::GRpcStatus(status), .. })
+                    if status.message().contains(NO_USERS) =>
+                {
+                    connect(options).await?
+                }
+                connected => connected?,
+            },
+        };
         Ok(Link { endpoint: endpoint.to_owned(), client })
     }
 

@@ -4,6 +4,7 @@
 //! environment itself.
 
 use std::fmt;
+use std::net::{Ipv6Addr, SocketAddrV6};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +27,16 @@ pub enum Backend {
     },
     /// `DATASTORE_TYPE=etcdv3`.
     Etcd(EtcdSettings),
+}
+
+impl fmt::Display for Backend {
+    /// What is read, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Backend::File { path } => write!(f, "{}", path.display()),
+            Backend::Etcd(etcd) => write!(f, "etcd at {}", etcd.endpoints.join(", ")),
+        }
+    }
 }
 
 /// etcd v3.
@@ -161,16 +172,36 @@ fn etcd(endpoints: &str, var: &dyn Fn(&str) -> String) -> Result<EtcdSettings, S
         return Err(SettingsError::NoEndpoints);
     }
     for endpoint in &endpoints {
-        let refused = |why| Err(SettingsError::Endpoint { endpoint: endpoint.clone(), why });
+        let refused =
+            |endpoint: &str, why| Err(SettingsError::Endpoint { endpoint: endpoint.to_owned(), why });
         match endpoint.split_once("://") {
-            Some(("http", rest)) if !rest.is_empty() => {}
-            Some(("https", _)) => return refused("asks for TLS, which is not supported yet; use http://"),
-            _ => return refused("is no URL, as http://10.0.0.1:2379"),
+            // What stands before the @ is not for the log.
+            Some((_, rest)) if rest.contains('@') => {
+                let host = rest.rsplit('@').next().unwrap_or_default();
+                return refused(host, "has a user name before it; use ETCD_USERNAME and ETCD_PASSWORD");
+            }
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+                return refused(endpoint, "asks for TLS, which is not supported yet; use http://");
+            }
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") && names_a_host(rest) => {}
+            _ => return refused(endpoint, "is no URL, as http://10.0.0.1:2379"),
         }
     }
     let (name, password) = (var("ETCD_USERNAME"), var("ETCD_PASSWORD"));
     let user = (!name.is_empty() && !password.is_empty()).then_some((name, password));
     Ok(EtcdSettings { endpoints, user, liveness: Liveness::default() })
+}
+
+/// Whether it is `<host>[:<port>]`, an IPv6 address in brackets, perhaps with a path behind it.
+fn names_a_host(rest: &str) -> bool {
+    let authority = rest.split('/').next().unwrap_or_default();
+    if let Some(inner) = authority.strip_prefix('[') {
+        let alone = inner.strip_suffix(']').is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+        return alone || authority.parse::<SocketAddrV6>().is_ok_and(|host| host.port() != 0);
+    }
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "80"));
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !host.is_empty() && host.chars().all(plain) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// Go's words for booleans (DS-5).
@@ -240,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_one_clear_line() {
-        let cases: [(&[(&str, &str)], &str); 9] = [
+        let cases: [(&[(&str, &str)], &str); 18] = [
             (
                 &[("DATASTORE_TYPE", "kubernetes")],
                 "the kubernetes datastore is not supported yet; use DATASTORE_TYPE",
@@ -252,7 +283,16 @@ mod tests {
             (&[("DATASTORE_TYPE", "etcd")], "DATASTORE_TYPE=\"etcd\" is not known"),
             (&[("DATASTORE_TYPE", "etcdv3")], "needs ETCD_ENDPOINTS"),
             (&[("ETCD_ENDPOINTS", "https://a:1")], "\"https://a:1\" asks for TLS"),
+            (&[("ETCD_ENDPOINTS", "HTTPS://a:1")], "asks for TLS"),
             (&[("ETCD_ENDPOINTS", "a:1")], "is no URL"),
+            (&[("ETCD_ENDPOINTS", "http://a:99999")], "\"http://a:99999\" is no URL"),
+            (&[("ETCD_ENDPOINTS", "http://a:0")], "is no URL"),
+            (&[("ETCD_ENDPOINTS", "http://:2379")], "is no URL"),
+            (&[("ETCD_ENDPOINTS", "http://fd00::1:2379")], "is no URL"),
+            (&[("ETCD_ENDPOINTS", "http://[::1:2379")], "is no URL"),
+            (&[("ETCD_ENDPOINTS", "http://[::1]2379")], "is no URL"),
+            (&[("ETCD_ENDPOINTS", "http://a:1 http://b:1")], "is no URL"),
+            (&[("ETCD_ENDPOINTS", "http:///x")], "is no URL"),
             (
                 &[("DATASTORE_TYPE", "etcdv3"), ("ETCD_DISCOVERY_SRV", "x")],
                 "ETCD_DISCOVERY_SRV is not supported",
@@ -264,6 +304,26 @@ mod tests {
             let line = resolve(vars).unwrap_err().to_string();
             assert!(line.contains(part) && !line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn urls_of_hosts_are_taken_with_and_without_port_and_path() {
+        for url in [
+            "http://a",
+            "http://a:1/",
+            "HTTP://etcd_0.x-y:2379",
+            "http://10.0.0.1:1",
+            "http://[::1]",
+            "http://[fd00::1]:2379/",
+        ] {
+            assert_eq!(endpoints(&[("ETCD_ENDPOINTS", url)]), [url]);
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_printed() {
+        let line = resolve(&[("ETCD_ENDPOINTS", "http://root:hush@a:1")]).unwrap_err().to_string();
+        assert!(line.contains("ETCD_USERNAME") && line.contains("a:1") && !line.contains("hush"), "{line}");
     }
 
     #[test]
