@@ -201,15 +201,17 @@ impl Walk<'_, '_> {
             let api_version = if item_kind.is_empty() { "" } else { api_version };
             return self.list(map, place, ItemType { api_version, kind: item_kind });
         }
-        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
         let Some((kind, from_kubernetes_node)) = known_kind(group, kind) else { return };
-        let kubernetes = from_kubernetes_node || matches!(kind, Kind::Secret | Kind::Service);
-        if !matches!(
-            (group, version),
-            ("projectcalico.org", "v3") | ("crd.projectcalico.org" | "discovery.k8s.io", "v1")
-        ) && !(kubernetes && api_version == "v1")
-        {
-            let why = format!("{} is no version of {} that is read", text::quoted(api_version), kind.name());
+        let wanted = match (kind, group) {
+            (Kind::Secret | Kind::Service, _) => "v1",
+            (Kind::Node, _) if from_kubernetes_node => "v1",
+            (_, "crd.projectcalico.org") => "crd.projectcalico.org/v1",
+            (Kind::EndpointSlice, _) => "discovery.k8s.io/v1",
+            _ => "projectcalico.org/v3",
+        };
+        if api_version != wanted {
+            let why = format!("{wanted} is wanted for {}, not {}", kind.name(), text::quoted(api_version));
             return self.problem(place, "apiVersion", why, Severity::Error);
         }
         let metadata = map.get("metadata");
