@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Routes of one page.
+/// Prefixes of one page, each with all of its routes.
 pub const PAGE: usize = 1000;
 
 /// A request: what it wants is its first key.
@@ -395,6 +395,25 @@ mod tests {
             let error = read(bad).unwrap_err().to_string();
             assert!(error.contains(word), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn every_key_stands_in_the_documentation() {
+        let documented = include_str!("../../docs/control.md");
+        let fields = include_str!("answer.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
+        let mut keys = 0;
+        for (field, _) in fields.filter(|(field, _)| !field.contains(' ') && *field != "bgp") {
+            let mut words = field.split('_');
+            let first = words.next().unwrap().to_string();
+            let key = words.fold(first, |key, word| key + &word[..1].to_uppercase() + &word[1..]);
+            let named =
+                [format!("`{key}`"), format!("\"{key}\":")].iter().any(|text| documented.contains(text));
+            assert!(named, "{key}");
+            keys += 1;
+        }
+        assert!(keys > 60, "{keys}");
     }
 
     #[test]
