@@ -201,7 +201,10 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
                 };
                 tasks.push(("control", tokio::spawn(server::run(socket, views, stop_rest.clone()))));
             }
-            Err(error) => warn!(%error, "no control socket: show cannot ask this daemon"),
+            Err(error) => {
+                let run_dir = settings.run_dir.display();
+                warn!(%run_dir, %error, "no control socket: show cannot ask this daemon");
+            }
         }
     }
     // The table ends when nobody can reach it any more.

@@ -3,6 +3,7 @@
 //! Owns: exit statuses and what goes to standard output. Never: has logic of its own beyond that.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,7 +117,9 @@ fn show(what: Show) -> anyhow::Result<u8> {
         Show::Peers(args) => {
             let mut peers = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.peers()?;
             if let Some(wanted) = &args.peer {
-                peers.retain(|peer| peer.name == *wanted || peer.address == *wanted);
+                let address =
+                    wanted.parse::<IpAddr>().map_or_else(|_| wanted.clone(), |addr| addr.to_string());
+                peers.retain(|peer| peer.name == *wanted || peer.address == address);
                 anyhow::ensure!(!peers.is_empty(), "no session has the name or address {wanted:?}");
             }
             if args.output.json {
@@ -186,7 +189,9 @@ fn json(value: &impl serde::Serialize) -> anyhow::Result<String> {
 /// Prints; a reader that has had enough (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
         _ => Ok(()),
     }
 }

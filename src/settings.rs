@@ -35,10 +35,10 @@ pub struct NodeFlags {
     /// Kind of datastore: etcdv3 or file [env: DATASTORE_TYPE] [default: what ETCD_ENDPOINTS or DATASTORE_PATH names]
     #[arg(long, value_name = "TYPE")]
     pub datastore_type: Option<String>,
-    /// File or directory of resources, for --datastore-type file [env: DATASTORE_PATH]
+    /// File or directory of resources; implies --datastore-type file [env: DATASTORE_PATH]
     #[arg(long, value_name = "PATH")]
     pub datastore_path: Option<String>,
-    /// Comma-separated URLs, for --datastore-type etcdv3 [env: ETCD_ENDPOINTS]
+    /// Comma-separated URLs; implies --datastore-type etcdv3 [env: ETCD_ENDPOINTS]
     #[arg(long, value_name = "URLS")]
     pub etcd_endpoints: Option<String>,
     /// BGP identifier; "hash" derives it from the node's name [env: CALICO_ROUTER_ID] [default: the node's IPv4 address]
@@ -235,10 +235,20 @@ pub fn resolve_node(
     Ok(NodeSettings { facts, datastore })
 }
 
-/// The datastore's own rules see the flags as the variables that they stand for.
+/// The datastore's own rules see the flags as the variables that they stand for. A flag that names a datastore says its
+/// kind as well: the environment may be that of another one.
 fn datastore(flags: &NodeFlags, world: &dyn Surroundings) -> Result<DatastoreSettings, SettingError> {
+    let implied = match (&flags.datastore_path, &flags.etcd_endpoints) {
+        (Some(_), Some(_)) if flags.datastore_type.is_none() => {
+            let why = "names a datastore, and so does --etcd-endpoints; --datastore-type says which counts";
+            return Err(SettingError::new("--datastore-path", why));
+        }
+        (Some(_), None) => Some("file"),
+        (None, Some(_)) => Some("etcdv3"),
+        _ => None,
+    };
     let overrides = [
-        ("DATASTORE_TYPE", flags.datastore_type.as_deref()),
+        ("DATASTORE_TYPE", flags.datastore_type.as_deref().or(implied)),
         ("DATASTORE_PATH", flags.datastore_path.as_deref()),
         ("ETCD_ENDPOINTS", flags.etcd_endpoints.as_deref()),
     ];
@@ -255,6 +265,9 @@ fn datastore(flags: &NodeFlags, world: &dyn Surroundings) -> Result<DatastoreSet
 
 /// NODE-1.
 fn node_name(flags: &NodeFlags, world: &dyn Surroundings) -> Result<String, SettingError> {
+    if flags.nodename.as_ref().is_some_and(|name| name.trim().is_empty()) {
+        return Err(SettingError::new("--nodename", "the name is empty"));
+    }
     let set = flags.nodename.clone().or_else(|| world.var("NODENAME"));
     let file = || {
         let path = world.var("CALICO_NODENAME_FILE").filter(|path| !path.is_empty());
@@ -364,6 +377,31 @@ mod tests {
             resolve_node(&NodeFlags::default(), &RunDirFlag::default(), &world).unwrap().facts.node_name,
             "env"
         );
+    }
+
+    #[test]
+    fn a_flag_that_names_a_datastore_says_its_kind_whatever_the_environment_is() {
+        let read = |flags: &NodeFlags, vars: &[(&str, &str)]| {
+            datastore(flags, &World::with(vars)).map(|settings| settings.backend.to_string())
+        };
+        let path = NodeFlags { datastore_path: Some("/new".into()), ..NodeFlags::default() };
+        let etcd = NodeFlags { etcd_endpoints: Some("http://new:1".into()), ..NodeFlags::default() };
+        let in_etcd = [("DATASTORE_TYPE", "etcdv3"), ("ETCD_ENDPOINTS", "http://a:1")];
+        assert_eq!(read(&path, &in_etcd).unwrap(), "/new");
+        assert_eq!(read(&path, &in_etcd[1..]).unwrap(), "/new");
+        assert_eq!(read(&etcd, &[("DATASTORE_TYPE", "file")]).unwrap(), "etcd at http://new:1");
+        assert_eq!(read(&etcd, &[("CALICO_DATASTORE_TYPE", "file")]).unwrap(), "etcd at http://new:1");
+        let both = NodeFlags { etcd_endpoints: etcd.etcd_endpoints, ..path };
+        assert!(read(&both, &[]).unwrap_err().to_string().contains("--datastore-type"));
+        let told = NodeFlags { datastore_type: Some("etcdv3".into()), ..both };
+        assert_eq!(read(&told, &[]).unwrap(), "etcd at http://new:1");
+    }
+
+    #[test]
+    fn a_name_that_a_flag_leaves_empty_is_not_taken_from_elsewhere() {
+        let flags = NodeFlags { nodename: Some(" ".into()), ..NodeFlags::default() };
+        let error = node_name(&flags, &World::with(&[("NODENAME", "env")])).unwrap_err();
+        assert_eq!(error.to_string(), "--nodename: the name is empty");
     }
 
     #[test]

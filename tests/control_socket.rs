@@ -226,6 +226,10 @@ async fn show_prints_tables_for_people_and_json_for_programs() {
     };
     assert!(show(&["peers"]).lines().next().unwrap().starts_with("NAME"));
     assert!(show(&["peers", "10.0.0.2"]).contains("Mesh_10_0_0_2"));
+    assert!(
+        show(&["peers", "FD00:0:0::2"]).contains("Mesh_fd00__2"),
+        "an address is one however it is written"
+    );
     assert!(show(&["routes"]).contains("fd00:10:244:1::/122"));
     assert!(!show(&["routes", "--family", "ipv4"]).contains("fd00"));
     assert!(show(&["status"]).contains("0 of 4 established"));

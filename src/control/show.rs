@@ -20,8 +20,12 @@ const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
-    /// No daemon.
-    #[error("nobody answers at {path}: is calico-bgpd running, with this run directory?")]
+    /// No daemon, or none that this user may ask.
+    #[error("{}", if source.kind() == io::ErrorKind::PermissionDenied {
+        format!("{} is not for this user to ask; root may", path.display())
+    } else {
+        format!("nobody answers at {}: is calico-bgpd running, with this run directory?", path.display())
+    })]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -301,6 +305,20 @@ pub fn status_text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_that_may_not_be_asked_is_not_taken_for_a_daemon_that_is_not_there() {
+        let line = |kind: io::ErrorKind| {
+            ShowError::Connect { path: "/run/x.sock".into(), source: kind.into() }.to_string()
+        };
+        assert_eq!(
+            line(io::ErrorKind::PermissionDenied),
+            "/run/x.sock is not for this user to ask; root may"
+        );
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            assert!(line(kind).starts_with("nobody answers at /run/x.sock: "), "{kind}");
+        }
+    }
 
     #[test]
     fn ages_are_short() {
