@@ -7,10 +7,10 @@ mod shell_lab;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
-use bgp_proto::session::{DownReason, StateName, StopReason, TtlRule};
+use bgp_proto::session::{DialError, DownReason, StateName, StopReason, TtlRule};
 use bgp_proto::wire::send::{encode_end_of_rib, encode_reach};
 use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, PeerType};
 use bgp_proto::{Afi, AfiSet, PeerId, Prefix4, RouterId};
@@ -244,6 +244,51 @@ async fn a_closed_port_and_an_address_that_is_not_ours_are_named() {
         assert!(reason.contains(expected), "{reason}");
         assert!(matches!(view.status.unwrap().last, Some(DownReason::Dial(_))));
     }
+}
+
+/// A core that remembers when it heard that a peer cannot be dialled.
+fn hears_of_failures() -> (impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) + Send, Arc<OnceLock<Instant>>) {
+    let heard = Arc::new(OnceLock::new());
+    let hears = heard.clone();
+    let core = move |input, _: &mut Vec<SpeakerOutput>| {
+        if let SpeakerInput::PeerUnreachable(_) = input {
+            hears.get_or_init(Instant::now);
+        }
+    };
+    (core, heard)
+}
+
+#[tokio::test]
+async fn the_core_hears_that_a_peer_cannot_be_dialled_when_that_peer_had_time_to_start() {
+    let (core, heard) = hears_of_failures();
+    let mut a = Shells::new(core);
+    let began = Instant::now();
+    a.add("away", ip("127.0.61.1"), "127.0.61.2:1".parse().unwrap(), false, 90);
+    a.start().await;
+    while heard.get().is_none() {
+        assert!(began.elapsed() < SOON, "the core hears nothing");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(*heard.get().unwrap() - began >= Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_peer_that_starts_a_moment_later_is_waited_for() {
+    let (core, heard) = hears_of_failures();
+    let (mut a, mut b) = (Shells::new(core), Shells::new(|_, _| {}));
+    let (ours, theirs) = (ip("127.0.62.1"), ip("127.0.62.2"));
+    let port = std::net::TcpListener::bind((theirs, 0)).unwrap().local_addr().unwrap().port();
+    let at_a = a.add("to-b", ours, SocketAddr::new(theirs, port), false, 90);
+    a.start().await;
+    a.wait(at_a, "refused", |view| {
+        view.status.as_ref().is_some_and(|status| status.last == Some(DownReason::Dial(DialError::Refused)))
+    })
+    .await;
+    b.add("to-a", theirs, SocketAddr::new(ours, 1), true, 90);
+    b.start().await;
+    b.listen_at(SocketAddr::new(theirs, port)).await;
+    a.established(at_a).await;
+    assert_eq!(heard.get(), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -41,6 +41,9 @@ use crate::speaker::SpeakerInput;
 
 /// Bytes of routes asked for at once.
 const BUDGET: usize = 32 * 1024;
+/// How long a peer gets to answer before the core hears that it cannot be dialled, and no longer waits for its routes: it may
+/// be starting as we are, or be one that only dials.
+const PATIENCE: Millis = Millis::secs(5);
 /// Pause before a session starts anew after a defect.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 
@@ -181,7 +184,7 @@ struct ToCore {
     credit: Option<oneshot::Receiver<()>>,
     /// A session ended with its routes: goes before any later batch.
     down: Option<Incarnation>,
-    /// An attempt failed.
+    /// The peer cannot be dialled.
     unreachable: bool,
 }
 
@@ -224,6 +227,12 @@ struct Shell<'a, C> {
     key: Option<SecretBytes>,
     next: NextOpen,
     restarting: AfiSet,
+    /// When this incarnation of the task began.
+    began: Millis,
+    /// A dial has failed.
+    missed: bool,
+    /// The core has heard that the peer cannot be dialled.
+    told: bool,
     /// What the last dial could not set.
     note: Option<String>,
     /// Something happened that people want to see at once.
@@ -238,6 +247,9 @@ impl<'a, C: 'static> Shell<'a, C> {
         let spec = PeerSpec { next: wanted.next.clone(), ..task.spec.clone() };
         Shell {
             session: Session::new(spec, random(), wanted.restarting),
+            began: task.clock.now(),
+            missed: false,
+            told: false,
             task,
             out: Vec::new(),
             lines: Lines::default(),
@@ -386,6 +398,10 @@ impl<'a, C: 'static> Shell<'a, C> {
         let id = self.task.id;
         match output {
             Output::Dial => {
+                let waited = self.now() - self.began >= PATIENCE;
+                if self.missed && waited && !std::mem::replace(&mut self.told, true) {
+                    self.to_core.unreachable = true;
+                }
                 let gate = self.task.gate.clone();
                 self.dialling = Some(Dialling::Queued(Box::pin(async move { gate.turn().await })));
             }
@@ -463,7 +479,7 @@ impl<'a, C: 'static> Shell<'a, C> {
         self.news = true;
         let peer = &self.task.name;
         if let Event::Down(DownReason::Dial(_)) = event {
-            self.to_core.unreachable = true;
+            self.missed = true;
         }
         info!(%peer, address = %self.task.spec.transport.peer, "{event}");
     }

@@ -175,9 +175,15 @@ impl Shells {
 
     /// Listens for the peers that were added.
     pub async fn listen(&self, addr: IpAddr) -> SocketAddr {
+        self.listen_at(SocketAddr::new(addr, 0)).await
+    }
+
+    /// The same, on a port.
+    pub async fn listen_at(&self, at: SocketAddr) -> SocketAddr {
+        let (addr, port) = (at.ip(), at.port());
         let afi = Afi::of(addr);
         let plan = ListenPlan {
-            sockets: BTreeMap::from([(afi, Listen { addr: Some(addr), port: 0 })]),
+            sockets: BTreeMap::from([(afi, Listen { addr: Some(addr), port })]),
             callers: self.peers.values().map(|peer| peer.caller.clone()).collect(),
         };
         let (plan, plan_rx) = watch::channel(Arc::new(plan));
