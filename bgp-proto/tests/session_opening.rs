@@ -265,6 +265,32 @@ fn another_as_is_refused_and_told_with_both_numbers() {
 }
 
 #[test]
+fn a_peer_with_our_own_identifier_is_refused_and_told_so() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.connect(Conn::Active);
+    let open = Open { router_id: peer.session.spec().open.router_id, ..plain_open() };
+    let out = peer.receive(Conn::Active, &Message::Open(open));
+    assert_eq!(peer.notifications(&out), [Notification::new(2, 3)]);
+    assert_eq!(
+        peer.status().last.unwrap().to_string(),
+        "we sent 2/3: Bad BGP identifier: our own BGP identifier from a peer in our AS"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_message_is_told() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.connect(Conn::Active);
+    peer.receive(Conn::Active, &Message::Open(Open { hold_time: 1, ..plain_open() }));
+    assert_eq!(
+        peer.status().last.unwrap().to_string(),
+        "we sent 2/6: Unacceptable hold time: hold time of 1 or 2 seconds"
+    );
+}
+
+#[test]
 fn an_unexpected_message_ends_the_connection_with_the_subcode_of_its_state() {
     let mut peer = Driver::new(spec());
     peer.give(Input::Start);

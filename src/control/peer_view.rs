@@ -76,16 +76,25 @@ impl PeerView {
         self.state() == StateName::Established
     }
 
-    /// Why the session is not up, in words. `lacking`: the session's source address, where this node does not have it now.
+    /// Why the session is not up, or is up for nothing, in words. `lacking`: the session's source address, where this node does not have it now.
     pub fn reason(&self, auth: &Auth, ttl: TtlRule, lacking: Option<IpAddr>) -> Option<String> {
         if self.is_established() {
-            return None;
+            let negotiated = self.status.as_ref().and_then(|status| status.negotiated.as_ref());
+            let useless = negotiated.is_some_and(|negotiated| negotiated.context.families.is_empty());
+            return useless
+                .then(|| "no routes: the peer's OPEN names no address family of this session".to_string());
         }
         if let Some(why) = &self.held {
             return Some(why.clone());
         }
         let status = self.status.as_ref()?;
-        let waits = (status.state == StateName::Passive).then(|| waiting(auth, ttl));
+        let waits = match status.state {
+            StateName::Passive => Some(waiting(auth, ttl)),
+            // A peer that accepts and says nothing would go unseen behind what went before.
+            StateName::OpenSent => Some("connected, waiting for the peer's OPEN".to_string()),
+            StateName::OpenConfirm => Some("connected, waiting for the peer's KEEPALIVE".to_string()),
+            _ => None,
+        };
         let mut reason = match &status.last {
             Some(DownReason::Dial(DialError::Timeout)) => {
                 format!("{} ({})", DialError::Timeout, demands(auth, ttl))
@@ -99,6 +108,9 @@ impl PeerView {
             Some(last) => last.to_string(),
             None => match waits.clone() {
                 Some(waits) => waits,
+                None if status.state == StateName::Connect => {
+                    "the first attempt to connect is under way".to_string()
+                }
                 None => DownReason::Idle.to_string(),
             },
         };
@@ -225,6 +237,53 @@ mod tests {
             "we sent 1/1: Connection not synchronized (16 s ago); since then: \
              the source address 10.0.0.1 is not on this node"
         );
+    }
+
+    #[test]
+    fn what_a_session_waits_for_is_told_beside_what_went_before() {
+        let (mut session, ends) = session();
+        let mut tells = |secs, input: Input<'_>| {
+            session.handle(Millis::secs(secs), input, &mut Vec::new());
+            let mut view = PeerView::default();
+            view.update(&session, Millis::secs(secs), None, true);
+            view.reason(&Auth::None, TtlRule::Multihop(64), None).unwrap()
+        };
+        assert_eq!(tells(0, Input::Start), "the first attempt to connect is under way");
+        assert_eq!(tells(0, Input::Connected(Conn::Active, ends)), "connected, waiting for the peer's OPEN");
+        tells(1, Input::Closed(Conn::Active, bgp_proto::session::CloseCause::Eof));
+        tells(3, Input::Tick);
+        assert_eq!(
+            tells(3, Input::Connected(Conn::Active, ends)),
+            "connection closed by the peer without NOTIFICATION; connected, waiting for the peer's OPEN"
+        );
+    }
+
+    #[test]
+    fn a_session_that_carries_no_family_says_so_though_it_is_up() {
+        use bgp_proto::wire::capability::WireFamily;
+        use bgp_proto::wire::{Capability, Open, encode_keepalive, encode_open};
+        let (mut session, ends) = session();
+        let multicast = Capability::Multiprotocol(WireFamily { afi: 1, safi: 2 });
+        let router_id = RouterId("10.0.0.2".parse().unwrap());
+        let (mut open, mut keepalive) = (bytes::BytesMut::new(), bytes::BytesMut::new());
+        encode_open(
+            &Open { my_as: 64512, hold_time: 90, router_id, capabilities: vec![multicast] },
+            &mut open,
+        );
+        encode_keepalive(&mut keepalive);
+        for input in [
+            Input::Start,
+            Input::Connected(Conn::Active, ends),
+            Input::Frame(Conn::Active, &open),
+            Input::Frame(Conn::Active, &keepalive),
+        ] {
+            session.handle(Millis(0), input, &mut Vec::new());
+        }
+        let mut view = PeerView::default();
+        view.update(&session, Millis(0), None, true);
+        assert!(view.is_established());
+        let reason = view.reason(&Auth::None, TtlRule::Multihop(64), None).unwrap();
+        assert!(reason.contains("no address family"), "{reason}");
     }
 
     #[test]

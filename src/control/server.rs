@@ -185,7 +185,9 @@ impl Views {
             .await;
         let Ok(counts) = counts else { return Answer::Error("the table has ended".into()) };
         let now = self.clock.now();
-        let strangers = self.listen.borrow().recent.clone();
+        let mut strangers = self.listen.borrow().recent.clone();
+        // One that has become a peer's address since is no stranger any more.
+        strangers.retain(|addr| applied.peers.iter().all(|entry| entry.peer.spec.transport.peer != *addr));
         let peers = applied
             .peers
             .iter()

@@ -38,7 +38,8 @@ pub(super) fn of(
         }
         (Some(_), Some(key)) if key.expose().len() > MAX_KEY => {
             let why = format!(
-                "{:?} of Secret/{name} has {} bytes, and TCP MD5 takes {MAX_KEY}: the session stays down",
+                "{:?} of Secret/{name} has {} bytes, and TCP MD5 takes {MAX_KEY}: sessions that have a key of it already keep \
+                 that, others stay down",
                 from.key,
                 key.expose().len()
             );

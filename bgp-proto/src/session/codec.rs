@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::wire::frame::{HEADER_LEN, Head, Kind, MAX_EXTENDED_LEN, take};
 use crate::wire::{
-    Context, Decoded, Notification, Open, RouteRefresh, decode, decode_open, encode_keepalive,
+    Context, Decoded, Fatal, Notification, Open, RouteRefresh, decode, decode_open, encode_keepalive,
     encode_notification, encode_open, encode_refresh,
 };
 
@@ -21,13 +21,13 @@ pub(super) fn kind(frame: &[u8]) -> Result<Kind, Notification> {
 }
 
 /// An OPEN.
-pub(super) fn read_open(frame: &[u8]) -> Result<Open, Notification> {
-    decode_open(frame).map_err(|fatal| fatal.notification)
+pub(super) fn read_open(frame: &[u8]) -> Result<Open, Fatal> {
+    decode_open(frame)
 }
 
 /// Any message of an established session.
-pub(super) fn read(frame: &[u8], context: &Context) -> Result<Decoded, Notification> {
-    decode(frame, context).map_err(|fatal| fatal.notification)
+pub(super) fn read(frame: &[u8], context: &Context) -> Result<Decoded, Fatal> {
+    decode(frame, context)
 }
 
 /// A NOTIFICATION, whatever has been agreed on.

@@ -86,7 +86,7 @@ impl Session {
             Ok(Decoded {
                 message: Message::Keepalive | Message::Open(_) | Message::Notification(_), ..
             }) => {}
-            Err(notification) => self.fail(now, conn, Failure::sent(notification), out),
+            Err(fatal) => self.fail(now, conn, Failure::malformed(fatal), out),
         }
     }
 

@@ -17,8 +17,8 @@ use crate::session::{
     CloseCause, Conn, DialError, DownReason, Event, Input, NextOpen, Output, PeerSpec, StopReason, codec,
 };
 use crate::time::Millis;
-use crate::wire::Notification;
 use crate::wire::frame::Kind;
+use crate::wire::{Fatal, Notification};
 
 /// A session younger than this does not take a new connection for a restart of the peer: it is more likely what a
 /// simultaneous open has left behind.
@@ -90,6 +90,12 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn sent(notification: Notification) -> Self {
         Failure::Sent(notification.clone(), DownReason::Sent(notification))
+    }
+
+    /// The message of the peer cannot be taken.
+    pub(super) fn malformed(fatal: Fatal) -> Self {
+        let Fatal { notification, fault, .. } = fatal;
+        Failure::Sent(notification.clone(), DownReason::Malformed { sent: notification, fault })
     }
 
     /// Any NOTIFICATION but Cease, in either direction.
@@ -325,7 +331,7 @@ impl Session {
             (Stage::Challenger | Stage::OpenSent, _) => match codec::read_open(frame) {
                 Ok(open) if stage == Stage::Challenger => self.challenger_opened(now, conn, open, out),
                 Ok(open) => self.opened(now, conn, open, out),
-                Err(notification) => self.fail(now, conn, Failure::sent(notification), out),
+                Err(fatal) => self.fail(now, conn, Failure::malformed(fatal), out),
             },
             (Stage::OpenConfirm, _) => self.confirmed(now, conn, out),
             (Stage::Held, Kind::Keepalive) => {}

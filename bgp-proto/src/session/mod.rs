@@ -44,7 +44,7 @@ use bytes::Bytes;
 
 use crate::ids::{Asn, RouterId};
 use crate::prefix::{Afi, AfiSet};
-use crate::wire::{Context, Notification, Open, Update};
+use crate::wire::{Context, Fault, Notification, Open, Update};
 
 /// How far away the peer may be (PEER-62, BGP-4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -404,6 +404,13 @@ pub enum DownReason {
     Sent(Notification),
     /// We received this.
     Received(Notification),
+    /// We sent this, for a message of the peer that cannot be taken.
+    Malformed {
+        /// The NOTIFICATION.
+        sent: Notification,
+        /// What is wrong with the message, and where.
+        fault: Fault,
+    },
     /// OPEN names another AS.
     AsMismatch {
         /// As configured.
@@ -425,10 +432,13 @@ impl DownReason {
     /// Whether BGP gives the reason, by what was said or by silence; else TCP does, or somebody here.
     pub fn is_of_bgp(&self) -> bool {
         use DownReason::{
-            AsMismatch, Closed, Dial, HoldExpired, Idle, Received, Restarted, SendHoldExpired, Sent, Stopped,
+            AsMismatch, Closed, Dial, HoldExpired, Idle, Malformed, Received, Restarted, SendHoldExpired,
+            Sent, Stopped,
         };
         match self {
-            Sent(_) | Received(_) | AsMismatch { .. } | HoldExpired | SendHoldExpired => true,
+            Sent(_) | Malformed { .. } | Received(_) | AsMismatch { .. } | HoldExpired | SendHoldExpired => {
+                true
+            }
             Idle | Dial(_) | Closed(_) | Restarted | Stopped(_) => false,
         }
     }

@@ -10,7 +10,10 @@ use crate::ids::Asn;
 use crate::prefix::{Afi, AfiSet};
 use crate::session::{Conn, DownReason, Endpoints, Negotiated, NextOpen, OpenParams};
 use crate::wire::capability::{GrFamily, WireFamily};
-use crate::wire::{Capability, Context, Notification, Open, PeerType};
+use crate::wire::{Capability, Context, Fault, FaultKind, Notification, Open, PeerType};
+
+/// Where an OPEN has its identifier.
+const IDENTIFIER: usize = 24;
 
 /// What is special about the next OPEN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -108,8 +111,14 @@ pub(crate) fn check(params: &OpenParams, peer: &Open) -> Result<(), Refused> {
         return Err(refused);
     }
     let internal = params.local_asn == params.peer_asn;
-    if peer.router_id.0.is_unspecified() || (internal && peer.router_id == params.router_id) {
+    if peer.router_id.0.is_unspecified() {
         return Err(Refused::new(3, Bytes::new()));
+    }
+    if internal && peer.router_id == params.router_id {
+        let mut refused = Refused::new(3, Bytes::new());
+        let fault = Fault::reset(IDENTIFIER, FaultKind::OpenIdOwn);
+        refused.reason = DownReason::Malformed { sent: refused.notification.clone(), fault };
+        return Err(refused);
     }
     Ok(())
 }

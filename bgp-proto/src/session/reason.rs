@@ -4,10 +4,39 @@
 
 use std::fmt;
 
+use crate::prefix::Afi;
 use crate::session::{CloseCause, DialError, DownReason, Event, StopReason};
+use crate::wire::Notification;
+use crate::wire::frame::Kind;
 
 /// What an end that hears nothing, or takes nothing, has in common with one that is well but behind a smaller MTU (T15).
 const LOST_ON_THE_WAY: &str = "packets are lost on the way, perhaps only large ones (compare the MTUs on the path, or clamp the TCP MSS)";
+
+/// A NOTIFICATION with its numbers, its name, and what its data says where the data has a meaning.
+struct Told<'a>(&'a Notification);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Notification { code, subcode, data } = self.0;
+        write!(f, "{code}/{subcode}: {}", self.0)?;
+        match (code, subcode, data.as_ref()) {
+            (1, 2, [a, b]) | (2, 2, [a, b]) => write!(f, " ({})", u16::from_be_bytes([*a, *b])),
+            (1, 3, [kind]) => write!(f, " ({kind})"),
+            (2, 2, [a, b, c, d]) => write!(f, " ({})", u32::from_be_bytes([*a, *b, *c, *d])),
+            // RFC 6608 §4: the type of the message.
+            (5, 1..=3, [kind]) => match Kind::from_code(*kind) {
+                Some(kind) => write!(f, " ({})", kind.name()),
+                None => write!(f, " ({kind})"),
+            },
+            // RFC 4486 §4: family and limit.
+            (6, 1, [_, afi, _, a, b, c, d]) => {
+                let family = Afi::from_code((*afi).into()).map_or("other", Afi::name);
+                write!(f, " (more than {} {family})", u32::from_be_bytes([*a, *b, *c, *d]))
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,9 +85,16 @@ impl fmt::Display for DownReason {
             DownReason::Idle => f.write_str("nothing has been tried yet"),
             DownReason::Dial(error) => error.fmt(f),
             DownReason::Closed(cause) => cause.fmt(f),
-            DownReason::Sent(n) => write!(f, "we sent {}/{}: {n}", n.code, n.subcode),
+            DownReason::Sent(n) => write!(f, "we sent {}", Told(n)),
+            DownReason::Malformed { sent, fault } => {
+                write!(f, "we sent {}: {}", Told(sent), fault.kind.text())?;
+                match fault.attribute {
+                    Some(code) => write!(f, ", attribute {code}"),
+                    None => Ok(()),
+                }
+            }
             DownReason::Received(n) => {
-                write!(f, "the peer sent {}/{}: {n}", n.code, n.subcode)?;
+                write!(f, "the peer sent {}", Told(n))?;
                 // What stands still in our socket's buffer is no sign: the peer's hold time ends before our send hold time.
                 if n.code == 4 { write!(f, ": it has not heard us; {LOST_ON_THE_WAY}") } else { Ok(()) }
             }
@@ -100,13 +136,13 @@ impl fmt::Display for Event {
 mod tests {
     use super::*;
     use crate::ids::Asn;
-    use crate::wire::Notification;
+    use crate::wire::{Fault, FaultKind};
 
     #[test]
     fn every_reason_says_what_an_operator_can_look_for() {
         let mismatch = DownReason::AsMismatch { expected: Asn(64512), got: Asn(4_200_000_000) };
         #[rustfmt::skip]
-        let table: [(DownReason, &[&str]); 14] = [
+        let table: [(DownReason, &[&str]); 19] = [
             (DownReason::Dial(DialError::Refused),            &["refused", "nothing listens"]),
             (DownReason::Dial(DialError::Timeout),            &["SYN", "firewall", "MD5"]),
             (DownReason::Dial(DialError::HostUnreachable),    &["no route to host", "on its link"]),
@@ -117,6 +153,15 @@ mod tests {
             (DownReason::Closed(CloseCause::Reset),           &["reset by the peer"]),
             (DownReason::Sent(Notification::new(6, 7)),       &["we sent 6/7: ", "collision"]),
             (DownReason::Received(Notification::new(2, 2)),   &["the peer sent 2/2: ", "AS"]),
+            (DownReason::Received(Notification { code: 2, subcode: 2, data: vec![0, 0, 0xfc, 0].into() }),
+                                                              &["the peer sent 2/2: Bad peer AS (64512)"]),
+            (DownReason::Sent(Notification { code: 5, subcode: 1, data: vec![2].into() }),
+                                                              &["OpenSent state (UPDATE)"]),
+            (DownReason::Sent(Notification { code: 1, subcode: 2, data: vec![0x13, 0x88].into() }), &["length (5000)"]),
+            (DownReason::Received(Notification { code: 6, subcode: 1, data: vec![0, 1, 1, 0, 0, 0, 9].into() }),
+                                                              &["more than 9 ipv4"]),
+            (DownReason::Malformed { sent: Notification::new(2, 0), fault: Fault::reset(29, FaultKind::CapabilityLength) },
+                                                              &["we sent 2/0: ", "capability runs past its parameter"]),
             (mismatch,                                        &["4200000000", "64512"]),
             (DownReason::HoldExpired,                         &["hold timer", "nothing was heard"]),
             (DownReason::SendHoldExpired,                     &["send hold timer", "has not taken", "MTU", "MSS"]),
