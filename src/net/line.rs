@@ -144,11 +144,12 @@ impl Line {
     pub async fn hang_up(mut self) {
         self.queue.retain(|piece| piece.started || !piece.routes);
         let _ = timeout(LINGER, async {
-            while !self.queue.is_empty() {
-                if self.flush().is_err() {
-                    return;
+            loop {
+                match self.flush() {
+                    Ok(Flushed { blocked: true, .. }) if self.stream.writable().await.is_ok() => {}
+                    Ok(Flushed { blocked: false, .. }) => break,
+                    _ => return,
                 }
-                self.writable_if_queued().await;
             }
             if SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).is_err() {
                 return;
@@ -158,12 +159,6 @@ impl Line {
             while matches!(self.stream.read(&mut sink).await, Ok(1..)) {}
         })
         .await;
-    }
-
-    async fn writable_if_queued(&self) {
-        if !self.queue.is_empty() {
-            let _ = self.stream.writable().await;
-        }
     }
 }
 

@@ -313,7 +313,7 @@ pub enum DialError {
     NetworkUnreachable,
     /// EADDRNOTAVAIL: the source address is not ours.
     SourceUnavailable,
-    /// Any other errno.
+    /// Any other errno; 0: not known.
     Os(i32),
 }
 
@@ -324,7 +324,7 @@ pub enum CloseCause {
     Eof,
     /// RST.
     Reset,
-    /// Any other errno.
+    /// Any other errno; 0: not known.
     Os(i32),
 }
 

@@ -52,7 +52,7 @@ impl fmt::Display for DialError {
                 f.write_str("network is unreachable: this node has no route to the peer")
             }
             DialError::SourceUnavailable => f.write_str("the source address is not on this node"),
-            DialError::Os(errno) => write!(f, "cannot connect: error {errno}"),
+            DialError::Os(errno) => write!(f, "cannot connect: {}", os_error(*errno)),
         }
     }
 }
@@ -62,8 +62,16 @@ impl fmt::Display for CloseCause {
         match self {
             CloseCause::Eof => f.write_str("connection closed by the peer without NOTIFICATION"),
             CloseCause::Reset => f.write_str("connection reset by the peer"),
-            CloseCause::Os(errno) => write!(f, "connection lost: error {errno}"),
+            CloseCause::Os(errno) => write!(f, "connection lost: {}", os_error(*errno)),
         }
+    }
+}
+
+/// An errno in the words of the system's library; 0: it is not known.
+fn os_error(errno: i32) -> String {
+    match errno {
+        0 => "the system does not say why".to_string(),
+        errno => std::io::Error::from_raw_os_error(errno).to_string(),
     }
 }
 
@@ -142,13 +150,15 @@ mod tests {
     fn every_reason_says_what_an_operator_can_look_for() {
         let mismatch = DownReason::AsMismatch { expected: Asn(64512), got: Asn(4_200_000_000) };
         #[rustfmt::skip]
-        let table: [(DownReason, &[&str]); 19] = [
+        let table: [(DownReason, &[&str]); 21] = [
             (DownReason::Dial(DialError::Refused),            &["refused", "nothing listens"]),
             (DownReason::Dial(DialError::Timeout),            &["SYN", "firewall", "MD5"]),
             (DownReason::Dial(DialError::HostUnreachable),    &["no route to host", "on its link"]),
             (DownReason::Dial(DialError::NetworkUnreachable), &["unreachable", "no route to the peer"]),
             (DownReason::Dial(DialError::SourceUnavailable),  &["source address", "not on this node"]),
-            (DownReason::Dial(DialError::Os(13)),             &["error 13"]),
+            (DownReason::Dial(DialError::Os(13)),             &["Permission denied", "error 13"]),
+            (DownReason::Closed(CloseCause::Os(110)),         &["timed out", "error 110"]),
+            (DownReason::Closed(CloseCause::Os(0)),           &["does not say why"]),
             (DownReason::Closed(CloseCause::Eof),             &["closed by the peer", "without NOTIFICATION"]),
             (DownReason::Closed(CloseCause::Reset),           &["reset by the peer"]),
             (DownReason::Sent(Notification::new(6, 7)),       &["we sent 6/7: ", "collision"]),
