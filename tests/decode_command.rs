@@ -56,18 +56,18 @@ fn a_file_is_read_as_standard_input_is() {
     assert!(text(&missing.stderr).starts_with("calico-bgpd: cannot open /nonexistent/messages: "));
 }
 
-/// 400,000 messages, described together, would take several times the memory that is allowed here.
+/// 200,000 messages, described together, would take several times the memory that is allowed here.
 #[test]
 fn memory_is_bounded_by_the_octets_of_an_input_and_not_by_what_is_said_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("messages");
     let keepalive = [&[0xff; 16][..], &[0, 19, 4]].concat();
-    let raw = keepalive.repeat(400_000);
-    let line = KEEPALIVE.repeat(400_000).into_bytes();
+    let raw = keepalive.repeat(200_000);
+    let line = KEEPALIVE.repeat(200_000).into_bytes();
     // Raw IP, one connection, 1,000 messages a packet.
     let mut capture =
         vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 0, 0, 101, 0, 0, 0];
-    for seq in 0..400 {
+    for seq in 0..200 {
         let mut packet = Vec::new();
         etherparse::PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
             .tcp(40000, 179, seq * 19_000, 1000)
@@ -79,7 +79,7 @@ fn memory_is_bounded_by_the_octets_of_an_input_and_not_by_what_is_said_of_them()
     for (what, args, input) in [("raw", "", raw), ("hexadecimal", "--hex", line), ("capture", "", capture)] {
         std::fs::write(&path, input).unwrap();
         // The address space is what can be limited; the program itself takes a good part of it.
-        let script = format!("ulimit -v 180000; exec \"$0\" decode {args} \"$1\" | tail -n 1");
+        let script = format!("ulimit -v 90000; exec \"$0\" decode {args} \"$1\" | tail -n 1");
         let output = Command::new("bash")
             .args(["-o", "pipefail", "-c", &script, env!("CARGO_BIN_EXE_calico-bgpd")])
             .arg(&path)
