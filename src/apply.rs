@@ -24,7 +24,9 @@ use crate::control::peer_view::PeerView;
 use crate::core_thread::{Core, CorePort, Urgent};
 use crate::datastore::model::{Problem, SecretBytes, Severity};
 use crate::datastore::snapshot::Snapshot;
-use crate::desired::{self, Auth, ClusterRelease, DesiredState, NodeFacts, Peer, PeerChange, ReleaseSource};
+use crate::desired::{
+    self, Auth, ClusterRelease, DesiredState, NodeFacts, Peer, PeerChange, Plan, ReleaseSource,
+};
 use crate::last_release;
 use crate::net::caller::{self, Accepted, Caller};
 use crate::net::dial::DialGate;
@@ -138,6 +140,13 @@ pub struct Applier<C> {
     waiting_for: Option<String>,
 }
 
+/// Sessions that make way, by name, and those that come.
+#[derive(Default)]
+struct Turnover {
+    ending: BTreeMap<String, JoinHandle<()>>,
+    starting: Vec<Arc<Peer>>,
+}
+
 impl<C: Core> Applier<C> {
     /// Nothing is applied yet.
     pub fn new(surroundings: Surroundings<C>) -> Self {
@@ -240,40 +249,7 @@ impl<C: Core> Applier<C> {
             self.state = Some(state);
             return;
         }
-        // Sessions that end, by name, for those that take their place.
-        let mut ending = BTreeMap::new();
-        let mut starting = Vec::new();
-        for (name, change) in &plan.peers {
-            match (change, state.peers.get(name)) {
-                (PeerChange::Removed, _) | (_, None) => {
-                    if let Some(task) = self.end(name, StopReason::Deconfigured) {
-                        ending.insert(name.clone(), task);
-                    }
-                }
-                (PeerChange::Added, Some(peer)) => starting.push(Arc::new(peer.clone())),
-                (PeerChange::Replaced, Some(peer)) => {
-                    if let Some(task) = self.end(name, StopReason::Reconfigured) {
-                        ending.insert(name.clone(), task);
-                    }
-                    starting.push(Arc::new(peer.clone()));
-                }
-                (PeerChange::Updated { .. }, Some(peer)) => {
-                    let held_before = self.running.get(name).and_then(|old| held(&old.peer));
-                    if held(peer) != held_before {
-                        if let Some(task) = self.end(name, StopReason::Reconfigured) {
-                            ending.insert(name.clone(), task);
-                        }
-                        starting.push(Arc::new(peer.clone()));
-                    } else if let Some(running) = self.running.get_mut(name) {
-                        running.peer = Arc::new(peer.clone());
-                        running.wanted.send_modify(|wanted| {
-                            wanted.next = peer.spec.next.clone();
-                            wanted.key = key(peer);
-                        });
-                    }
-                }
-            }
-        }
+        let Turnover { mut ending, starting } = self.turn_over(&plan, &state);
         let mut tasks = Vec::new();
         for peer in starting {
             let after = ending.remove(&peer.name);
@@ -303,6 +279,40 @@ impl<C: Core> Applier<C> {
             }
         }
         self.generation += 1;
+        self.say_what_changed(&plan, &state);
+        self.state = Some(state);
+        self.plan_listener();
+    }
+
+    /// Ends what is to end and tells running sessions what is new for them; nothing starts yet.
+    fn turn_over(&mut self, plan: &Plan, state: &DesiredState) -> Turnover {
+        let mut turnover = Turnover::default();
+        for (name, change) in &plan.peers {
+            let (end, start) = match (change, state.peers.get(name)) {
+                (PeerChange::Removed, _) | (_, None) => (Some(StopReason::Deconfigured), None),
+                (PeerChange::Added, Some(peer)) => (None, Some(peer)),
+                (PeerChange::Replaced, Some(peer)) => (Some(StopReason::Reconfigured), Some(peer)),
+                (PeerChange::Updated { .. }, Some(peer)) => match self.running.get_mut(name) {
+                    Some(running) if held(peer) == held(&running.peer) => {
+                        running.peer = Arc::new(peer.clone());
+                        running.wanted.send_modify(|wanted| {
+                            wanted.next = peer.spec.next.clone();
+                            wanted.key = key(peer);
+                        });
+                        (None, None)
+                    }
+                    _ => (Some(StopReason::Reconfigured), Some(peer)),
+                },
+            };
+            if let Some(task) = end.and_then(|reason| self.end(name, reason)) {
+                turnover.ending.insert(name.clone(), task);
+            }
+            turnover.starting.extend(start.cloned().map(Arc::new));
+        }
+        turnover
+    }
+
+    fn say_what_changed(&self, plan: &Plan, state: &DesiredState) {
         let count = |wanted: fn(&PeerChange) -> bool| plan.peers.values().filter(|c| wanted(c)).count();
         info!(
             generation = self.generation,
@@ -313,8 +323,6 @@ impl<C: Core> Applier<C> {
             changed = count(|c| matches!(c, PeerChange::Updated { .. })),
             "configured"
         );
-        self.state = Some(state);
-        self.plan_listener();
     }
 
     fn prepare(&mut self, peer: Arc<Peer>) -> (Running, PeerTask<C>) {
