@@ -126,7 +126,8 @@ impl From<Delete> for RouteOp {
 
 /// Plans for some prefixes: those that changed, or after a snapshot [`all_prefixes`]. `desired` holds normalized routes.
 /// While recovering a route that nobody wants goes only if it is in `written`: one that was found at start may still be
-/// right, one that came in this run and was taken back is not (KRT-50).
+/// right, one that came in this run and was taken back is not (KRT-50). Nor does a route that leads nowhere take the
+/// place of one found at start that leads somewhere: what its next hop needs may only not be there yet.
 pub fn plan(
     prefixes: impl IntoIterator<Item = IpPrefix>,
     desired: &BTreeMap<IpPrefix, FibRoute>,
@@ -140,6 +141,8 @@ pub fn plan(
     let mut installed = Vec::new();
     for prefix in prefixes {
         let seen = mirror.routes_at(prefix);
+        let found = |s: &RouteSeen| phase == Phase::Recovering && !written.0.contains(&(prefix, s.metric));
+        let leads_somewhere = |s: &RouteSeen| matches!(s.target, Some(Target::Unicast(_)));
         let mut surplus: Vec<&RouteSeen> = seen.iter().filter(|s| s.protocol == PROTOCOL).collect();
         if let Some(route) = desired.get(&prefix) {
             let metric = stored_metric(prefix.afi(), route.metric);
@@ -147,6 +150,10 @@ pub fn plan(
             if let Some(at) = surplus.iter().position(|s| is_same(s, metric, route)) {
                 installed.push(prefix);
                 surplus.remove(at);
+            } else if route.target == Target::Unreachable
+                && surplus.iter().any(|s| found(s) && leads_somewhere(s))
+            {
+                // It waits for the end of recovery.
             } else if let Some(foreign) = foreign {
                 // A replace would hit the first route of the key, and that may be the other's.
                 conflicts.push(Conflict { prefix, metric, owner: foreign.protocol });
@@ -157,7 +164,7 @@ pub fn plan(
                 writes.push(Write::Add(prefix, route.clone()));
             }
         }
-        surplus.retain(|s| phase == Phase::Normal || written.0.contains(&(prefix, s.metric)));
+        surplus.retain(|s| !found(s));
         deletes.extend(surplus.into_iter().map(|s| delete(prefix, s, seen)));
     }
     // A packet must never fall from a specific route to its covering one because the one was late or the other early.
@@ -372,6 +379,27 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_end_takes_the_place_of_a_working_route_found_at_start_only_once_in_sync() {
+        let mut kernel = kernel();
+        let (block, new) = (p("10.244.9.0/26"), p("10.244.8.0/26"));
+        let nowhere = FibRoute { target: Target::Unreachable, metric: 1024 };
+        write_as_ours(&mut kernel, block, unicast(block, 1024, &[(2, 9)]));
+        let desired = BTreeMap::from([(block, nowhere.clone()), (new, nowhere.clone())]);
+        let planned = plan_all(&mut kernel, &desired, Phase::Recovering);
+        assert_eq!(planned.plan.operations(), [RouteOp::Add(new, nowhere.clone())]);
+        // What this run wrote has no such right, and goes although what was found stays.
+        let mut written = Written::default();
+        let op = RouteOp::Add(block, unicast(block, 512, &[(2, 9)]));
+        kernel.apply(&op).unwrap();
+        written.note(&op);
+        let mirror = mirror_of(&mut kernel);
+        let planned = plan([block], &desired, &mirror, Phase::Recovering, &written);
+        assert_eq!(planned.plan.operations(), [RouteOp::Delete { prefix: block, metric: 512, only: None }]);
+        let planned = plan([block], &desired, &mirror, Phase::Normal, &written);
+        assert!(planned.plan.writes().eq([RouteOp::Replace(block, nowhere)]));
+    }
+
+    #[test]
     fn a_route_of_ours_that_somebody_embellished_is_replaced() {
         let block = p("10.244.1.0/26");
         let want = unicast(block, 1024, &[(2, 2)]);
@@ -458,12 +486,25 @@ mod tests {
             prop_assert_eq!(&others, &stored(&mut kernel, false));
             let again = plan(all_prefixes(&desired, &fresh), &desired, &fresh, phase, &written);
             prop_assert!(again.plan.is_empty(), "not idempotent: {:?}", again.plan);
-            prop_assert_eq!(again.conflicts.len() + again.installed.len(), desired.len());
+            // While recovering a dead end waits where a working route was found.
+            let waits = |prefix: &IpPrefix, route: &FibRoute| {
+                let works = |r: &RouteSeen| {
+                    r.protocol == PROTOCOL
+                        && !written.0.contains(&(*prefix, r.metric))
+                        && matches!(r.target, Some(Target::Unicast(_)))
+                };
+                recovering
+                    && route.target == Target::Unreachable
+                    && !again.installed.contains(prefix)
+                    && fresh.routes_at(*prefix).iter().any(works)
+            };
+            let waiting = desired.iter().filter(|(prefix, route)| waits(prefix, route)).count();
+            prop_assert_eq!(again.conflicts.len() + again.installed.len() + waiting, desired.len());
             let keys: BTreeSet<_> = kernel.owned_routes().into_iter().map(|r| (r.prefix, r.metric)).collect();
             let conflicts: BTreeSet<_> = again.conflicts.iter().map(|c| c.prefix).collect();
             let mut expected: BTreeSet<_> = desired
                 .iter()
-                .filter(|(p, _)| !conflicts.contains(*p))
+                .filter(|(p, r)| !conflicts.contains(*p) && !waits(p, r))
                 .map(|(p, r)| (*p, stored_metric(p.afi(), r.metric)))
                 .collect();
             if phase == Phase::Recovering {

@@ -41,8 +41,8 @@ use crate::speaker::SpeakerInput;
 
 /// Bytes of routes asked for at once.
 const BUDGET: usize = 32 * 1024;
-/// How long a peer gets to answer before the core hears that it cannot be dialled, and no longer waits for its routes: it may
-/// be starting as we are, or be one that only dials.
+/// How long a peer gets to answer before the core hears that it cannot be dialled, and no longer has the others wait for its
+/// routes: it may be starting as we are, or be one that only dials.
 const PATIENCE: Millis = Millis::secs(5);
 /// Pause before a session starts anew after a defect.
 const AFTER_PANIC: Duration = Duration::from_secs(5);

@@ -27,17 +27,6 @@ impl<F: Family> Default for FibOut<F> {
     }
 }
 
-/// What the kernel is to hold for a prefix.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Wanted {
-    /// Nothing of ours.
-    Nothing,
-    /// This.
-    Route(FibRoute),
-    /// A received route whose next hop leads nowhere (KRT-23).
-    Nowhere(FibRoute),
-}
-
 impl<F: Family> FibOut<F> {
     /// These destinations have to be looked at.
     pub fn touch(&mut self, prefixes: impl IntoIterator<Item = Prefix<F>>) {
@@ -55,22 +44,16 @@ impl<F: Family> FibOut<F> {
         self.told.get(&prefix)
     }
 
-    /// The differences to what was told. While we recover, a route that leads nowhere from the start is kept back: what is
-    /// in the kernel for it may still be right (unknown is not empty). One that led somewhere in this run is told.
+    /// The differences to what was told.
     pub fn changes(
         &mut self,
         rib: &Rib<F>,
         interfaces: &Interfaces,
         program: &Program,
-        recovering: bool,
         out: &mut Vec<FibChange>,
     ) {
         for prefix in std::mem::take(&mut self.dirty) {
-            let route = match wanted(rib, interfaces, program, prefix) {
-                Wanted::Nowhere(_) if recovering && !self.told.contains_key(&prefix) => continue,
-                Wanted::Nowhere(route) | Wanted::Route(route) => Some(route),
-                Wanted::Nothing => None,
-            };
+            let route = wanted(rib, interfaces, program, prefix);
             if self.told.get(&prefix) == route.as_ref() {
                 continue;
             }
@@ -83,32 +66,27 @@ impl<F: Family> FibOut<F> {
     }
 }
 
-/// The best path of a prefix through the kernel program.
+/// What the kernel is to hold for a prefix: its best path through the kernel program. Nothing of ours for what the kernel has
+/// from others, and for connected prefixes (KRT-7, KRT-17).
 pub(super) fn wanted<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
     program: &Program,
     prefix: Prefix<F>,
-) -> Wanted {
-    let Some(dest) = rib.dest(prefix) else { return Wanted::Nothing };
-    let Some(best) = dest.best() else { return Wanted::Nothing };
-    // What the kernel has from others is not written back, nor are connected prefixes (KRT-7, KRT-17).
+) -> Option<FibRoute> {
+    let dest = rib.dest(prefix)?;
+    let best = dest.best()?;
     if !matches!(best.source.class(), SourceClass::Static | SourceClass::Bgp) {
-        return Wanted::Nothing;
+        return None;
     }
-    let Some(metric) = accepted(rib, interfaces, program, prefix, best) else { return Wanted::Nothing };
-    let nowhere = match &best.kind {
-        PathKind::Bgp(bgp) => rib.next_hops().resolution(bgp.next_hop).unresolved.is_some(),
-        _ => false,
-    };
+    let metric = accepted(rib, interfaces, program, prefix, best)?;
     let target = match rib.forward(best) {
         Forward::Blackhole => Target::Blackhole,
         Forward::Unreachable => Target::Unreachable,
         Forward::Prohibit => Target::Prohibit,
         Forward::Legs(_) => Target::Unicast(legs(rib, interfaces, program, prefix, dest)),
     };
-    let route = FibRoute { target, metric };
-    if nowhere { Wanted::Nowhere(route) } else { Wanted::Route(route) }
+    Some(FibRoute { target, metric })
 }
 
 /// The metric with which the program lets a path into the kernel.

@@ -79,7 +79,7 @@ pub enum SpeakerInput {
     SweepStale(PeerId, Afi),
     /// The session is gone and so are its routes.
     PeerDown(PeerId),
-    /// An attempt to reach the peer failed: recovery does not wait for it.
+    /// An attempt to reach the peer failed: what the others are told after our restart does not wait for it.
     PeerUnreachable(PeerId),
     /// The peer's socket can take this many bytes.
     Want {
@@ -179,7 +179,7 @@ impl Speaker {
                     on_table!(self, afi, table => table.rib.sweep_stale(peer.slot));
                 }
             }
-            SpeakerInput::PeerUnreachable(peer) => self.recovery.give_up(peer),
+            SpeakerInput::PeerUnreachable(peer) => self.recovery.excuse(peer),
             SpeakerInput::Want { peer, budget } => return self.want(peer, budget, out),
             SpeakerInput::Kernel(event) => self.kernel(event),
             SpeakerInput::Tick => (),
@@ -254,15 +254,15 @@ impl Speaker {
                 table.rib.remove_peer(id.slot);
             });
         }
-        self.recovery.give_up(id);
+        self.recovery.forget(id);
         self.peers.remove(id);
     }
 
     fn peer_up(&mut self, id: PeerId, negotiated: Negotiated) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        // Who sends no End-of-RIB, or waits for ours, is not waited for (KRT-50).
+        // Perhaps it sends no End-of-RIB, or waits for ours.
         if !negotiated.peer_graceful || negotiated.peer_restarting {
-            self.recovery.give_up(id);
+            self.recovery.excuse(id);
         }
         let session = Session::from(negotiated);
         let families = session.context.families;
@@ -297,7 +297,7 @@ impl Speaker {
                 }
             });
         }
-        self.recovery.give_up(id);
+        self.recovery.excuse(id);
     }
 
     fn long_lived_stale(&mut self, id: PeerId, families: AfiSet) {
@@ -434,32 +434,25 @@ impl Speaker {
     fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) {
         self.v4.settle(&self.interfaces, &self.peers);
         self.v6.settle(&self.interfaces, &self.peers);
-        let deferred = self.recovery.deferred();
-        let ended = self.recovery.ends(now);
-        if ended {
-            // What was kept back.
-            self.v4.fib.touch_all(&self.v4.rib);
-            self.v6.fib.touch_all(&self.v6.rib);
-            for slot in self.peers.iter().map(|peer| peer.id.slot) {
-                for afi in deferred.iter() {
-                    on_table!(self, afi, table => table.export_again(slot));
-                }
+        let deferred = self.recovery.deferral_ends(now);
+        for slot in self.peers.iter().map(|peer| peer.id.slot) {
+            for afi in deferred.iter() {
+                on_table!(self, afi, table => table.export_again(slot));
             }
         }
         // Before both are known, next hops seem to lead nowhere that do not.
         if self.recovery.informed() {
             let mut changes = Vec::new();
-            let recovering = self.recovery.recovering();
             for afi in Afi::ALL {
                 on_table!(self, afi, table => {
-                    table.fib.changes(&table.rib, &self.interfaces, &table.kernel, recovering, &mut changes);
+                    table.fib.changes(&table.rib, &self.interfaces, &table.kernel, &mut changes);
                 });
             }
             if !changes.is_empty() {
                 out.push(SpeakerOutput::Fib(changes));
             }
         }
-        if ended {
+        if self.recovery.ends(now) {
             out.push(SpeakerOutput::Phase(Phase::Normal));
         }
         let complete = self.recovery.complete();

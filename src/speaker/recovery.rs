@@ -1,7 +1,8 @@
 //! When the start is over (KRT-50 to KRT-52).
 //!
 //! Owns: for whom we wait after a start, and for how long. Until the end of recovery no route that was found in the
-//! kernel is removed. Never: removes anything itself.
+//! kernel is removed: every peer has told all of its routes by then, or had the time for it. One that refuses our dial, or
+//! restarts itself, says nothing about routes. Never: removes anything itself.
 
 use std::collections::BTreeSet;
 
@@ -31,8 +32,12 @@ pub(super) struct Recovery {
     phase: Phase,
     datastore_synced: bool,
     kernel_synced: bool,
+    /// Who has yet to send End-of-RIB.
     waiting: BTreeSet<(PeerId, Afi)>,
+    /// Those of them for whom the others do not wait as well.
+    excused: BTreeSet<PeerId>,
     deadline: Option<Millis>,
+    deferral_over: bool,
 }
 
 impl Recovery {
@@ -42,7 +47,7 @@ impl Recovery {
 
     /// Families in which what peers told waits.
     pub fn deferred(&self) -> AfiSet {
-        if self.recovering() { self.restart.families } else { AfiSet::EMPTY }
+        if self.deferral_over { AfiSet::EMPTY } else { self.restart.families }
     }
 
     /// Families in which End-of-RIB may be sent: all that there was at start is in the table.
@@ -89,20 +94,40 @@ impl Recovery {
         self.waiting.remove(&(peer, afi));
     }
 
-    /// The peer will not tell, or not soon.
-    pub fn give_up(&mut self, peer: PeerId) {
+    /// The peer will not tell, or not soon, or waits for our End-of-RIB itself: the other peers do not wait for it.
+    pub fn excuse(&mut self, peer: PeerId) {
+        self.excused.insert(peer);
+    }
+
+    /// The peer is none any more.
+    pub fn forget(&mut self, peer: PeerId) {
         self.waiting.retain(|(other, _)| *other != peer);
+        self.excused.remove(&peer);
+    }
+
+    /// Ends the deferral if it is time; the families in which it ended, exactly once.
+    pub fn deferral_ends(&mut self, now: Millis) -> AfiSet {
+        let told = self.waiting.iter().all(|(peer, _)| self.excused.contains(peer));
+        if self.deferral_over || !self.informed() || !(told || self.is_late(now)) {
+            return AfiSet::EMPTY;
+        }
+        self.deferral_over = true;
+        self.restart.families
     }
 
     /// Ends the wait if it is time; `true` exactly once.
     pub fn ends(&mut self, now: Millis) -> bool {
-        let over = self.waiting.is_empty() || self.deadline.is_some_and(|deadline| deadline <= now);
-        if self.recovering() && self.informed() && over {
+        if self.recovering() && self.informed() && (self.waiting.is_empty() || self.is_late(now)) {
             self.phase = Phase::Normal;
             self.waiting.clear();
+            self.excused.clear();
             return true;
         }
         false
+    }
+
+    fn is_late(&self, now: Millis) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     /// When to look again.
@@ -137,8 +162,24 @@ mod tests {
         assert_eq!(recovery.deadline(), None);
         let mut recovery = started(&[A, B]);
         recovery.told(A, Afi::Ipv4);
-        recovery.give_up(B);
+        recovery.forget(B);
         assert!(recovery.ends(Millis(1001)));
+    }
+
+    #[test]
+    fn an_excused_peer_holds_up_the_kernel_but_not_the_others() {
+        let both = Restart { families: AfiSet::BOTH, peers: None };
+        let mut recovery = Recovery { restart: both, ..started(&[A, B]) };
+        recovery.excuse(B);
+        assert_eq!(recovery.deferral_ends(Millis(1001)), AfiSet::EMPTY);
+        recovery.told(A, Afi::Ipv4);
+        assert_eq!(
+            (recovery.deferral_ends(Millis(1001)), recovery.deferred()),
+            (AfiSet::BOTH, AfiSet::EMPTY)
+        );
+        assert_eq!(recovery.deferral_ends(Millis(1002)), AfiSet::EMPTY);
+        assert!(!recovery.ends(Millis(30_999)));
+        assert!(recovery.ends(Millis(31_000)));
     }
 
     #[test]

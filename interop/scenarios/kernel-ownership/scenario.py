@@ -63,6 +63,17 @@ def run(lab):
         cluster.add_block("node-2", "fd00:10:244:2::/122")
         wait.until("wanted routes are there", lambda: cluster.blocks_everywhere("node-1"), 30)
         lab.say(f"{how.__name__} and start changed nothing that was wanted")
+
+    # all restart at once: who dials first is refused, and that says nothing about routes
+    for node in (here, cluster["node-2"], cluster["node-3"]):
+        node.daemon.kill()
+    here.daemon.start(restarting=True)
+    wait.stays("routes while no peer is there", lambda: cluster.blocks_everywhere("node-1"), 5)
+    for name in ("node-2", "node-3"):
+        cluster[name].daemon.start(restarting=True)
+    wait.until("sessions are up", lambda: cluster.established("node-1"), 60)
+    wait.until("wanted routes are there", lambda: cluster.blocks_everywhere("node-1"), 60)
+    lab.say("a restart of all changed nothing that was wanted")
     for process in (watch, watch6):
         process.terminate()
         process.wait(10)

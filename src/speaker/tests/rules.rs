@@ -7,6 +7,7 @@ use bgp_proto::wire::Capability;
 
 const R2: &str = "10.10.0.2";
 const R3: &str = "10.10.0.3";
+const R4: &str = "10.10.0.4";
 const E9: &str = "10.10.0.9";
 const E8: &str = "10.10.0.8";
 
@@ -758,7 +759,7 @@ fn changed_programs_move_only_what_they_mean() {
 // ---- recovery ----
 
 #[test]
-fn nothing_is_said_of_the_kernel_before_it_is_known_and_dead_ends_wait_for_the_end_of_recovery() {
+fn nothing_is_said_of_the_kernel_before_it_is_known() {
     let mut state = state();
     own_block(&mut state, "10.244.0.0/26");
     for addr in [R2, R3] {
@@ -774,37 +775,40 @@ fn nothing_is_said_of_the_kernel_before_it_is_known_and_dead_ends_wait_for_the_e
     bench.link(2, "eth0", &["10.10.0.1/24"]);
     bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
     let told: Vec<String> = bench.fib.keys().map(ToString::to_string).collect();
-    assert_eq!(told, ["10.244.0.0/26", "10.244.1.0/26"]);
-    // What was told in this run follows the peer and the interfaces as ever.
+    assert_eq!(told, ["10.244.0.0/26", "10.244.1.0/26", "10.244.2.0/26"]);
+    assert_eq!(bench.fib("10.244.2.0/26"), Some(&route(Target::Unreachable, 1024)));
+    // What was told follows the peer and the interfaces as ever.
     bench.announce(id, "10.244.3.0/26", R2, normal());
     bench.withdraw(id, "10.244.3.0/26", 0);
     assert_eq!(bench.fib("10.244.3.0/26"), None);
-    bench.announce(id, "10.244.1.0/26", "192.0.2.1", normal());
-    assert_eq!(bench.fib("10.244.1.0/26"), Some(&route(Target::Unreachable, 1024)));
-    assert_eq!(bench.phases, []);
     bench.tell(SpeakerInput::EndOfRib(id, Afi::Ipv4));
     assert_eq!(bench.phases, []);
-    bench.tell(SpeakerInput::PeerUnreachable(bench.id(R3)));
+    bench.tell(SpeakerInput::EndOfRib(bench.id(R3), Afi::Ipv4));
     assert_eq!(bench.phases, [Phase::Normal]);
-    assert_eq!(bench.fib("10.244.2.0/26"), Some(&route(Target::Unreachable, 1024)));
     assert_eq!(bench.speaker.deadline(), None);
 }
 
 #[test]
-fn peers_without_graceful_restart_or_restarting_themselves_are_not_waited_for() {
+fn routes_found_at_start_wait_for_peers_that_refuse_restart_or_come_and_go() {
     let mut state = state();
-    for addr in [R2, R3] {
+    for addr in [R2, R3, R4] {
         let peer = peer(addr, 64512);
         state.peers.insert(peer.name.clone(), peer);
     }
     let mut bench = Bench::new(state);
     bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
-    bench.up(R2);
-    let id = bench.id(R3);
-    bench.up_with(id, |negotiated| {
+    let (r2, r3, r4) = (bench.id(R2), bench.id(R3), bench.id(R4));
+    bench.tell(SpeakerInput::PeerUnreachable(r2));
+    bench.up_with(r3, |negotiated| {
         negotiated.peer_graceful = true;
         negotiated.peer_restarting = true;
     });
+    bench.up_with(r4, |negotiated| negotiated.peer_graceful = true);
+    bench.tell(SpeakerInput::PeerDown(r4));
+    for id in [r2, r3, r4] {
+        assert_eq!(bench.phases, [], "each may still tell");
+        bench.tell(SpeakerInput::EndOfRib(id, Afi::Ipv4));
+    }
     assert_eq!(bench.phases, [Phase::Normal]);
 }
 
@@ -884,15 +888,16 @@ fn only_peers_that_had_graceful_restart_before_are_waited_for_where_they_are_kno
 }
 
 #[test]
-fn a_peer_that_cannot_be_reached_is_waited_for_no_longer() {
-    let mut state = state();
-    let away = peer(R2, 64512);
-    state.peers.insert(away.name.clone(), away);
-    let mut bench = Bench::new(state);
-    bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
-    assert_eq!(bench.phases, []);
-    bench.tell(SpeakerInput::PeerUnreachable(bench.id(R2)));
-    assert_eq!(bench.phases, [Phase::Normal]);
+fn the_others_do_not_wait_for_a_peer_that_is_lost_again_or_cannot_be_reached() {
+    let (mut bench, r2, r3) = restarted(None);
+    bench.announce(r2, "10.244.1.0/26", R2, normal());
+    bench.tell(SpeakerInput::EndOfRib(r2, Afi::Ipv4));
+    bench.drain(r2);
+    assert_eq!(bench.neighbours[&r2].log, ["announce 10.244.0.0/26"]);
+    bench.tell(SpeakerInput::PeerDown(r3));
+    bench.drain(r2);
+    assert_eq!(bench.neighbours[&r2].log, ["announce 10.244.0.0/26", "EndOfRib ipv4"]);
+    assert_eq!(bench.phases, [], "what was found in the kernel may be its routes");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use bgp_proto::rib::OutRoute;
 use bgp_proto::{ClusterId, V4};
 use proptest::prelude::*;
 
-use crate::speaker::fib_out::{Wanted, wanted};
+use crate::speaker::fib_out::wanted;
 use crate::speaker::out::routes;
 
 /// Internal, internal with path ids, client, external with path ids.
@@ -207,12 +207,8 @@ impl Play {
         let table = &speaker.v4;
         let mut expected = BTreeMap::new();
         for (prefix, _) in table.rib.dests(None) {
-            match wanted(&table.rib, &speaker.interfaces, &table.kernel, prefix) {
-                Wanted::Nothing => (),
-                Wanted::Route(route) | Wanted::Nowhere(route) => {
-                    expected.insert(IpPrefix::from(prefix), route);
-                }
-            }
+            let route = wanted(&table.rib, &speaker.interfaces, &table.kernel, prefix);
+            expected.extend(route.map(|route| (IpPrefix::from(prefix), route)));
         }
         assert_eq!(self.bench.fib, expected);
     }
