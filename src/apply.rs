@@ -197,6 +197,11 @@ impl<C: Core> Applier<C> {
             log.follow(log_severity(snapshot, &self.surroundings.facts.node_name));
         }
         match desired::compile(snapshot, &self.surroundings.facts) {
+            // What is read while the datastore is moved to another one may lack anything (O8).
+            Ok(state) if desired::is_locked(snapshot) && self.state.is_some() => {
+                self.tell_problems(&state.problems);
+                self.wait_for("the datastore, which is locked".to_string());
+            }
             Ok(mut state) => {
                 if let Some(old) = &self.state {
                     desired::retain_keys(old, &mut state);
@@ -219,13 +224,18 @@ impl<C: Core> Applier<C> {
                     .iter()
                     .find(|problem| problem.severity == Severity::Error)
                     .map_or_else(|| "a state that can be configured".to_string(), ToString::to_string);
-                if self.waiting_for.as_ref() != Some(&why) && self.state.is_some() {
-                    warn!("the last configuration stays in force: {why}");
-                }
-                self.waiting_for = Some(why);
+                self.wait_for(why);
             }
         }
         self.publish();
+    }
+
+    /// Leaves in force what is; says so once.
+    fn wait_for(&mut self, why: String) {
+        if self.waiting_for.as_ref() != Some(&why) && self.state.is_some() {
+            warn!("the last configuration stays in force: {why}");
+        }
+        self.waiting_for = Some(why);
     }
 
     /// Says what is newly wrong and what is no longer, each thing once.

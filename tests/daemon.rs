@@ -20,13 +20,19 @@ struct Daemon {
 impl Daemon {
     /// Starts it with this run directory; what it says goes to `log`.
     fn start(run_dir: &Path, log: &Path) -> Daemon {
+        Daemon::start_on(CLUSTER.as_ref(), run_dir, log)
+    }
+
+    /// As node-1 of the cluster in this folder.
+    fn start_on(cluster: &Path, run_dir: &Path, log: &Path) -> Daemon {
         let file = std::fs::File::create(log).unwrap();
         let child = Command::new("unshare")
             .args(["--net", BIN, "run", "--run-dir"])
             .arg(run_dir)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .envs([("NODENAME", "node-1"), ("DATASTORE_TYPE", "file"), ("DATASTORE_PATH", CLUSTER)])
+            .envs([("NODENAME", "node-1"), ("DATASTORE_TYPE", "file")])
+            .env("DATASTORE_PATH", cluster)
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
@@ -129,4 +135,36 @@ fn without_a_socket_it_runs_and_still_ends_in_order() {
     daemon.signal("TERM");
     assert!(daemon.ends().success());
     assert!(!daemon.said().contains("did not end in time"), "{}", daemon.said());
+}
+
+#[test]
+fn while_the_datastore_is_locked_the_configuration_in_force_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = dir.path().join("cluster");
+    std::fs::create_dir(&cluster).unwrap();
+    for name in ["nodes.yaml", "blocks.yaml", "pools.yaml", "cluster.yaml"] {
+        std::fs::copy(Path::new(CLUSTER).join(name), cluster.join(name)).unwrap();
+    }
+    let run_dir = dir.path().join("run");
+    let daemon = Daemon::start_on(&cluster, &run_dir, &dir.path().join("log"));
+    let change = |name: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(cluster.join(name)).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(cluster.join("new"), text.replace(from, to)).unwrap();
+        std::fs::rename(cluster.join("new"), cluster.join(name)).unwrap();
+    };
+    change("cluster.yaml", "datastoreReady: true", "datastoreReady: false");
+    daemon.until_it_says("ClusterInformation/default: spec.datastoreReady: the datastore is locked");
+    daemon.until_it_says("the last configuration stays in force");
+    change("nodes.yaml", "name: node-2", "name: [node-2]");
+    daemon.until_it_says("metadata.name");
+    change("nodes.yaml", "name: [node-2]", "name: node-9");
+    daemon.until_it_says("no longer so: nodes.yaml");
+    let status = || String::from_utf8(show_status(&run_dir).stdout).unwrap();
+    assert!(status().contains("of 4 established") && status().contains("which is locked"), "{}", status());
+    assert!(!daemon.said().contains("generation=2"), "{}", daemon.said());
+    change("nodes.yaml", "10.0.0.2/24", "10.0.0.9/24");
+    change("cluster.yaml", "datastoreReady: false", "datastoreReady: true");
+    daemon.until_it_says("generation=2");
+    assert!(!status().contains("locked"), "{}", status());
 }

@@ -92,6 +92,14 @@ fn some_names<'n>(names: impl Iterator<Item = &'n String>) -> String {
     if names.is_empty() { String::new() } else { format!(" (there are {})", names.join(", ")) }
 }
 
+/// The datastore is locked, as while its content is moved to another one (O8): what is in force shall stay.
+pub fn is_locked(snapshot: &Snapshot) -> bool {
+    snapshot
+        .cluster_information
+        .as_ref()
+        .is_some_and(|information| information.datastore_ready == Some(false))
+}
+
 /// Compiles what the datastore says into what this node shall do.
 ///
 /// # Errors
@@ -101,6 +109,11 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     let mut problems = Problems(snapshot.problems.clone());
     let none = BgpConfiguration { name: "default".to_owned(), ..Default::default() };
     let global = snapshot.bgp_configurations.get("default").map_or(&none, |config| config);
+    if is_locked(snapshot) {
+        let why =
+            "the datastore is locked: a daemon that runs keeps its configuration until this is true again";
+        problems.add(Severity::Warning, "ClusterInformation/default", "spec.datastoreReady", why);
+    }
     let release = identity::release(snapshot.cluster_information.as_deref(), facts, &mut problems);
     let Some(local) = snapshot.nodes.get(&facts.node_name) else {
         let resource = format!("Node/{}", facts.node_name);
