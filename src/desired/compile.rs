@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use bgp_proto::{Afi, V4, V6};
+use bgp_proto::{Afi, IpPrefix, V4, V6};
 
 use super::identity::{self, Fields};
 use super::peers::Programs;
@@ -135,6 +135,7 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     let inputs = Inputs { snapshot, facts, local, global, release, cluster_routes };
 
     not_built_yet(&inputs, &mut problems);
+    equal_pools(&inputs, &mut problems);
     let node = identity::local_node(&inputs, &mut problems);
     let v4 = family::<V4>(&inputs, &mut problems);
     let v6 = family::<V6>(&inputs, &mut problems);
@@ -176,6 +177,18 @@ fn family<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> FamilyInte
         priority: identity::priority::<F>(inputs),
         ignored_interfaces: identity::ignored_interfaces(inputs.global),
         kernel: kernel::program::<F>(inputs, problems).into(),
+    }
+}
+
+/// One problem for each pool that does not count, since another one has its CIDR (D7, DS-39).
+fn equal_pools(inputs: &Inputs<'_>, problems: &mut Problems) {
+    let mut first: BTreeMap<IpPrefix, &str> = BTreeMap::new();
+    for (name, pool) in &inputs.snapshot.pools {
+        let counts = *first.entry(pool.cidr).or_insert(name);
+        if counts != name {
+            let why = format!("{} is the CIDR of IPPool/{counts} too, and only that one counts", pool.cidr);
+            problems.add(Severity::Warning, format!("IPPool/{name}"), "spec.cidr", why);
+        }
     }
 }
 

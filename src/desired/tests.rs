@@ -535,6 +535,8 @@ fn of_pools_with_one_cidr_the_lowest_name_counts() {
     let decisions: Vec<_> = export.iter().filter(|rule| rule.when == [within("10.244.0.0/16")]).collect();
     assert_eq!(decisions.len(), 1);
     assert_eq!(decisions[0].decision, Some(Decision::Accept));
+    let said = "Warning IPPool/pool-zz: spec.cidr: 10.244.0.0/16 is the CIDR of IPPool/pool-v4 too, and only that one counts";
+    assert_eq!(problems(&state), [said]);
 }
 
 #[test]
