@@ -88,7 +88,8 @@ async fn a_core_that_sleeps_for_half_a_minute_costs_no_session_with_three_second
     const UPDATES: usize = 2_500;
     let slept = Arc::new(AtomicUsize::new(0));
     let heard = Arc::new(AtomicUsize::new(0));
-    let (sleeper, hears) = (slept.clone(), heard.clone());
+    let heard_at_waking = Arc::new(AtomicUsize::new(0));
+    let (sleeper, hears, wakes) = (slept.clone(), heard.clone(), heard_at_waking.clone());
     let mut established = 0;
     let mut a = Shells::new(move |input, _| {
         match input {
@@ -101,7 +102,8 @@ async fn a_core_that_sleeps_for_half_a_minute_costs_no_session_with_three_second
         if established == PEERS && sleeper.load(Ordering::Relaxed) == 0 {
             sleeper.store(1, Ordering::Relaxed);
             std::thread::sleep(Duration::from_secs(30));
-            sleeper.store(2, Ordering::Relaxed);
+            wakes.store(hears.load(Ordering::Relaxed), Ordering::Relaxed);
+            sleeper.store(2, Ordering::Release);
         }
     });
     let mut b = Shells::new(feeder(UPDATES));
@@ -121,7 +123,7 @@ async fn a_core_that_sleeps_for_half_a_minute_costs_no_session_with_three_second
     }
     // The sleep is the test: ten hold times.
     let end = tokio::time::Instant::now() + Duration::from_secs(120);
-    while slept.load(Ordering::Relaxed) < 2 {
+    while slept.load(Ordering::Acquire) < 2 {
         assert!(tokio::time::Instant::now() < end, "the core did not wake up");
         tokio::time::sleep(Duration::from_millis(100)).await;
         for shells in [&a, &b] {
@@ -131,8 +133,8 @@ async fn a_core_that_sleeps_for_half_a_minute_costs_no_session_with_three_second
             }
         }
     }
-    // The batches that waited were bounded, and now everything arrives.
-    let before = heard.load(Ordering::Relaxed);
+    // What the core had not been given when it woke had waited at the peers; now everything arrives.
+    let before = heard_at_waking.load(Ordering::Relaxed);
     assert!(before < usize::from(PEERS) * UPDATES / 2, "{before} UPDATEs did not wait");
     while heard.load(Ordering::Relaxed) < usize::from(PEERS) * UPDATES {
         assert!(tokio::time::Instant::now() < end, "{} UPDATEs", heard.load(Ordering::Relaxed));
