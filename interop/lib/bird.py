@@ -12,7 +12,6 @@ LOCAL_PREF = 2147482623
 class Bird(Daemon):
     """What both have in common: configuration text, and the control client's answers."""
 
-    writes_kernel = True
     # shorter than confd's, so that labs need not wait
     times = "connect delay time 1; connect retry time 2; error wait time 1,2;"
     # socket and client for a family
@@ -65,12 +64,6 @@ class Bird(Daemon):
         n = self.neighbour(address)
         found = re.search(r"BGP state:\s+(\S+)", self.answer(n.family, "show", "protocols", "all", n.name))
         return found.group(1) if found else "Idle"
-
-    def last_error(self, address):
-        """The client's 'Last error' of the session, '' where there is none."""
-        n = self.neighbour(address)
-        found = re.search(r"Last error:\s+(.*)", self.answer(n.family, "show", "protocols", "all", n.name))
-        return found.group(1).strip() if found else ""
 
     def received(self, address):
         n = self.neighbour(address)

@@ -12,7 +12,6 @@ class CalicoBgpd(Daemon):
     """calico-bgpd as a node of the cluster: NODENAME is the host's name."""
 
     kind = "calico-bgpd"
-    writes_kernel = True
 
     def __init__(self, host, datastore, asn=64512, environment=None):
         super().__init__(host, asn)

@@ -56,9 +56,8 @@ class Daemon:
     A driver implements launch, state, received, and what else its daemon can do; NotImplementedError says that a daemon cannot.
     """
 
-    # the kind's name on command lines; whether received routes reach the host's kernel
+    # the kind's name on command lines
     kind = ""
-    writes_kernel = False
     # whether it waits minutes before it dials again where nobody listened
     dials_rarely = False
     # whether it can be made to send a ROUTE-REFRESH

@@ -11,7 +11,6 @@ from .daemon import Daemon, Route
 
 class Frr(Daemon):
     kind = "frr"
-    writes_kernel = True
     # it can only leave out all capabilities, with that of IPv6
     two_octets = (4,)
     FOLDER = "/usr/lib/frr"

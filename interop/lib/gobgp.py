@@ -2,7 +2,7 @@
 
 import json
 
-from . import net, programs
+from . import net, programs, wait
 from .daemon import Daemon, Route
 
 STATES = {0: "Unknown", 1: "Idle", 2: "Connect", 3: "Active", 4: "OpenSent", 5: "OpenConfirm", 6: "Established"}
@@ -48,7 +48,6 @@ class Gobgp(Daemon):
                                               "--log-plain", "-l", "debug", *["-r"] * restarting, log="gobgpd.log"))
 
     def start(self, restarting=False):
-        from . import wait
         self.launch(restarting)
         wait.until(f"{self.kind} on {self.host.name} answers", lambda: self.client("global"), 30)
         for prefix in self.prefixes:

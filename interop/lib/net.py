@@ -120,8 +120,7 @@ class Host:
 
     def pod(self, name, *addresses):
         """A pod of this host: a namespace behind a veth with the given addresses, routed as Felix does."""
-        pod = Pod(self, name, addresses)
-        return pod
+        return Pod(self, name, addresses)
 
 
 class Pod:
