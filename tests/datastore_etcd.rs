@@ -18,7 +18,7 @@ use calico_bgpd::datastore::settings::{Backend, DatastoreSettings, EtcdSettings,
 use calico_bgpd::datastore::snapshot::Snapshot;
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, read_once, run};
 use datastore_fixtures::{Dump, NODES, cluster_files, fixture, texts_of};
-use etcd_client::{Client, CompactionOptions};
+use etcd_client::{Client, CompactionOptions, Permission};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -520,6 +520,37 @@ async fn an_etcd_that_asks_for_a_password_is_followed_with_the_right_one_only() 
             .unwrap();
     client.delete(NODE_A, None).await.unwrap();
     source.snapshot("a change", |snapshot| snapshot.nodes.len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_user_who_may_read_calicos_keys_and_no_other_is_enough_and_one_who_may_not_is_told_which() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let mut client = etcd.connect().await;
+    client.user_add("root", "right", None).await.unwrap();
+    client.role_add("root").await.unwrap();
+    client.user_grant_role("root", "root").await.unwrap();
+    for (name, prefix) in [("calico", "/calico/"), ("half", "/calico/resources/")] {
+        client.user_add(name, "right", None).await.unwrap();
+        client.role_add(name).await.unwrap();
+        client.role_grant_permission(name, Permission::read(prefix).with_prefix()).await.unwrap();
+        client.user_grant_role(name, name).await.unwrap();
+    }
+    client.auth_enable().await.unwrap();
+    let of = |name: &str| {
+        let DatastoreSettings { backend: Backend::Etcd(mut etcd), .. } = settings(etcd.url()) else {
+            unreachable!()
+        };
+        etcd.user = Some((name.to_owned(), "right".to_owned()));
+        DatastoreSettings { backend: Backend::Etcd(etcd), use_pod_cidr: false }
+    };
+    let mut source = Following::start_with(of("calico"), "node-a");
+    source.snapshot("the first list", |snapshot| snapshot.nodes.len() == 3).await;
+    source.state(SourceState::Connected).await;
+    let mut source = Following::start_with(of("half"), "node-a");
+    source.state(SourceState::Retrying).await;
+    let error = source.receiver.status.borrow().last_error.clone().unwrap();
+    assert!(error.ends_with("permission denied, for /calico/ipam/v2/host/node-a/"), "{error}");
 }
 
 #[tokio::test]

@@ -168,6 +168,8 @@ fn decode_value(
 enum Ended {
     #[error("{endpoint}: {}", reason(.error))]
     Etcd { endpoint: String, error: etcd_client::Error },
+    #[error("{endpoint}: {}, for {prefix}", reason(.error))]
+    Denied { endpoint: String, error: etcd_client::Error, prefix: String },
     #[error("{endpoint}: {what} took longer than {} s", TIMEOUT.as_secs())]
     Late { endpoint: String, what: &'static str },
     #[error("{endpoint}: the watch ended: {why}")]
@@ -353,7 +355,7 @@ impl Link {
                     .with_revision(revision)
                     .with_sort(SortTarget::Key, SortOrder::Ascend);
                 let answer = within(&self.endpoint, "listing", kv.get(from.clone(), Some(options))).await;
-                let mut answer = answer.map_err(|ended| compacted(ended, revision))?;
+                let mut answer = answer.map_err(|ended| denied(compacted(ended, revision), prefix))?;
                 if let Some(header) = answer.header()
                     && revision == 0
                 {
@@ -376,15 +378,15 @@ impl Link {
     }
 
     /// The cluster's id and present revision, and whether `newest` is there as it was created.
-    async fn position(&mut self, newest: Option<&Created>) -> Result<(u64, i64, bool), Ended> {
+    async fn position(&mut self, newest: &Created) -> Result<(u64, i64, bool), Ended> {
         let mut kv = self.client.kv_client();
         let options = GetOptions::new().with_keys_only();
-        let key = newest.map_or(b"/calico".as_slice(), |created| &created.key);
-        let answer = within(&self.endpoint, "the first answer", kv.get(key, Some(options))).await?;
+        let get = kv.get(newest.key.as_slice(), Some(options));
+        let answer = within(&self.endpoint, "the first answer", get).await?;
         let (cluster, revision) =
             answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision()));
         let there = answer.kvs().first().map(Created::of);
-        Ok((cluster, revision, newest.is_some() && there.as_ref() == newest))
+        Ok((cluster, revision, there.as_ref() == Some(newest)))
     }
 }
 
@@ -407,6 +409,19 @@ fn compacted(ended: Ended, from: i64) -> Ended {
             if status.message().contains("required revision has been compacted") =>
         {
             Ended::Compacted { endpoint, from }
+        }
+        other => other,
+    }
+}
+
+/// What was asked for, where our user may not read it.
+fn denied(ended: Ended, prefix: &str) -> Ended {
+    match ended {
+        Ended::Etcd { endpoint, error: etcd_client::Error::GRpcStatus(status) }
+            if status.message().contains("permission denied") =>
+        {
+            let error = etcd_client::Error::GRpcStatus(status);
+            Ended::Denied { endpoint, error, prefix: prefix.to_owned() }
         }
         other => other,
     }
@@ -458,10 +473,17 @@ impl Follower {
         settings: &EtcdSettings,
     ) -> Result<Infallible, Ended> {
         let mut link = Link::connect(endpoint, settings).await?;
-        let (cluster, revision, same) = link.position(self.newest.as_ref()).await?;
         // Another cluster's revisions mean nothing, nor do those of another history: a watch from a revision that is still
         // to come would wait in silence, and one that begins in the middle would never tell what is not there.
-        if self.cluster != Some(cluster) || self.state.revision() > revision || !same {
+        let same = match &self.newest {
+            // No other key may be asked for: our user may be let in where Calico's keys are, and nowhere else.
+            None => false,
+            Some(newest) => {
+                let (cluster, revision, there) = link.position(newest).await?;
+                self.cluster == Some(cluster) && self.state.revision() <= revision && there
+            }
+        };
+        if !same {
             self.cluster = None;
             let (listed, newest) = link.list(&mut self.state).await?;
             (self.cluster, self.newest) = (Some(listed), newest);
