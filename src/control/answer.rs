@@ -101,7 +101,7 @@ pub struct Peer {
     pub state: String,
     /// Since when.
     pub since_seconds: u64,
-    /// Why it is not established.
+    /// Why it is not established, or carries no routes though it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Our address in the connection.

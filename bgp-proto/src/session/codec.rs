@@ -1,13 +1,12 @@
-//! Messages as the session needs them: one function for each message and direction over [`crate::wire`].
+//! Messages as the session needs them, where [`crate::wire`] has them in another shape.
 //!
-//! Owns: nothing but the shape. Never: has a rule about bytes; all of them are in [`crate::wire`].
+//! Owns: that shape, and nothing else. Never: has a rule about bytes; all of them are in [`crate::wire`].
 
 use bytes::{Bytes, BytesMut};
 
 use crate::wire::frame::{HEADER_LEN, Head, Kind, MAX_EXTENDED_LEN, take};
 use crate::wire::{
-    Context, Decoded, Fatal, Notification, Open, RouteRefresh, decode, decode_open, encode_keepalive,
-    encode_notification, encode_open, encode_refresh,
+    Notification, Open, RouteRefresh, encode_keepalive, encode_notification, encode_open, encode_refresh,
 };
 
 /// The kind of a framed message.
@@ -18,16 +17,6 @@ pub(super) fn kind(frame: &[u8]) -> Result<Kind, Notification> {
         Ok(Head::NeedMore(_)) => Err(Notification::new(1, 2)),
         Err(fatal) => Err(fatal.notification),
     }
-}
-
-/// An OPEN.
-pub(super) fn read_open(frame: &[u8]) -> Result<Open, Fatal> {
-    decode_open(frame)
-}
-
-/// Any message of an established session.
-pub(super) fn read(frame: &[u8], context: &Context) -> Result<Decoded, Fatal> {
-    decode(frame, context)
 }
 
 /// A NOTIFICATION, whatever has been agreed on.

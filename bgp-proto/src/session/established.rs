@@ -17,7 +17,7 @@ use crate::session::{Conn, DownReason, Endpoints, Event, MaxPrefix, Output, Stop
 use crate::time::Millis;
 use crate::wire::frame::Kind;
 use crate::wire::refresh::RefreshKind;
-use crate::wire::{Decoded, Message, Notification, Open, RouteRefresh, Update};
+use crate::wire::{Decoded, Message, Notification, Open, RouteRefresh, Update, decode};
 
 /// A tick that comes this much after the hold timer's end means that we were asleep, not the peer (T17).
 const ASLEEP: Millis = Millis(500);
@@ -77,7 +77,7 @@ impl Session {
             up.late = false;
         }
         let conn = up.conn;
-        match codec::read(frame, &up.agreed.public.context) {
+        match decode(frame, &up.agreed.public.context) {
             Ok(Decoded { message: Message::Update(update), faults, .. }) => {
                 self.record.counters.faulty_updates += u64::from(!faults.is_empty());
                 self.update(now, update, out);

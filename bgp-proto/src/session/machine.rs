@@ -18,7 +18,7 @@ use crate::session::{
 };
 use crate::time::Millis;
 use crate::wire::frame::Kind;
-use crate::wire::{Fatal, Notification};
+use crate::wire::{Fatal, Notification, decode_open};
 
 /// A session younger than this does not take a new connection for a restart of the peer: it is more likely what a
 /// simultaneous open has left behind.
@@ -328,7 +328,7 @@ impl Session {
             (_, Kind::Notification) => {
                 self.fail(now, conn, Failure::Received(codec::read_notification(frame)), out);
             }
-            (Stage::Challenger | Stage::OpenSent, _) => match codec::read_open(frame) {
+            (Stage::Challenger | Stage::OpenSent, _) => match decode_open(frame) {
                 Ok(open) if stage == Stage::Challenger => self.challenger_opened(now, conn, open, out),
                 Ok(open) => self.opened(now, conn, open, out),
                 Err(fatal) => self.fail(now, conn, Failure::malformed(fatal), out),
