@@ -32,6 +32,9 @@ pub enum ShowError {
         /// Why.
         source: io::Error,
     },
+    /// The daemon is stopped, or too busy to answer.
+    #[error("the daemon does not answer within {} s", .0.as_secs())]
+    Silent(Duration),
     /// The daemon went away, or the answer is no answer.
     #[error("the daemon's answer cannot be read: {0}")]
     Answer(String),
@@ -43,20 +46,25 @@ pub enum ShowError {
 /// One connection to the daemon.
 pub struct Client {
     stream: BufReader<UnixStream>,
+    patience: Duration,
 }
 
 impl Client {
     /// Connects to the daemon of this run directory.
     pub fn connect(run_dir: &Path) -> Result<Client, ShowError> {
+        Client::connect_with(run_dir, PATIENCE)
+    }
+
+    fn connect_with(run_dir: &Path, patience: Duration) -> Result<Client, ShowError> {
         let path = run_dir.join(SOCKET);
         let connect = || -> io::Result<UnixStream> {
             let stream = UnixStream::connect(&path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
             Ok(stream)
         };
         match connect() {
-            Ok(stream) => Ok(Client { stream: BufReader::new(stream) }),
+            Ok(stream) => Ok(Client { stream: BufReader::new(stream), patience }),
             Err(source) => Err(ShowError::Connect { path, source }),
         }
     }
@@ -64,11 +72,16 @@ impl Client {
     /// Asks.
     pub fn ask(&mut self, request: &Request) -> Result<Answer, ShowError> {
         let broken = |error: &dyn std::fmt::Display| ShowError::Answer(error.to_string());
+        let patience = self.patience;
+        let lost = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ShowError::Silent(patience),
+            _ => broken(&error),
+        };
         let mut line = serde_json::to_string(request).map_err(|e| broken(&e))?;
         line.push('\n');
-        self.stream.get_mut().write_all(line.as_bytes()).map_err(|e| broken(&e))?;
+        self.stream.get_mut().write_all(line.as_bytes()).map_err(lost)?;
         let mut answer = String::new();
-        (&mut self.stream).take(MAX_ANSWER).read_line(&mut answer).map_err(|e| broken(&e))?;
+        (&mut self.stream).take(MAX_ANSWER).read_line(&mut answer).map_err(lost)?;
         match serde_json::from_str(&answer).map_err(|e| broken(&e))? {
             Answer::Error(why) => Err(ShowError::Refused(why)),
             answer => Ok(answer),
@@ -318,6 +331,16 @@ mod tests {
         for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
             assert!(line(kind).starts_with("nobody answers at /run/x.sock: "), "{kind}");
         }
+    }
+
+    #[test]
+    fn a_daemon_that_is_stopped_is_said_not_to_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let _silent = std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap();
+        let mut client = Client::connect_with(dir.path(), Duration::from_millis(20)).unwrap();
+        let error = client.status().err().unwrap();
+        assert!(matches!(error, ShowError::Silent(_)), "{error}");
+        assert_eq!(ShowError::Silent(PATIENCE).to_string(), "the daemon does not answer within 30 s");
     }
 
     #[test]
