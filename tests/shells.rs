@@ -5,14 +5,15 @@
 mod shell_lab;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bgp_proto::session::{DialError, DownReason, StateName, StopReason, TtlRule};
-use bgp_proto::wire::send::{encode_end_of_rib, encode_reach};
-use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, PeerType};
+use bgp_proto::wire::send::{encode_end_of_rib, encode_keepalive, encode_open, encode_reach};
+use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, Open, PeerType};
 use bgp_proto::{Afi, AfiSet, PeerId, Prefix4, RouterId};
 use bytes::{Bytes, BytesMut};
 use calico_bgpd::datastore::model::SecretBytes;
@@ -246,6 +247,38 @@ async fn a_closed_port_and_an_address_that_is_not_ours_are_named() {
         assert!(reason.contains(expected), "{reason}");
         assert!(matches!(view.status.unwrap().last, Some(DownReason::Dial(_))));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_back_at_once_is_heard_after_the_end_of_its_old_connection() {
+    let (ours, theirs) = (ip("127.0.63.1"), ip("127.0.63.2"));
+    let mut a = Shells::new(|_, _| {});
+    a.add("back-soon", ours, SocketAddr::new(theirs, 1), true, 90);
+    let addr = a.listen(ours).await;
+    a.start().await;
+    let mut hello = BytesMut::new();
+    let router_id = RouterId([127, 0, 63, 2].into());
+    encode_open(&Open { my_as: 64512, hold_time: 90, router_id, capabilities: vec![] }, &mut hello);
+    encode_keepalive(&mut hello);
+    let peer = move || {
+        for round in 0..300 {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::new(theirs, 0).into()).unwrap();
+            socket.connect(&addr.into()).unwrap();
+            let mut stream = std::net::TcpStream::from(socket);
+            stream.write_all(&hello).unwrap();
+            for expected in [1, 4] {
+                let mut head = [0; 19];
+                stream.read_exact(&mut head).unwrap();
+                assert_eq!(head[18], expected, "round {round}");
+                let mut body = vec![0; usize::from(u16::from_be_bytes([head[16], head[17]])) - 19];
+                stream.read_exact(&mut body).unwrap();
+            }
+            // RST, as the kernel sends for a process that was killed.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    };
+    tokio::task::spawn_blocking(peer).await.unwrap();
 }
 
 /// A core that remembers when it heard that a peer cannot be dialled.

@@ -296,6 +296,8 @@ impl<'a, C: 'static> Shell<'a, C> {
                     return;
                 }
                 Woke::Accepted(Accepted { stream, endpoints }) => {
+                    // A peer that is back at once: the end of its old connection came before the new one.
+                    self.read_what_came();
                     self.arriving = Some(Line::new(stream, endpoints, MAX_LEN));
                     self.input(Input::Connected(Conn::Passive, endpoints));
                 }
@@ -603,6 +605,16 @@ impl<'a, C: 'static> Shell<'a, C> {
         }
         if let Some(why) = mail.end {
             self.input(Input::Close(why));
+        }
+    }
+
+    /// Hears what has arrived on both connections by now, as far as the core can take it.
+    fn read_what_came(&mut self) {
+        for conn in [Conn::Active, Conn::Passive] {
+            if !self.to_core.is_full() {
+                self.read(conn);
+                self.settle();
+            }
         }
     }
 
