@@ -53,6 +53,52 @@ fn without_a_hold_time_no_timer_runs() {
 }
 
 #[test]
+fn one_faulty_update_in_a_minute_is_told_with_an_excerpt_and_the_number_of_others() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    // ORIGIN 9, AS_PATH, NEXT_HOP, LOCAL_PREF; 10.1.0.0/16.
+    let body =
+        b"\0\0\0\x15\x40\x01\x01\x09\x40\x02\0\x40\x03\x04\x0a\0\0\x02\x40\x05\x04\0\0\0\x64\x10\x0a\x01";
+    let mut faulty = vec![0xff; 16];
+    faulty.extend([0, 19 + body.len() as u8, 2]);
+    faulty.extend(body);
+    let told = |out: &[Output]| -> Vec<String> {
+        let events = out
+            .iter()
+            .filter_map(|o| if let Output::Event(event) = o { Some(event.to_string()) } else { None });
+        events.collect()
+    };
+    let first = told(&peer.give(Input::Frame(Conn::Active, &faulty)));
+    assert_eq!(first.len(), 1);
+    for word in ["undefined ORIGIN", "attribute 1 ", "withdrawn", "octet ", "40010109400200"] {
+        assert!(first[0].contains(word), "{}", first[0]);
+    }
+    for _ in 0..1000 {
+        assert!(told(&peer.give(Input::Frame(Conn::Active, &faulty))).is_empty());
+    }
+    peer.pass(Millis::secs(61));
+    let again = told(&peer.give(Input::Frame(Conn::Active, &faulty)));
+    assert!(again[0].ends_with("; 1000 others since the last time"), "{again:?}");
+    assert_eq!(peer.status().counters.faulty_updates, 1002);
+}
+
+#[test]
+fn an_update_of_a_family_that_was_not_agreed_on_is_counted_and_ignored() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    // MP_UNREACH_NLRI for IPv6 unicast with 2001:db8::/32.
+    let body = b"\0\0\0\x0b\x80\x0f\x08\0\x02\x01\x20\x20\x01\x0d\xb8";
+    let mut message = vec![0xff; 16];
+    message.extend([0, 19 + body.len() as u8, 2]);
+    message.extend(body);
+    assert!(peer.give(Input::Frame(Conn::Active, &message)).is_empty());
+    assert_eq!(peer.status().counters.ignored_updates, 1);
+    assert_eq!(peer.status().counters.faulty_updates, 0);
+}
+
+#[test]
 fn silence_for_the_hold_time_ends_the_session_and_drops_the_routes() {
     let mut peer = Driver::new(spec().with(|next| next.keepalive = Some(60_000)));
     peer.give(Input::Start);

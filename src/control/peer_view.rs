@@ -91,8 +91,8 @@ impl PeerView {
         let waits = match status.state {
             StateName::Passive => Some(waiting(auth, ttl)),
             // A peer that accepts and says nothing would go unseen behind what went before.
-            StateName::OpenSent => Some("connected, waiting for the peer's OPEN".to_string()),
-            StateName::OpenConfirm => Some("connected, waiting for the peer's KEEPALIVE".to_string()),
+            StateName::OpenSent => Some(connected("OPEN", ttl)),
+            StateName::OpenConfirm => Some(connected("KEEPALIVE", ttl)),
             _ => None,
         };
         let mut reason = match &status.last {
@@ -170,6 +170,15 @@ fn waiting(auth: &Auth, ttl: TtlRule) -> String {
     match (auth, ttl) {
         (Auth::None, TtlRule::Multihop(_)) => waits.to_string(),
         _ => format!("{waits} ({})", demands(auth, ttl)),
+    }
+}
+
+/// TCP is up and the peer's next message does not come.
+fn connected(message: &str, ttl: TtlRule) -> String {
+    let waits = format!("connected, waiting for the peer's {message}");
+    match far(ttl) {
+        Some(far) => format!("{waits} ({far})"),
+        None => waits,
     }
 }
 

@@ -5,6 +5,8 @@
 //! (BGP-13, BGP-30, T4), and what a loss means for the peer's routes (BGP-29 to BGP-33, RFC 8538). Never: sends an
 //! UPDATE; the shell writes those that the table gives it.
 
+use bytes::Bytes;
+
 use crate::gr::Loss;
 use crate::prefix::Afi;
 use crate::session::collision::{Other, Side, Verdict, dominant, on_open};
@@ -17,12 +19,17 @@ use crate::session::{Conn, DownReason, Endpoints, Event, MaxPrefix, Output, Stop
 use crate::time::Millis;
 use crate::wire::frame::Kind;
 use crate::wire::refresh::RefreshKind;
-use crate::wire::{Decoded, Message, Notification, Open, RouteRefresh, Update, decode};
+use crate::wire::{Decoded, Fault, Message, Notification, Open, RouteRefresh, Update, decode};
 
 /// A tick that comes this much after the hold timer's end means that we were asleep, not the peer (T17).
 const ASLEEP: Millis = Millis(500);
 /// How long routes stay stale after a BoRR without EoRR, in seconds (RFC 7313 §4).
 const REFRESH_LIMIT: u16 = 360;
+
+/// How many octets people are shown of an UPDATE with an error.
+const EXCERPT: usize = 24;
+/// How many of them stand before the fault: as many as an attribute has before its value.
+pub(super) const LEAD: u16 = 4;
 
 /// Puts a hold timer off by a second, once, if its tick comes so late that we were asleep and not the peer.
 pub(super) fn put_off(hold: &mut Timer, late: &mut bool, now: Millis) -> bool {
@@ -78,8 +85,11 @@ impl Session {
         }
         let conn = up.conn;
         match decode(frame, &up.agreed.public.context) {
-            Ok(Decoded { message: Message::Update(update), faults, .. }) => {
-                self.record.counters.faulty_updates += u64::from(!faults.is_empty());
+            Ok(Decoded { message: Message::Update(update), faults, not_negotiated }) => {
+                self.record.counters.ignored_updates += u64::from(!not_negotiated.is_empty());
+                if let Some(worst) = faults.iter().max_by_key(|fault| fault.action) {
+                    self.faulty(now, *worst, frame, out);
+                }
                 self.update(now, update, out);
             }
             Ok(Decoded { message: Message::RouteRefresh(refresh), .. }) => self.refresh(now, refresh, out),
@@ -87,6 +97,16 @@ impl Session {
                 message: Message::Keepalive | Message::Open(_) | Message::Notification(_), ..
             }) => {}
             Err(fatal) => self.fail(now, conn, Failure::malformed(fatal), out),
+        }
+    }
+
+    /// An UPDATE had errors. It is applied as far as RFC 7606 lets it.
+    fn faulty(&mut self, now: Millis, fault: Fault, frame: &[u8], out: &mut Vec<Output>) {
+        self.record.counters.faulty_updates += 1;
+        if let Some(more) = self.record.faults.another(now) {
+            let from = frame.get(usize::from(fault.offset.saturating_sub(LEAD))..).unwrap_or_default();
+            let excerpt = Bytes::copy_from_slice(from.get(..EXCERPT).unwrap_or(from));
+            self.note(now, Event::FaultyUpdate { fault, excerpt, more }, out);
         }
     }
 

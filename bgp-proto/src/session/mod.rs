@@ -380,6 +380,15 @@ pub enum Event {
     LongLivedStale(AfiSet),
     /// The peer did not come back in time; its routes are gone.
     RestartTimedOut,
+    /// An UPDATE had an error that does not end the session (RFC 7606); told once a minute.
+    FaultyUpdate {
+        /// The worst of its faults.
+        fault: Fault,
+        /// A few octets of the message, from shortly before the fault.
+        excerpt: Bytes,
+        /// How many others there were since the last one that was told.
+        more: u64,
+    },
     /// The peer has announced more prefixes than its limit (T18).
     PrefixLimit {
         /// The family.

@@ -5,9 +5,10 @@
 use std::fmt;
 
 use crate::prefix::Afi;
+use crate::session::established::LEAD;
 use crate::session::{CloseCause, DialError, DownReason, Event, StopReason};
-use crate::wire::Notification;
 use crate::wire::frame::Kind;
+use crate::wire::{Action, FaultKind, Notification};
 
 /// What an end that hears nothing, or takes nothing, has in common with one that is well but behind a smaller MTU (T15).
 const LOST_ON_THE_WAY: &str = "packets are lost on the way, perhaps only large ones (compare the MTUs on the path, or clamp the TCP MSS)";
@@ -95,10 +96,12 @@ impl fmt::Display for DownReason {
             DownReason::Closed(cause) => cause.fmt(f),
             DownReason::Sent(n) => write!(f, "we sent {}", Told(n)),
             DownReason::Malformed { sent, fault } => {
-                write!(f, "we sent {}: {}", Told(sent), fault.kind.text())?;
-                match fault.attribute {
-                    Some(code) => write!(f, ", attribute {code}"),
-                    None => Ok(()),
+                write!(f, "we sent {}", Told(sent))?;
+                match (fault.kind, fault.attribute) {
+                    // The name of the NOTIFICATION says it.
+                    (FaultKind::Version | FaultKind::ParameterType | FaultKind::RefreshLength, _) => Ok(()),
+                    (kind, Some(code)) => write!(f, ": {}, attribute {code}", kind.text()),
+                    (kind, None) => write!(f, ": {}", kind.text()),
                 }
             }
             DownReason::Received(n) => {
@@ -132,6 +135,22 @@ impl fmt::Display for Event {
             Event::RestartTimedOut => {
                 f.write_str("the peer did not come back in time; its routes are gone")
             }
+            Event::FaultyUpdate { fault, excerpt, more } => {
+                write!(f, "UPDATE with an error: {}", fault.kind.text())?;
+                if let Some(code) = fault.attribute {
+                    write!(f, ", attribute {code}")?;
+                }
+                let then = match fault.action {
+                    Action::Discard => "the attribute is left out",
+                    Action::TreatAsWithdraw | Action::Reset => "its routes are withdrawn",
+                };
+                let (rfc, at) = (fault.kind.rfc(), fault.offset);
+                write!(f, " ({rfc}): {then}; octet {at}, octets from {}: {excerpt:x}", at.saturating_sub(LEAD))?;
+                match more {
+                    0 => Ok(()),
+                    more => write!(f, "; {more} others since the last time"),
+                }
+            }
             Event::PrefixLimit { afi, limit, closed: true } => {
                 write!(f, "more than {limit} {afi} prefixes: the session is closed")
             }
@@ -144,7 +163,7 @@ impl fmt::Display for Event {
 mod tests {
     use super::*;
     use crate::ids::Asn;
-    use crate::wire::{Fault, FaultKind};
+    use crate::wire::Fault;
 
     #[test]
     fn every_reason_says_what_an_operator_can_look_for() {

@@ -50,6 +50,8 @@ pub struct Counters {
     pub established: u64,
     /// UPDATEs whose routes were withdrawn, or lost an attribute, for an error in them (RFC 7606).
     pub faulty_updates: u64,
+    /// UPDATEs with prefixes of families that were not agreed on, which were ignored (W28).
+    pub ignored_updates: u64,
     /// ROUTE-REFRESHes that asked for nothing that was agreed on (W55).
     pub ignored_refreshes: u64,
 }
@@ -63,7 +65,29 @@ pub(super) struct Record {
     pub(super) notifying: Option<(Millis, Notification)>,
     pub(super) notified: Option<(Millis, Notification)>,
     pub(super) counters: Counters,
+    pub(super) faults: FaultsTold,
     pub(super) history: History,
+}
+
+/// Faulty UPDATEs may come by the thousand; people are told of one in a minute.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FaultsTold {
+    last: Option<Millis>,
+    untold: u64,
+}
+
+impl FaultsTold {
+    const PAUSE: Millis = Millis::secs(60);
+
+    /// Counts one. Where it is to be told: how many others were not.
+    pub(super) fn another(&mut self, now: Millis) -> Option<u64> {
+        if self.last.is_some_and(|last| now - last < Self::PAUSE) {
+            self.untold += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
 }
 
 impl Record {
