@@ -34,6 +34,8 @@ pub struct LocalAddress<F: Family> {
 /// Why a next hop leads nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unresolved<F: Family> {
+    /// It is no address that a host can have everywhere: unspecified, multicast, broadcast, or link-local alone.
+    NoHost,
     /// No route covers it.
     NoRoute,
     /// It is an address of this node.
@@ -337,6 +339,14 @@ impl<F: Family> NextHops<F> {
     }
 }
 
+/// 169.254.0.0/16 is not special (KRT-11).
+fn is_host(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => !(addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast()),
+        IpAddr::V6(addr) => !(addr.is_unspecified() || addr.is_multicast() || addr.is_unicast_link_local()),
+    }
+}
+
 /// Where `next_hop` leads, by longest match (KRT-44, KRT-45, KRT-47).
 pub(super) fn resolve<F: Family>(
     table: &PrefixMap<Prefix<F>, Dest<F>>,
@@ -346,6 +356,9 @@ pub(super) fn resolve<F: Family>(
     let Some(addr) = F::from_ip(next_hop.addr()) else {
         return Resolution::nowhere(Unresolved::OtherFamily, None);
     };
+    if !is_host(next_hop.addr()) {
+        return Resolution::nowhere(Unresolved::NoHost, None);
+    }
     if connected.is_own(addr) {
         return Resolution::nowhere(Unresolved::OwnAddress, None);
     }
@@ -360,7 +373,7 @@ pub(super) fn resolve<F: Family>(
     let through = Some(prefix);
     // On a connected link the kernel is given the link-local address where the peer sent one.
     let on_link = match next_hop {
-        NextHop::V6 { link_local: Some(link_local), .. } => IpAddr::V6(link_local),
+        NextHop::V6 { link_local: Some(link_local), .. } if !link_local.is_unspecified() => link_local.into(),
         _ => addr.into(),
     };
     match &dest.lead {

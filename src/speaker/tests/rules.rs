@@ -169,6 +169,37 @@ fn an_ipv6_next_hop_with_a_link_local_part_is_reached_over_that_part() {
 // ---- preference and multipath ----
 
 #[test]
+fn a_link_local_part_of_zeros_is_none() {
+    let mut bench = Bench::settled(&[peer("fd00:10::2", 64512)]);
+    bench.link(2, "eth0", &["10.10.0.1/24", "fd00:10::1/64"]);
+    let id = bench.up("fd00:10::2");
+    let nlri = nlri(prefix("fd00:244:1::/122"), 0);
+    let next_hop = NextHop::V6 {
+        global: "fd00:10::2".parse().unwrap(),
+        link_local: Some(std::net::Ipv6Addr::UNSPECIFIED),
+    };
+    let update =
+        Update { reach: smallvec![Reach { next_hop, nlri }], attributes: normal(), ..Update::default() };
+    bench.tell(SpeakerInput::Update { peer: id, update });
+    assert_eq!(bench.fib("fd00:244:1::/122"), Some(&route(gateway("fd00:10::2", 2), 1024)));
+}
+
+#[test]
+fn what_is_no_address_of_a_host_leads_nowhere_not_to_the_default_router() {
+    let mut bench = Bench::settled(&[peer(R2, 64512), peer("fd00:10::2", 64512)]);
+    bench.alien("::/0", Some(gateway("fe80::fe", 2)), 0);
+    let (v4, v6) = (bench.up(R2), bench.up("fd00:10::2"));
+    for next_hop in ["0.0.0.0", "224.0.0.1", "255.255.255.255"] {
+        bench.announce(v4, "172.29.0.0/24", next_hop, normal());
+        assert_eq!(bench.fib("172.29.0.0/24"), Some(&route(Target::Unreachable, 1024)), "{next_hop}");
+    }
+    for next_hop in ["::", "ff02::1", "fe80::9"] {
+        bench.announce(v6, "fd00:29::/64", next_hop, normal());
+        assert_eq!(bench.fib("fd00:29::/64"), Some(&route(Target::Unreachable, 1024)), "{next_hop}");
+    }
+}
+
+#[test]
 fn an_elevated_route_beats_a_foreign_one_and_static_beats_it() {
     let mut bench = two();
     let id = bench.id(R2);
