@@ -4,6 +4,7 @@
 //! before everything is listed once. A source that loses its datastore keeps the last snapshot (O1) and says so in its
 //! [`SourceStatus`]. Never: decides what follows from a resource.
 
+#[cfg(feature = "etcd")]
 mod debounce;
 pub mod decode;
 #[cfg(feature = "etcd")]
@@ -157,7 +158,10 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
         #[cfg(feature = "etcd")]
         Backend::Etcd(etcd) => etcd::run(etcd, node, reading, out, stop).await,
         #[cfg(not(feature = "etcd"))]
-        Backend::Etcd(_) => out.retrying(NO_ETCD.to_owned()),
+        Backend::Etcd(_) => {
+            out.retrying(NO_ETCD.to_owned());
+            stop.cancelled().await;
+        }
     }
 }
 
