@@ -19,7 +19,7 @@ use calico_bgpd::datastore::snapshot::Snapshot;
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, read_once, run};
 use datastore_fixtures::{Dump, NODES, cluster_files, fixture, texts_of};
 use etcd_client::{Client, CompactionOptions, Permission};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -473,6 +473,26 @@ async fn an_endpoint_that_says_nothing_does_not_keep_a_single_reading_from_the_n
     // `check` and `intent` give up after ten seconds.
     let read = tokio::time::timeout(Duration::from_secs(9), read_once(&two, "node-a"));
     assert_eq!(read.await.expect("the second endpoint is asked in time").unwrap().nodes.len(), 3);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_speaks_otherwise_is_asked_whether_it_is_etcd_without_tls() {
+    for answer in [&b""[..], b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/1.0 400 Bad Request\r\n\r\n"] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut heard = [0; 16];
+                let _ = stream.read(&mut heard).await;
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        let error = read_once(&settings(url.clone()), "node-a").await.unwrap_err();
+        assert!(error.starts_with(&url) && error.ends_with("is it an etcd, and one without TLS?"), "{error}");
+    }
+    let refused = format!("http://127.0.0.1:{}", free_port());
+    let error = read_once(&settings(refused), "node-a").await.unwrap_err();
+    assert!(!error.contains("TLS"), "{error}");
 }
 
 #[tokio::test]

@@ -168,6 +168,9 @@ fn decode_value(
 enum Ended {
     #[error("{endpoint}: {}", reason(.error))]
     Etcd { endpoint: String, error: etcd_client::Error },
+    /// Somebody is there, who does not speak as etcd does without TLS.
+    #[error("{endpoint}: {}; is it an etcd, and one without TLS?", reason(.error))]
+    Strange { endpoint: String, error: etcd_client::Error },
     #[error("{endpoint}: {}, for {prefix}", reason(.error))]
     Denied { endpoint: String, error: etcd_client::Error, prefix: String },
     #[error("{endpoint}: {what} took longer than {} s", TIMEOUT.as_secs())]
@@ -314,6 +317,8 @@ impl Created {
 struct Link {
     endpoint: String,
     client: Client,
+    /// It has answered as etcd does.
+    answered: bool,
 }
 
 impl Link {
@@ -337,7 +342,18 @@ impl Link {
                 connected => connected?,
             },
         };
-        Ok(Link { endpoint: endpoint.to_owned(), client })
+        Ok(Link { endpoint: endpoint.to_owned(), client, answered: false })
+    }
+
+    async fn ask<T>(
+        &mut self,
+        what: &'static str,
+        work: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Ended> {
+        let answer = within(&self.endpoint, what, work).await;
+        let answer = if self.answered { answer } else { answer.map_err(strange) };
+        self.answered |= answer.is_ok();
+        answer
     }
 
     /// Lists all prefixes at the revision of the first answer; the cluster's id and the key that was created last.
@@ -354,7 +370,7 @@ impl Link {
                     .with_limit(PAGE)
                     .with_revision(revision)
                     .with_sort(SortTarget::Key, SortOrder::Ascend);
-                let answer = within(&self.endpoint, "listing", kv.get(from.clone(), Some(options))).await;
+                let answer = self.ask("listing", kv.get(from.clone(), Some(options))).await;
                 let mut answer = answer.map_err(|ended| denied(compacted(ended, revision), prefix))?;
                 if let Some(header) = answer.header()
                     && revision == 0
@@ -382,7 +398,7 @@ impl Link {
         let mut kv = self.client.kv_client();
         let options = GetOptions::new().with_keys_only();
         let get = kv.get(newest.key.as_slice(), Some(options));
-        let answer = within(&self.endpoint, "the first answer", get).await?;
+        let answer = self.ask("the first answer", get).await?;
         let (cluster, revision) =
             answer.header().map_or((0, 0), |header| (header.cluster_id(), header.revision()));
         let there = answer.kvs().first().map(Created::of);
@@ -409,6 +425,22 @@ fn compacted(ended: Ended, from: i64) -> Ended {
             if status.message().contains("required revision has been compacted") =>
         {
             Ended::Compacted { endpoint, from }
+        }
+        other => other,
+    }
+}
+
+/// What came back is no HTTP/2, or the end of the connection: most likely, TLS is wanted there.
+fn strange(ended: Ended) -> Ended {
+    match ended {
+        Ended::Etcd { endpoint, error } => {
+            let why = reason(&error);
+            if ["h2 protocol error", "transport error", "stream closed"].iter().any(|sign| why.contains(sign))
+            {
+                Ended::Strange { endpoint, error }
+            } else {
+                Ended::Etcd { endpoint, error }
+            }
         }
         other => other,
     }
@@ -494,7 +526,7 @@ impl Follower {
     }
 
     async fn watch(&mut self, link: Link, settings: &EtcdSettings) -> Result<Infallible, Ended> {
-        let Link { endpoint, client } = link;
+        let Link { endpoint, client, .. } = link;
         let ended = |why: &str| Ended::Watch { endpoint: endpoint.clone(), why: why.to_owned() };
         let broken = |error| Ended::Etcd { endpoint: endpoint.clone(), error };
         let options = |from: i64| WatchOptions::new().with_prefix().with_start_revision(from + 1);
