@@ -523,7 +523,7 @@ fn a_record_that_is_not_understood_does_not_hide_the_next() {
 }
 
 #[test]
-fn nothing_gives_nothing() {
+fn empty_input_is_no_message_and_no_error() {
     assert_eq!(decode(&[], b""), Vec::<Value>::new());
     assert_eq!(decode(&["--hex"], b" \n\n\t\r\n"), Vec::<Value>::new());
 }

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_cases() {
+    fn which_of_two_connections_stays_depends_on_their_states_and_on_who_dialled_the_dominant_one() {
         use Other::*;
         use Side::*;
         use Verdict::*;
