@@ -185,7 +185,8 @@ impl Views {
             .await;
         let Ok(counts) = counts else { return Answer::Error("the table has ended".into()) };
         let now = self.clock.now();
-        let mut strangers = self.listen.borrow().recent.clone();
+        let listen = self.listen.borrow().clone();
+        let mut strangers = listen.recent.clone();
         // One that has become a peer's address since is no stranger any more.
         strangers.retain(|addr| applied.peers.iter().all(|entry| entry.peer.spec.transport.peer != *addr));
         let peers = applied
@@ -195,6 +196,11 @@ impl Views {
             .map(|(entry, counts)| {
                 let mut peer = peer(entry, &entry.view.borrow(), counts, now);
                 hint_at_strangers(&mut peer, entry, &strangers);
+                if let (Some(why), Some(reason)) =
+                    (listen.refuses(entry.peer.spec.transport.peer), &mut peer.reason)
+                {
+                    *reason = format!("{reason}; connections from it are refused: {why}");
+                }
                 peer
             })
             .collect();

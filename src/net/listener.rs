@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,12 +56,29 @@ pub struct ListenStatus {
     pub strangers: u64,
     /// Some of those addresses, of the last minute or two.
     pub recent: Vec<IpAddr>,
+    /// Peers whose MD5 key the kernel did not take, and why: their calls are refused.
+    pub keyless: BTreeMap<IpPrefix, String>,
+}
+
+impl ListenStatus {
+    /// Why calls from an address are refused though it is a peer's, if they are.
+    pub fn refuses(&self, addr: IpAddr) -> Option<&str> {
+        self.keyless.iter().find(|(prefix, _)| prefix.contains(addr)).map(|(_, why)| why.as_str())
+    }
 }
 
 struct Bound {
     listener: TcpListener,
     wanted: Listen,
-    keys: BTreeMap<IpPrefix, SecretBytes>,
+    keys: Keys,
+}
+
+/// The keys of a socket.
+#[derive(Default)]
+struct Keys {
+    held: BTreeMap<IpPrefix, SecretBytes>,
+    /// Those that the kernel did not take, and why.
+    missing: BTreeMap<IpPrefix, String>,
 }
 
 #[derive(Default)]
@@ -157,8 +175,10 @@ impl Listening {
             }
         }
         let (strangers, recent) = (self.strangers.total, self.strangers.recent.clone());
+        let bound = [&self.v4, &self.v6].into_iter().filter_map(|slot| slot.bound.as_ref());
+        let keyless = bound.flat_map(|bound| bound.keys.missing.clone()).collect();
         self.status.send_if_modified(|status| {
-            let now = ListenStatus { sockets, strangers, recent };
+            let now = ListenStatus { sockets, strangers, recent, keyless };
             let changed = *status != now;
             *status = now;
             changed
@@ -207,6 +227,11 @@ impl Listening {
             self.publish();
             return;
         };
+        if !self.demands_key(remote.ip(), &candidates) {
+            // Without its key on the socket the kernel has let it in unsigned.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
         let accepted = Accepted { stream, endpoints: Endpoints { local, remote } };
         if candidates.len() == 1 || self.undecided.len() >= UNDECIDED {
             caller.open(accepted);
@@ -217,6 +242,15 @@ impl Listening {
     }
 }
 
+impl Listening {
+    /// Whether calls from this address come with the signature that its peers are to have.
+    fn demands_key(&self, remote: IpAddr, candidates: &[&Caller]) -> bool {
+        let slot = if remote.is_ipv4() { &self.v4 } else { &self.v6 };
+        let demands = slot.bound.as_ref().is_some_and(|bound| bound.keys.cover(remote));
+        demands || candidates.iter().all(|caller| caller.key.is_none())
+    }
+}
+
 impl Slot {
     fn apply(&mut self, afi: Afi, wanted: Option<Listen>, keys: BTreeMap<IpPrefix, SecretBytes>) {
         let Some(wanted) = wanted else {
@@ -224,7 +258,7 @@ impl Slot {
             return;
         };
         match &mut self.bound {
-            Some(bound) if bound.wanted == wanted => bound.rekey(keys),
+            Some(Bound { listener, wanted: have, keys: held }) if *have == wanted => held.set(listener, keys),
             _ => self.rebind(afi, wanted, keys),
         }
     }
@@ -232,17 +266,15 @@ impl Slot {
     /// New socket first, then the old one goes; where both want one port the old one has to go first.
     fn rebind(&mut self, afi: Afi, wanted: Listen, keys: BTreeMap<IpPrefix, SecretBytes>) {
         let addr = bind_addr(afi, wanted);
-        let mut result = bind(afi, addr);
+        let mut result = bind(afi, addr, &keys);
         if in_use(&result) && self.bound.as_ref().is_some_and(|old| old.is_on(wanted.port)) {
             self.bound = None;
-            result = bind(afi, addr);
+            result = bind(afi, addr, &keys);
         }
         match result {
-            Ok(listener) => {
-                let mut bound = Bound { listener, wanted, keys: BTreeMap::new() };
-                bound.rekey(keys);
+            Ok((listener, keys)) => {
                 info!(%addr, "listening");
-                *self = Slot { bound: Some(bound), ..Slot::default() };
+                *self = Slot { bound: Some(Bound { listener, wanted, keys }), ..Slot::default() };
             }
             Err(error) => {
                 let why = match error.raw_os_error() {
@@ -273,26 +305,39 @@ impl Bound {
     fn is_on(&self, port: u16) -> bool {
         self.listener.local_addr().is_ok_and(|addr| addr.port() == port)
     }
+}
 
+impl Keys {
     /// Sets what is new or other, then removes what is gone; what could not be set is tried again with the next plan.
-    fn rekey(&mut self, wanted: BTreeMap<IpPrefix, SecretBytes>) {
+    fn set(&mut self, socket: &impl AsFd, wanted: BTreeMap<IpPrefix, SecretBytes>) {
+        let before = std::mem::take(&mut self.missing);
         for (prefix, key) in &wanted {
-            if self.keys.get(prefix) != Some(key) {
-                match sockopt::set_md5_key(&self.listener, *prefix, key.expose()) {
-                    Ok(()) => drop(self.keys.insert(*prefix, key.clone())),
-                    Err(error) => warn!(%prefix, %error, "calls from here will not be accepted"),
+            if self.held.get(prefix) != Some(key) {
+                match sockopt::set_md5_key(socket, *prefix, key.expose()) {
+                    Ok(()) => drop(self.held.insert(*prefix, key.clone())),
+                    Err(error) => {
+                        if !before.contains_key(prefix) {
+                            warn!(%prefix, %error, "calls from here will not be accepted");
+                        }
+                        self.missing.insert(*prefix, error.to_string());
+                    }
                 }
             }
         }
-        self.keys.retain(|prefix, _| {
+        self.held.retain(|prefix, _| {
             if wanted.contains_key(prefix) {
                 return true;
             }
-            if let Err(error) = sockopt::set_md5_key(&self.listener, *prefix, b"") {
+            if let Err(error) = sockopt::set_md5_key(socket, *prefix, b"") {
                 warn!(%prefix, %error, "cannot remove a key that is no longer wanted");
             }
             false
         });
+    }
+
+    /// Whether the kernel takes nothing from this address that is not signed.
+    fn cover(&self, addr: IpAddr) -> bool {
+        self.held.keys().any(|prefix| prefix.contains(addr))
     }
 }
 
@@ -308,7 +353,12 @@ fn in_use<T>(result: &io::Result<T>) -> bool {
     matches!(result, Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE))
 }
 
-fn bind(afi: Afi, addr: SocketAddr) -> io::Result<TcpListener> {
+/// A socket that listens, with keys from its first moment on.
+fn bind(
+    afi: Afi,
+    addr: SocketAddr,
+    wanted: &BTreeMap<IpPrefix, SecretBytes>,
+) -> io::Result<(TcpListener, Keys)> {
     let domain = if afi == Afi::Ipv4 { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -320,8 +370,10 @@ fn bind(afi: Afi, addr: SocketAddr) -> io::Result<TcpListener> {
     sockopt::set_ttl(&socket, afi, 255)?;
     sockopt::set_control_class(&socket, afi)?;
     socket.bind(&addr.into())?;
+    let mut keys = Keys::default();
+    keys.set(&socket, wanted.clone());
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok((TcpListener::from_std(socket.into())?, keys))
 }
 
 #[cfg(test)]
@@ -361,6 +413,22 @@ mod tests {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
         socket.connect(to).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_of_a_peer_whose_key_the_kernel_did_not_take_is_refused_and_the_reason_is_told() {
+        let (mut a, mut room) = caller("A", "127.0.0.2", None);
+        a.key = Some(SecretBytes::new(vec![b'x'; sockopt::MAX_KEY + 1]));
+        let mut fixture = start(ListenPlan { sockets: sockets("127.0.0.1", 0), callers: vec![a] });
+        let addr = bound(&mut fixture).await;
+        let mut unsigned = call("127.0.0.2", addr).await;
+        let heard = tokio::time::timeout(SOON, unsigned.read(&mut [0])).await.unwrap();
+        assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert!(room.try_recv().is_err(), "an unsigned call came through");
+        let status = fixture.status.borrow().clone();
+        assert!(status.refuses("127.0.0.2".parse().unwrap()).unwrap().contains("81 bytes"), "{status:?}");
+        assert_eq!(status.refuses("127.0.0.3".parse().unwrap()), None);
+        assert_eq!(status.strangers, 0);
     }
 
     #[tokio::test]
