@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bgp_proto::prefix::is_link_local;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 use bgp_proto::{Afi, AfiSet};
 
@@ -81,6 +82,13 @@ pub(super) fn mesh<F: Fields>(
     let seconds = inputs.global.mesh_restart_time;
     let field = "spec.nodeMeshMaxRestartTime";
     let restart_time = restart_time(seconds, "BGPConfiguration/default", field, problems);
+    let scopeless = |node: &Node, addr: IpAddr, then: &str, problems: &mut Problems| {
+        let why = format!("{addr} is link-local and does not say on which interface: {then}");
+        problems.add(Severity::Error, format!("Node/{}", node.name), F::ADDRESS_FIELD, why);
+    };
+    if is_link_local(own.addr.into()) {
+        return scopeless(inputs.local, own.addr.into(), "there is no session of the mesh", problems);
+    }
     let password = inputs.global.mesh_password.as_ref();
     let auth = auth::of(inputs, password, "BGPConfiguration/default", "spec.nodeMeshPassword", problems);
     for node in inputs.snapshot.nodes.values().filter(|node| in_mesh(node)) {
@@ -90,6 +98,10 @@ pub(super) fn mesh<F: Fields>(
             continue;
         }
         let (peer, source): (IpAddr, IpAddr) = (address.addr.into(), own.addr.into());
+        if is_link_local(peer) {
+            scopeless(node, peer, "this node gets no session", problems);
+            continue;
+        }
         let name = name(PeerClass::Mesh, peer);
         let peer_asn = asn_of(node, inputs.global);
         let internal = peer_asn == local.asn;

@@ -748,6 +748,22 @@ fn a_bgp_peer_that_asks_for_what_is_not_built_is_one_problem_and_never_an_unfilt
 }
 
 #[test]
+fn a_node_with_a_link_local_address_is_a_problem_and_costs_no_other_session() {
+    let mut world = World::new();
+    world.change_node("node-2", |node| node.ipv6 = Some(v6("fe80::2/64")));
+    let names: Vec<String> = world.state().peers.into_keys().collect();
+    assert_eq!(names, ["Mesh_10_0_0_2", "Mesh_10_0_0_3", "Mesh_fd00__3"]);
+    let why = "Error Node/node-2: spec.bgp.ipv6Address: fe80::2 is link-local and does not say on which interface: this node gets no session";
+    assert_eq!(problems(&world.state()), [why]);
+
+    world.change_node("node-1", |node| node.ipv6 = Some(v6("fe80::1/64")));
+    let names: Vec<String> = world.state().peers.into_keys().collect();
+    assert_eq!(names, ["Mesh_10_0_0_2", "Mesh_10_0_0_3"]);
+    let why = "Error Node/node-1: spec.bgp.ipv6Address: fe80::1 is link-local and does not say on which interface: there is no session of the mesh";
+    assert_eq!(problems(&world.state()), [why]);
+}
+
+#[test]
 fn a_link_local_peer_address_is_one_problem_and_costs_no_other_session() {
     let mut world = World::new();
     bgp_peer(&mut world, "bad", "fe80::1", |_| ());
