@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -436,6 +437,8 @@ struct FolderWatch {
     wake: mpsc::Sender<()>,
     writing: Writing,
     watching: Option<(notify::RecommendedWatcher, u64)>,
+    /// The folder that is watched was removed. The next one may well have its inode.
+    removed: Arc<AtomicBool>,
     complained: bool,
 }
 
@@ -446,6 +449,7 @@ impl FolderWatch {
             wake,
             writing: Writing::default(),
             watching: None,
+            removed: Arc::default(),
             complained: false,
         }
     }
@@ -465,15 +469,22 @@ impl FolderWatch {
             self.writing.forget();
             return;
         };
-        if self.watching.as_ref().is_some_and(|(_, inode)| *inode == metadata.ino()) {
+        let removed = self.removed.load(Ordering::Acquire);
+        if self.watching.as_ref().is_some_and(|(_, inode)| *inode == metadata.ino() && !removed) {
             return;
         }
         // What the watch before this one said of writers has no end any more.
         self.writing.forget();
         let (wake, writing, path) = (self.wake.clone(), self.writing.clone(), self.path.clone());
+        // Each watch has its own: the last words of the one before are not about this one.
+        self.removed = Arc::default();
+        let (folder, removed) = (self.folder().to_owned(), self.removed.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if let Ok(event) = &event {
                 writing.note(event, &path);
+                if event.kind.is_remove() && event.paths.contains(&folder) {
+                    removed.store(true, Ordering::Release);
+                }
             }
             // Our own reading is no change. A full channel means that a look is due anyway.
             if !event.is_ok_and(|event| event.kind.is_access()) {
@@ -493,6 +504,39 @@ impl FolderWatch {
                     tracing::warn!(folder, %error, "no notifications of changed files; looking every 5 s");
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_replaced_is_watched_also_where_the_new_one_has_its_inode() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("resources");
+        std::fs::create_dir(&folder).unwrap();
+        let (wake, _woken) = mpsc::channel(1);
+        let mut watch = FolderWatch::new(&folder, wake);
+        watch.renew();
+        let inode = std::fs::metadata(&folder).unwrap().ino();
+        for _ in 0..100 {
+            std::fs::remove_dir(&folder).unwrap();
+            std::fs::create_dir(&folder).unwrap();
+            if std::fs::metadata(&folder).unwrap().ino() == inode {
+                break;
+            }
+        }
+        let mut file = std::fs::File::create(folder.join("a.yaml")).unwrap();
+        let begun = std::time::Instant::now();
+        while watch.writing.with(|writing| writing.is_empty()) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "no notification of the new folder");
+            watch.renew();
+            file.write_all(b"#").unwrap();
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
