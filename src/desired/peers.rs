@@ -13,7 +13,7 @@ use bgp_proto::{Afi, AfiSet};
 
 use super::compile::{Inputs, Problems};
 use super::identity::{Fields, asn_of, listen_port};
-use super::{LocalNode, NextHopRule, Peer, PeerClass, Treatment, auth, programs};
+use super::{Auth, LocalNode, NextHopRule, Peer, PeerClass, Treatment, auth, programs};
 use crate::datastore::model::{Node, Severity};
 use crate::policy::program::Program;
 
@@ -91,22 +91,46 @@ pub(super) fn mesh<F: Fields>(
     }
     let password = inputs.global.mesh_password.as_ref();
     let auth = auth::of(inputs, password, "BGPConfiguration/default", "spec.nodeMeshPassword", problems);
+    let mesh = Mesh { inputs, local, own: own.addr.into(), restart_time, auth };
     for node in inputs.snapshot.nodes.values().filter(|node| in_mesh(node)) {
         let Some(address) = F::address(node) else { continue };
         // PEER-12: "another node" is decided by address.
         if address.addr == own.addr {
             continue;
         }
-        let (peer, source): (IpAddr, IpAddr) = (address.addr.into(), own.addr.into());
+        let peer = address.addr.into();
         if is_link_local(peer) {
             scopeless(node, peer, "this node gets no session", problems);
             continue;
         }
+        // Nodes are walked in order of their names, so of two with one address the lower name stays (T22).
         let name = name(PeerClass::Mesh, peer);
-        let peer_asn = asn_of(node, inputs.global);
-        let internal = peer_asn == local.asn;
-        let session = Peer {
-            name: name.clone(),
+        sessions.entry(name).or_insert_with_key(|name| mesh.session::<F>(name, node, peer, shared));
+    }
+}
+
+/// What all mesh sessions of a family have in common.
+struct Mesh<'a> {
+    inputs: &'a Inputs<'a>,
+    local: &'a LocalNode,
+    own: IpAddr,
+    restart_time: u16,
+    auth: Auth,
+}
+
+impl Mesh<'_> {
+    /// The session with another node, which has the address `peer`.
+    fn session<F: Fields>(
+        &self,
+        name: &str,
+        node: &Node,
+        peer: IpAddr,
+        shared: &mut Programs<'_, '_>,
+    ) -> Peer {
+        let peer_asn = asn_of(node, self.inputs.global);
+        let internal = peer_asn == self.local.asn;
+        Peer {
+            name: name.to_owned(),
             class: PeerClass::Mesh,
             resource: format!("Node/{}", node.name),
             afi: F::AFI,
@@ -114,24 +138,24 @@ pub(super) fn mesh<F: Fields>(
                 transport: Transport {
                     peer,
                     scope: 0,
-                    port: listen_port(inputs, &node.name),
+                    port: listen_port(self.inputs, &node.name),
                     ttl: TtlRule::Multihop(TTL),
                 },
                 open: OpenParams {
-                    local_asn: local.asn,
+                    local_asn: self.local.asn,
                     peer_asn,
-                    router_id: local.router_id,
+                    router_id: self.local.router_id,
                     families: AfiSet::only(F::AFI),
                 },
                 next: NextOpen {
-                    source: Some(source),
+                    source: Some(self.own),
                     // PEER-16: by text, as every BIRD node of the cluster decides it.
-                    passive: peer.to_string() > source.to_string(),
-                    restart_time: Some(restart_time),
+                    passive: peer.to_string() > self.own.to_string(),
+                    restart_time: Some(self.restart_time),
                     ..NextOpen::default()
                 },
             },
-            auth: auth.clone(),
+            auth: self.auth.clone(),
             treatment: Treatment {
                 internal,
                 rr_client: None,
@@ -140,9 +164,7 @@ pub(super) fn mesh<F: Fields>(
                 import: shared.import(),
                 export: shared.export::<F>(internal),
             },
-        };
-        // Nodes are walked in order of their names, so of two with one address the lower name stays (T22).
-        sessions.entry(name).or_insert(session);
+        }
     }
 }
 
