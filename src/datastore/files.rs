@@ -445,7 +445,8 @@ struct FolderWatch {
 impl FolderWatch {
     fn new(path: &Path, wake: mpsc::Sender<()>) -> Self {
         FolderWatch {
-            path: path.to_owned(),
+            // As notifications have it.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             wake,
             writing: Writing::default(),
             watching: None,
@@ -457,7 +458,6 @@ impl FolderWatch {
     /// A file is watched by its folder, since it may be replaced by renaming; so is a folder that is yet to come.
     fn folder(&self) -> &Path {
         match self.path.parent() {
-            Some(parent) if parent.as_os_str().is_empty() && !self.path.is_dir() => Path::new("."),
             Some(parent) if !self.path.is_dir() => parent,
             _ => &self.path,
         }
@@ -517,7 +517,9 @@ mod tests {
     #[test]
     fn a_folder_that_was_replaced_is_watched_also_where_the_new_one_has_its_inode() {
         let outer = tempfile::tempdir().unwrap();
-        let folder = outer.path().join("resources");
+        // Relative, as people write it.
+        let up = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect::<PathBuf>();
+        let folder = up.join(outer.path().strip_prefix("/").unwrap()).join("resources");
         std::fs::create_dir(&folder).unwrap();
         let (wake, _woken) = mpsc::channel(1);
         let mut watch = FolderWatch::new(&folder, wake);
