@@ -240,9 +240,7 @@ impl Listening {
             self.undecided.spawn(decide(accepted, candidates));
         }
     }
-}
 
-impl Listening {
     /// Whether calls from this address come with the signature that its peers are to have.
     fn demands_key(&self, remote: IpAddr, candidates: &[&Caller]) -> bool {
         let slot = if remote.is_ipv4() { &self.v4 } else { &self.v6 };
