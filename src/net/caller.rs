@@ -12,6 +12,7 @@ use bgp_proto::session::{Endpoints, TtlRule};
 use bgp_proto::wire::decode_open;
 use bgp_proto::wire::frame::{MAX_LEN, Next, next_frame};
 use bgp_proto::{Afi, Asn, RouterId};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -65,6 +66,8 @@ impl Caller {
             .set_nodelay(true)
             .and_then(|()| sockopt::set_ttl_rule(stream, afi, self.ttl))
             .and_then(|()| sockopt::set_control_class(stream, afi));
+        // The listener's: what it did for this peer its own rule does from here on.
+        let _ = SockRef::from(stream).detach_filter();
         if let Err(error) = ready {
             warn!(peer = self.name, %error, "cannot set the options of an accepted connection; it is closed");
             return;

@@ -11,11 +11,11 @@ use std::time::Duration;
 use bgp_proto::prefix::is_link_local;
 use bgp_proto::session::{DialError, TtlRule};
 use bgp_proto::{Afi, IpPrefix};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::sockopt;
+use super::{sockopt, ttl_filter};
 use crate::datastore::model::SecretBytes;
 use crate::random::random;
 
@@ -98,6 +98,10 @@ async fn connect(to: &Destination) -> Result<TcpStream, DialFailure> {
     let remote = socket_addr(to.peer, to.port, to.scope);
     let stream = socket.connect(remote).await.map_err(|error| failed(&error))?;
     sockopt::set_ttl_rule(&stream, Afi::of(to.peer), to.ttl).map_err(|error| noted(&error, "TTL"))?;
+    if to.ttl.least().is_some() {
+        // What the filter did the rule does from here on.
+        let _ = SockRef::from(&stream).detach_filter();
+    }
     Ok(stream)
 }
 
@@ -112,6 +116,9 @@ fn prepare(to: &Destination) -> Result<TcpSocket, DialFailure> {
     set("TCP_NODELAY", socket.set_tcp_nodelay(true))?;
     set("DSCP", sockopt::set_control_class(&socket, afi))?;
     set("TTL", sockopt::set_ttl(&socket, afi, to.ttl.sent()))?;
+    if let Some(filter) = to.ttl.least().and_then(|least| ttl_filter::program(afi, &[(to.peer, least)])) {
+        set("TTL filter", socket.attach_filter(&filter))?;
+    }
     if let Some(key) = &to.key {
         sockopt::set_md5_key(&socket, IpPrefix::host(to.peer), key.expose()).map_err(|error| {
             DialFailure { error: DialError::Os(libc::ENOMEM), note: Some(error.to_string()) }

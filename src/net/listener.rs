@@ -22,8 +22,8 @@ use tracing::{info, warn};
 
 use super::caller::{Accepted, Caller, decide};
 use super::md5::listener_keys;
-use super::sockopt;
 use super::strangers::Strangers;
+use super::{sockopt, ttl_filter};
 use crate::datastore::model::SecretBytes;
 use crate::desired::Listen;
 
@@ -71,6 +71,8 @@ struct Bound {
     listener: TcpListener,
     wanted: Listen,
     keys: Keys,
+    /// The least TTL of each address that has one.
+    near: Vec<(IpAddr, u8)>,
 }
 
 /// The keys of a socket.
@@ -157,7 +159,7 @@ impl Listening {
             let keys =
                 listener_keys(afi, plan.callers.iter().map(|caller| (caller.addr, caller.key.as_ref())));
             let slot = if afi == Afi::Ipv4 { &mut self.v4 } else { &mut self.v6 };
-            slot.apply(afi, plan.sockets.get(&afi).copied(), keys);
+            slot.apply(afi, plan.sockets.get(&afi).copied(), keys, near(&plan.callers));
         }
         self.publish();
     }
@@ -250,29 +252,47 @@ impl Listening {
 }
 
 impl Slot {
-    fn apply(&mut self, afi: Afi, wanted: Option<Listen>, keys: BTreeMap<IpPrefix, SecretBytes>) {
+    fn apply(
+        &mut self,
+        afi: Afi,
+        wanted: Option<Listen>,
+        keys: BTreeMap<IpPrefix, SecretBytes>,
+        near: Vec<(IpAddr, u8)>,
+    ) {
         let Some(wanted) = wanted else {
             *self = Slot::default();
             return;
         };
         match &mut self.bound {
-            Some(Bound { listener, wanted: have, keys: held }) if *have == wanted => held.set(listener, keys),
-            _ => self.rebind(afi, wanted, keys),
+            Some(bound) if bound.wanted == wanted => {
+                bound.keys.set(&bound.listener, keys);
+                if bound.near != near {
+                    demand_ttl(SockRef::from(&bound.listener), afi, &near);
+                    bound.near = near;
+                }
+            }
+            _ => self.rebind(afi, wanted, keys, near),
         }
     }
 
     /// New socket first, then the old one goes; where both want one port the old one has to go first.
-    fn rebind(&mut self, afi: Afi, wanted: Listen, keys: BTreeMap<IpPrefix, SecretBytes>) {
+    fn rebind(
+        &mut self,
+        afi: Afi,
+        wanted: Listen,
+        keys: BTreeMap<IpPrefix, SecretBytes>,
+        near: Vec<(IpAddr, u8)>,
+    ) {
         let addr = bind_addr(afi, wanted);
-        let mut result = bind(afi, addr, &keys);
+        let mut result = bind(afi, addr, &keys, &near);
         if in_use(&result) && self.bound.as_ref().is_some_and(|old| old.is_on(wanted.port)) {
             self.bound = None;
-            result = bind(afi, addr, &keys);
+            result = bind(afi, addr, &keys, &near);
         }
         match result {
             Ok((listener, keys)) => {
                 info!(%addr, "listening");
-                *self = Slot { bound: Some(Bound { listener, wanted, keys }), ..Slot::default() };
+                *self = Slot { bound: Some(Bound { listener, wanted, keys, near }), ..Slot::default() };
             }
             Err(error) => {
                 let why = match error.raw_os_error() {
@@ -351,11 +371,38 @@ fn in_use<T>(result: &io::Result<T>) -> bool {
     matches!(result, Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE))
 }
 
+/// The least TTL of the addresses all of whose peers demand one: where several peers have an address, nobody knows yet which
+/// of them calls.
+fn near(callers: &[Caller]) -> Vec<(IpAddr, u8)> {
+    let mut least: BTreeMap<IpAddr, u8> = BTreeMap::new();
+    for caller in callers {
+        let demanded = caller.ttl.least().unwrap_or(0);
+        least.entry(caller.addr).and_modify(|least| *least = demanded.min(*least)).or_insert(demanded);
+    }
+    least.into_iter().filter(|(_, least)| *least > 0).collect()
+}
+
+/// Has the kernel drop what such a peer sends from too far away before its connection is taken and has a rule of its own.
+fn demand_ttl(socket: SockRef<'_>, afi: Afi, near: &[(IpAddr, u8)]) {
+    let done = match ttl_filter::program(afi, near) {
+        Some(filter) => socket.attach_filter(&filter),
+        None => {
+            // It fails where there was none.
+            let _ = socket.detach_filter();
+            Ok(())
+        }
+    };
+    if let Err(error) = done {
+        warn!(%error, "cannot demand a TTL of what peers send before their connections are accepted");
+    }
+}
+
 /// A socket that listens, with keys from its first moment on.
 fn bind(
     afi: Afi,
     addr: SocketAddr,
     wanted: &BTreeMap<IpPrefix, SecretBytes>,
+    near: &[(IpAddr, u8)],
 ) -> io::Result<(TcpListener, Keys)> {
     let domain = if afi == Afi::Ipv4 { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
@@ -370,6 +417,7 @@ fn bind(
     socket.bind(&addr.into())?;
     let mut keys = Keys::default();
     keys.set(&socket, wanted.clone());
+    demand_ttl(SockRef::from(&socket), afi, near);
     socket.listen(BACKLOG)?;
     Ok((TcpListener::from_std(socket.into())?, keys))
 }
@@ -411,6 +459,19 @@ mod tests {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
         socket.connect(to).await.unwrap()
+    }
+
+    #[test]
+    fn a_ttl_is_demanded_of_an_address_where_all_of_its_peers_demand_one() {
+        use bgp_proto::session::TtlRule;
+        let callers = [("10.0.0.1", 1), ("10.0.0.2", 3), ("10.0.0.2", 1), ("10.0.0.3", 1), ("10.0.0.3", 0)];
+        let callers = callers.map(|(addr, hops)| {
+            let mut it = caller(addr, addr, None).0;
+            it.ttl = if hops == 0 { TtlRule::Multihop(64) } else { TtlRule::Security { hops } };
+            it
+        });
+        let expected = [("10.0.0.1", 255), ("10.0.0.2", 253)];
+        assert_eq!(near(&callers), expected.map(|(addr, least)| (addr.parse().unwrap(), least)));
     }
 
     #[tokio::test]

@@ -13,3 +13,4 @@ pub mod md5;
 pub mod peer_task;
 pub mod sockopt;
 mod strangers;
+mod ttl_filter;
