@@ -1,8 +1,8 @@
 //! From a snapshot of the datastore to running sessions.
 //!
-//! Owns: the desired state in force, which peers have a task and which handle each has, what the listener shall do, what people
-//! are told of the configuration. Never: compiles or compares by itself (see [`desired`]); never undoes anything because the
-//! datastore is silent: what cannot be compiled leaves the state before it in force (NODE-7, O1).
+//! Owns: the desired state in force, which peers have a task and which handle each has, what the listener shall do,
+//! what people are told of the configuration. Never: compiles or compares by itself (see [`desired`]); never undoes
+//! anything because the datastore is silent: what cannot be compiled leaves the state before it in force (NODE-7, O1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -162,7 +162,8 @@ impl<C: Core> Applier<C> {
         }
     }
 
-    /// Applies each snapshot until `stop`; then ends all sessions so that neighbours keep our routes where they can (BGP-33).
+    /// Applies each snapshot until `stop`; then ends all sessions so that neighbours keep our
+    /// routes where they can (BGP-33).
     pub async fn run(
         mut self,
         mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,

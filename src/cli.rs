@@ -45,8 +45,8 @@ Exit status:
 
 /// The BGP daemon of a Calico node, in the place of confd and BIRD.
 ///
-/// It reads the Calico datastore, peers with other nodes and routers over BGP, advertises this node's address blocks, and writes the
-/// routes that it learns into the kernel.
+/// It reads the Calico datastore, peers with other nodes and routers over BGP, advertises this node's address blocks,
+/// and writes the routes that it learns into the kernel.
 #[derive(Parser, Debug)]
 #[command(name = "calico-bgpd", version, after_long_help = AFTER_HELP, after_help = "Use --help for the environment variables and exit statuses.")]
 pub struct Cli {
@@ -69,14 +69,15 @@ pub enum Command {
     Show(Show),
     /// Have a peer send its routes again (route refresh); the session stays up
     ///
-    /// What the peer does not announce again is removed where it marks the refresh (RFC 7313). The exit status is 1 where a session
-    /// cannot: it is down, or the peer does not offer route refresh.
+    /// What the peer does not announce again is removed where it marks the refresh (RFC 7313). The exit status is 1
+    /// where a session cannot: it is down, or the peer does not offer route refresh.
     Refresh(Refresh),
     /// Describe BGP messages as JSON, one object a line: raw octets, hexadecimal, pcap, pcapng or MRT
     ///
-    /// Each object says what the message holds (type, and its fields), what is wrong with it (errors) and what a session would do
-    /// (outcome: accept, attribute-discard, treat-as-withdraw, session-reset; incomplete where the input ends inside a message).
-    /// Errors in the input are part of the output: the exit status is 0 whatever the octets are.
+    /// Each object says what the message holds (type, and its fields), what is wrong with it (errors) and
+    /// what a session would do (outcome: accept, attribute-discard, treat-as-withdraw, session-reset;
+    /// incomplete where the input ends inside a message). Errors in the input are part of the output: the
+    /// exit status is 0 whatever the octets are.
     Decode(DecodeArgs),
 }
 

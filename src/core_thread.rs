@@ -1,11 +1,11 @@
 //! The thread of the table.
 //!
-//! Owns: one [`Core`] (in the daemon the speaker) on an OS thread of its own, two bounded inboxes, one deadline, and the delivery of what the
-//! core says. Never: runs on a runtime worker, waits for a peer or for the kernel, or decides anything. A long walk in here
-//! delays routes but no keepalive: those live with the peer tasks.
+//! Owns: one [`Core`] (in the daemon the speaker) on an OS thread of its own, two bounded inboxes, one deadline, and
+//! the delivery of what the core says. Never: runs on a runtime worker, waits for a peer or for the kernel, or decides
+//! anything. A long walk in here delays routes but no keepalive: those live with the peer tasks.
 //!
-//! What comes from one session stays in order: its messages travel as [`Batch`]es of one incarnation, one at a time. Only
-//! the end of a session overtakes them, in the urgent inbox; what of its incarnation comes later is dropped.
+//! What comes from one session stays in order: its messages travel as [`Batch`]es of one incarnation, one at a time.
+//! Only the end of a session overtakes them, in the urgent inbox; what of its incarnation comes later is dropped.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -152,8 +152,8 @@ pub fn run<C: Core>(
     Ok(())
 }
 
-/// Starts the thread. `failed` hears why where it ends by a panic or cannot start its runtime; where every port was dropped
-/// it just ends.
+/// Starts the thread. `failed` hears why where it ends by a panic or cannot start its runtime; where every port
+/// was dropped it just ends.
 pub fn start<C: Core>(
     core: C,
     clock: Clock,

@@ -1,7 +1,7 @@
 //! The release of Calico that ClusterInformation last told on this node, kept over restarts (REL-2).
 //!
-//! Owns: the file `cluster-release` of the run directory, which holds one release such as `v3.31`. Never: decides which release is in
-//! force; [`compile`](crate::desired::compile) does. A file that cannot be read counts as none.
+//! Owns: the file `cluster-release` of the run directory, which holds one release such as `v3.31`. Never: decides
+//! which release is in force; [`compile`](crate::desired::compile) does. A file that cannot be read counts as none.
 
 use std::io;
 use std::path::{Path, PathBuf};

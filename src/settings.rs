@@ -29,7 +29,8 @@ pub struct RunDirFlag {
 /// Which node this is and where the datastore is.
 #[derive(Args, Clone, Debug, Default)]
 pub struct NodeFlags {
-    /// Name of this node's Node resource [env: NODENAME] [default: the content of /var/lib/calico/nodename, else the host name]
+    /// Name of this node's Node resource [env: NODENAME]
+    /// [default: the content of /var/lib/calico/nodename, else the host name]
     #[arg(long, value_name = "NAME")]
     pub nodename: Option<String>,
     /// Kind of datastore: etcdv3 or file [env: DATASTORE_TYPE] [default: what ETCD_ENDPOINTS or DATASTORE_PATH names]
@@ -41,10 +42,12 @@ pub struct NodeFlags {
     /// Comma-separated URLs; implies --datastore-type etcdv3 [env: ETCD_ENDPOINTS]
     #[arg(long, value_name = "URLS")]
     pub etcd_endpoints: Option<String>,
-    /// BGP identifier; "hash" derives it from the node's name [env: CALICO_ROUTER_ID] [default: the node's IPv4 address]
+    /// BGP identifier; "hash" derives it from the node's name [env: CALICO_ROUTER_ID]
+    /// [default: the node's IPv4 address]
     #[arg(long, value_name = "ID")]
     pub router_id: Option<String>,
-    /// Behave as this Calico release, such as v3.29 [env: CALICO_BGPD_CLUSTER_RELEASE] [default: auto, as ClusterInformation says]
+    /// Behave as this Calico release, such as v3.29 [env: CALICO_BGPD_CLUSTER_RELEASE]
+    /// [default: auto, as ClusterInformation says]
     #[arg(long, value_name = "RELEASE")]
     pub cluster_release: Option<String>,
     /// Keep a session down whose password cannot be had, instead of leaving it unsigned [env: CALICO_BGPD_STRICT]
@@ -55,13 +58,15 @@ pub struct NodeFlags {
 /// What only the daemon needs.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DaemonFlags {
-    /// Log level: off, error, warn, info, debug, trace, or a list such as info,calico_bgpd::net=debug [env: CALICO_BGPD_LOG, BGP_LOGSEVERITYSCREEN] [default: logSeverityScreen of the BGPConfiguration]
+    /// Log level: off, error, warn, info, debug, trace, or a list such as info,calico_bgpd::net=debug
+    /// [env: CALICO_BGPD_LOG, BGP_LOGSEVERITYSCREEN] [default: logSeverityScreen of the BGPConfiguration]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// Log lines as text or json [env: CALICO_BGPD_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Threads for sockets and datastore beside the thread of the table [env: CALICO_BGPD_WORKERS] [default: by processors granted]
+    /// Threads for sockets and datastore beside the thread of the table [env: CALICO_BGPD_WORKERS]
+    /// [default: by processors granted]
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! The rules of placement that the compiler cannot check.
 //!
-//! Pure cores import no shell, no channel is unbounded, no file grows without a reason, and `bgp-proto` depends on nothing
-//! that has a clock or a socket.
+//! Pure cores import no shell, no channel is unbounded, no file grows without a reason, and `bgp-proto` depends on
+//! nothing that has a clock or a socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
@@ -138,7 +138,8 @@ fn no_channel_is_unbounded() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Whether `line` makes or imports a channel that takes whatever it is given: std's `channel` is one, tokio's has a bound.
+/// Whether `line` makes or imports a channel that takes whatever it is given: std's `channel` is
+/// one, tokio's has a bound.
 fn makes_unbounded_channel(line: &str) -> bool {
     ["unbounded", "unbounded_channel", "UnboundedSender", "mpsc::channel()"]
         .iter()

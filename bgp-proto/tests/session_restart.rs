@@ -1,5 +1,5 @@
-//! One session against a scripted peer that restarts: graceful restart, also long-lived and with NOTIFICATIONs (RFC 4724,
-//! RFC 8538, RFC 9494; BGP-29 to BGP-32, T5, T7, W54), one by one.
+//! One session against a scripted peer that restarts: graceful restart, also long-lived and with NOTIFICATIONs (RFC
+//! 4724, RFC 8538, RFC 9494; BGP-29 to BGP-32, T5, T7, W54), one by one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod session_driver;

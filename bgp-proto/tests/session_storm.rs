@@ -1,6 +1,6 @@
-//! A thousand pairs of speakers that dial each other at once (T3), on virtual time: every dial, accept and message takes a
-//! time of its own, in order on each connection. Whatever the order of events, exactly one connection of each pair
-//! survives, soon, and nothing moves any more.
+//! A thousand pairs of speakers that dial each other at once (T3), on virtual time: every dial, accept and message
+//! takes a time of its own, in order on each connection. Whatever the order of events, exactly one connection of each
+//! pair survives, soon, and nothing moves any more.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod session_wire;

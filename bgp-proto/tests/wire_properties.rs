@@ -1,4 +1,5 @@
-//! Laws of the codec: what is encoded decodes to the same values, nothing panics, and how octets arrive does not matter.
+//! Laws of the codec: what is encoded decodes to the same values, nothing panics, and how
+//! octets arrive does not matter.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::net::{Ipv4Addr, Ipv6Addr};

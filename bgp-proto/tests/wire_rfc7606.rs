@@ -1,8 +1,8 @@
 //! Every attribute × every fault × external and internal peer.
 //!
 //! The expectations are written from the RFCs, clause by clause, and not from the table in `attr/rules.rs`: RFC 7606 §3
-//! (c) flags, (d) missing, (g) twice; §4 length zero; §5.2 nothing reachable; §5.3 and §7.11 multiprotocol; §7.1 to §7.10,
-//! §7.14, §7.15 each attribute; RFC 6793 §4.1 and §6; RFC 7607; RFC 8092 §6; RFC 9234 §5; RFC 9774.
+//! (c) flags, (d) missing, (g) twice; §4 length zero; §5.2 nothing reachable; §5.3 and §7.11 multiprotocol; §7.1 to
+//! §7.10, §7.14, §7.15 each attribute; RFC 6793 §4.1 and §6; RFC 7607; RFC 8092 §6; RFC 9234 §5; RFC 9774.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use bgp_proto::wire::attr::AttributeCodes;
@@ -82,8 +82,8 @@ const MATRIX: &[Row] = rows! {
     // Nobody knows their form: only a second copy is wrong, and being well-known (RFC 4271 §6.3).
     "an unknown one"       99 0xc0 &[1; 4]         => "RR" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
     // Known by name only. What is taken from external peers is taken before anything is looked at (W49); the others
-    // have flags that their RFCs give (6514 §5, 9012 §2, 7311 §3, 8669 §3, 6368 §5), so without the optional bit they are
-    // malformed (§3 (c)), not unknown.
+    // have flags that their RFCs give (6514 §5, 9012 §2, 7311 §3, 8669 §3, 6368 §5), so without the optional bit they
+    // are malformed (§3 (c)), not unknown.
     "PMSI_TUNNEL"          22 0xc0 &[1; 4]         => ".W" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
     "Tunnel Encapsulation" 23 0xc0 &[1; 4]         => ".W" ".." ".." ".." ".." ".." ".." "DD" ".." "..";
     "AIGP"                 26 0x80 &[1; 11]        => "WW" ".." ".." ".." ".." ".." ".." "DD" ".." "..";

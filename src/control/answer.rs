@@ -1,7 +1,8 @@
 //! Requests and answers of the control socket, as they stand on the line.
 //!
-//! Owns: names and shapes, which are an interface: keys are added, never renamed. Absent means "not known" or "not there".
-//! Times are ages in seconds: they need no clock that both sides share. Never: fills them in ([`server`](super::server)).
+//! Owns: names and shapes, which are an interface: keys are added, never renamed. Absent means "not known" or "not
+//! there". Times are ages in seconds: they need no clock that both sides share. Never: fills them in
+//! ([`server`](super::server)).
 
 use serde::{Deserialize, Serialize};
 

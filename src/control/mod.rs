@@ -1,4 +1,5 @@
-//! What a running daemon says when asked: `calico-bgpd.sock`, one JSON request and one JSON answer a line (docs/control.md).
+//! What a running daemon says when asked: `calico-bgpd.sock`, one JSON request and one JSON answer
+//! a line (docs/control.md).
 //!
 //! Owns: the protocol of the socket and both of its ends. Answers are made of published views, and of looks at the core
 //! where a table is wanted. Never: changes what the node shall do, which comes from the datastore alone; the one thing

@@ -53,7 +53,8 @@ impl PeerView {
         self.held = Some(why);
     }
 
-    /// Copies the session where something happened, or the copy is old. Else says when to try again, lest counters stay behind.
+    /// Copies the session where something happened, or the copy is old. Else says when to try
+    /// again, lest counters stay behind.
     pub fn update(
         &mut self,
         session: &Session,
@@ -76,7 +77,8 @@ impl PeerView {
         self.state() == StateName::Established
     }
 
-    /// Why the session is not up, or is up for nothing, in words. `lacking`: the session's source address, where this node does not have it now.
+    /// Why the session is not up, or is up for nothing, in words. `lacking`: the session's source address, where this
+    /// node does not have it now.
     pub fn reason(&self, auth: &Auth, ttl: TtlRule, lacking: Option<IpAddr>) -> Option<String> {
         if self.is_established() {
             let negotiated = self.status.as_ref().and_then(|status| status.negotiated.as_ref());

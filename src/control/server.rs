@@ -1,7 +1,7 @@
 //! The server's side of the control socket.
 //!
-//! Owns: `calico-bgpd.sock`, its clients, and how published views become answers. Never: changes what the node shall do. A socket file that a
-//! dead process left is replaced: the lock of the run directory says that it is dead (P11).
+//! Owns: `calico-bgpd.sock`, its clients, and how published views become answers. Never: changes what the node shall
+//! do. A socket file that a dead process left is replaced: the lock of the run directory says that it is dead (P11).
 
 use std::io;
 use std::net::IpAddr;

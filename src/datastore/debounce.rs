@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What one transaction changed arrives in pieces, one for each watched prefix, one right after the other. A piece alone
-/// is a state that never was: a datastore that is emptied would be taken for one without a BGPConfiguration (DEF-20).
+/// What one transaction changed arrives in pieces, one for each watched prefix, one right after the other. A
+/// piece alone is a state that never was: a datastore that is emptied would be taken for one without a
+/// BGPConfiguration (DEF-20).
 const PIECES: Duration = Duration::from_millis(20);
 /// Changes this close to the one before are joined.
 const JOIN: Duration = Duration::from_millis(50);

@@ -299,8 +299,8 @@ fn longer(wait: Duration) -> Duration {
     (wait * 2).min(BACKOFF.1)
 }
 
-/// A key and the revision at which it was created. An etcd that was rebuilt from nothing has the id of the cluster before
-/// it; it is not likely to have created the same key at the same revision.
+/// A key and the revision at which it was created. An etcd that was rebuilt from nothing has the id of the cluster
+/// before it; it is not likely to have created the same key at the same revision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Created {
     key: Vec<u8>,
@@ -505,8 +505,8 @@ impl Follower {
         settings: &EtcdSettings,
     ) -> Result<Infallible, Ended> {
         let mut link = Link::connect(endpoint, settings).await?;
-        // Another cluster's revisions mean nothing, nor do those of another history: a watch from a revision that is still
-        // to come would wait in silence, and one that begins in the middle would never tell what is not there.
+        // Another cluster's revisions mean nothing, nor do those of another history: a watch from a revision that is
+        // still to come would wait in silence, and one that begins in the middle would never tell what is not there.
         let same = match &self.newest {
             // No other key may be asked for: our user may be let in where Calico's keys are, and nowhere else.
             None => false,

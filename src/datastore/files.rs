@@ -1,12 +1,12 @@
 //! The file datastore: a file, or a folder of `*.yaml`, `*.yml` and `*.json` (not hidden, not recursive).
 //!
 //! Owns: [`FileSet`], the content of the files with the rules that keep what is in force: a document that cannot be
-//! read removes nothing that its file said before, nor does a file without a single character; a file that loses resources
-//! in place, or vanishes, is believed when that has lasted [`LOSS_DELAY`] (an editor or a copy may be under way; a file
-//! that is renamed into place is believed at once); a folder that cannot be read is an outage and changes nothing; where
-//! two files have one resource, the first file name wins. [`run`] watches and polls, and reads when the folder is quiet and
-//! nobody is in the middle of writing a file of it, but no later than [`SETTLES_WITHIN`] after it saw a change. Never:
-//! knows what resources mean.
+//! read removes nothing that its file said before, nor does a file without a single character; a file that loses
+//! resources in place, or vanishes, is believed when that has lasted [`LOSS_DELAY`] (an editor or a copy may be under
+//! way; a file that is renamed into place is believed at once); a folder that cannot be read is an outage and changes
+//! nothing; where two files have one resource, the first file name wins. [`run`] watches and polls, and reads when the
+//! folder is quiet and nobody is in the middle of writing a file of it, but no later than [`SETTLES_WITHIN`] after it
+//! saw a change. Never: knows what resources mean.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,10 +1,11 @@
 //! BGP messages out of packet captures.
 //!
-//! Owns: putting the TCP streams together, each direction by its sequence numbers. Never: interprets TCP beyond that, nor
-//! messages. The files are read by pcap-parser and the packets by etherparse.
+//! Owns: putting the TCP streams together, each direction by its sequence numbers. Never: interprets TCP beyond that,
+//! nor messages. The files are read by pcap-parser and the packets by etherparse.
 //!
 //! A capture is read to its end before anything is put together, because a segment may come in any order. What was lost
-//! is said, and decoding goes on at the next marker behind the hole; so it does where a capture begins inside a message.
+//! is said, and decoding goes on at the next marker behind the hole; so it does where a
+//! capture begins inside a message.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

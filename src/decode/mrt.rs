@@ -1,7 +1,7 @@
 //! BGP messages out of MRT records (RFC 6396, RFC 8050).
 //!
-//! Owns: which records hold messages, and what their subtypes say of the coding. Never: reads table dumps; they are counted.
-//! The records themselves are cut by bgpkit-parser.
+//! Owns: which records hold messages, and what their subtypes say of the coding. Never: reads table dumps; they are
+//! counted. The records themselves are cut by bgpkit-parser.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};

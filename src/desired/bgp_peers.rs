@@ -1,9 +1,10 @@
 //! Sessions that BGPPeers ask for.
 //!
-//! Owns: forward peerings by `peerIP`, global or of one node: PEER-20 to PEER-24, PEER-50 to PEER-54, PEER-60 to PEER-64,
-//! PEER-67, PEER-68, PEER-70, DEF-4, and their place before mesh sessions (PEER-18). What is not built yet (selectors, local
-//! workloads, reverse peerings, filters, `reachableBy`) is one problem for each BGPPeer. A BGPPeer with filters gets no
-//! session: without them it would carry what they are there to refuse. Never: writes what a session does with routes ([`programs`](super::programs)).
+//! Owns: forward peerings by `peerIP`, global or of one node: PEER-20 to PEER-24, PEER-50 to PEER-54, PEER-60 to
+//! PEER-64, PEER-67, PEER-68, PEER-70, DEF-4, and their place before mesh sessions (PEER-18). What is not built yet
+//! (selectors, local workloads, reverse peerings, filters, `reachableBy`) is one problem for each BGPPeer. A BGPPeer
+//! with filters gets no session: without them it would carry what they are there to refuse. Never: writes what a
+//! session does with routes ([`programs`](super::programs)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

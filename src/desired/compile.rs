@@ -1,7 +1,7 @@
 //! The whole compilation, in order: identity, then sessions, then each family's routes and programs.
 //!
-//! Owns: what every part is given ([`Inputs`]), the list of problems, and what is said about things not built yet. Never:
-//! stops at a problem: but for a missing local Node there is always a state.
+//! Owns: what every part is given ([`Inputs`]), the list of problems, and what is said about things not built yet.
+//! Never: stops at a problem: but for a missing local Node there is always a state.
 
 use std::collections::BTreeMap;
 use std::fmt;

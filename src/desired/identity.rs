@@ -1,8 +1,8 @@
 //! Who the local node is, where it listens, and which release's rules are in force.
 //!
 //! Owns: NODE-4, NODE-10, NODE-11, NODE-20, NODE-21, NODE-35, NODE-40, REL-1 to REL-3, KERN-10 and KERN-10a.
-//! Never: looks at peers. Inputs: the local Node, the global and the per-node BGPConfiguration, ClusterInformation, process
-//! settings.
+//! Never: looks at peers. Inputs: the local Node, the global and the per-node BGPConfiguration,
+//! ClusterInformation, process settings.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,7 +1,7 @@
 //! What is written to the kernel, as a program for each family.
 //!
-//! Owns: KERN-2 without its service step, KERN-3, KERN-10 to KERN-12, KERN-14, KERN-15, KERN-20 and REL-3, REL-12. Never:
-//! runs it; that is the speaker's, for each best path.
+//! Owns: KERN-2 without its service step, KERN-3, KERN-10 to KERN-12, KERN-14, KERN-15, KERN-20 and REL-3, REL-12.
+//! Never: runs it; that is the speaker's, for each best path.
 
 use bgp_proto::{Afi, IpPrefix, Prefix};
 

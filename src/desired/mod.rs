@@ -48,7 +48,8 @@ use bgp_proto::{Afi, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
 use crate::datastore::model::{NodeAddress, Problem, SecretBytes, SecretKeyRef};
 use crate::policy::program::Program;
 
-/// What the process knows of its node beside the datastore: settings that were read once at start, and what an earlier snapshot said.
+/// What the process knows of its node beside the datastore: settings that were read once at start, and what
+/// an earlier snapshot said.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NodeFacts {
     /// `NODENAME` (NODE-1).

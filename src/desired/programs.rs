@@ -80,7 +80,8 @@ pub(super) fn export<F: Fields>(inputs: &Inputs<'_>, priority: Option<u32>, inte
     Program { rules, default: Decision::Reject }
 }
 
-/// FILT-21, with REL-4: where the release is not known for certain, Felix may be older than 3.32, and a metric of 0 says nothing.
+/// FILT-21, with REL-4: where the release is not known for certain, Felix may be older than 3.32, and a
+/// metric of 0 says nothing.
 fn normalise<F: Fields>(inputs: &Inputs<'_>, priority: u32) -> Rule {
     let unknown = matches!(inputs.release.source, ReleaseSource::LastKnown | ReleaseSource::Assumed);
     let zero_is_none = F::AFI == Afi::Ipv4 && unknown;

@@ -3,9 +3,8 @@
 //! Owns: links, addresses and table main with the rules of the Linux tables as far as a routing daemon meets them: one
 //! route for each prefix and metric, `EEXIST`, IPv6's metric 1024, deletes by protocol and metric, routes that
 //! go with their link (silently in IPv4), gateways that must be on their link, notifications with echo. Never: used
-//! in production. [`FakeKernel`] has the whole of it, synchronously; [`SharedKernel`] is one that a reconciler and its test
-//! hold both. The tests of the netlink shell check the same rules
-//! against the real kernel.
+//! in production. [`FakeKernel`] has the whole of it, synchronously; [`SharedKernel`] is one that a reconciler and its
+//! test hold both. The tests of the netlink shell check the same rules against the real kernel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

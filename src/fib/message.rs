@@ -1,7 +1,8 @@
 //! Netlink messages as our own words, and back.
 //!
 //! Owns: which attributes we write, and how those that we read are understood. Never: sockets. Inputs and outputs:
-//! bytes and message types of rtnetlink on one side, [`Notice`](super::mirror::Notice), [`RouteSeen`] and [`RouteOp`] on the other.
+//! bytes and message types of rtnetlink on one side, [`Notice`](super::mirror::Notice), [`RouteSeen`] and
+//! [`RouteOp`] on the other.
 //!
 //! Rules: KRT-5, KRT-13, KRT-24, KRT-25, KRT-27, KRT-31; IPv6 multipath is one message with RTA_MULTIPATH, which
 //! leaves the kernel in the state that BIRD's sequence of appends leaves it in.

@@ -1,7 +1,8 @@
 //! The kernel's routing tables: what we want there, what is there, and how one becomes the other.
 //!
 //! Owns: the types between the speaker and the kernel. `plan` and `mirror` are pure; `linux` is the only place that
-//! speaks netlink. Never: chooses routes. The kernel is twice in the picture: as a source ([`KernelEvent`]) and as a sink ([`FibRoute`]).
+//! speaks netlink. Never: chooses routes. The kernel is twice in the picture: as a source ([`KernelEvent`]) and
+//! as a sink ([`FibRoute`]).
 
 pub mod fake;
 pub mod linux;

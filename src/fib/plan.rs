@@ -44,8 +44,8 @@ pub struct FibPlan {
     pub deletes: Vec<Delete>,
 }
 
-/// Prefix and metric, as stored, of the routes that this run has written while recovering. All others of ours were found
-/// at start.
+/// Prefix and metric, as stored, of the routes that this run has written while recovering. All others of
+/// ours were found at start.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Written(BTreeSet<(IpPrefix, u32)>);
 
@@ -124,10 +124,10 @@ impl From<Delete> for RouteOp {
     }
 }
 
-/// Plans for some prefixes: those that changed, or after a snapshot [`all_prefixes`]. `desired` holds normalized routes.
-/// While recovering a route that nobody wants goes only if it is in `written`: one that was found at start may still be
-/// right, one that came in this run and was taken back is not (KRT-50). Nor does a route that leads nowhere take the
-/// place of one found at start that leads somewhere: what its next hop needs may only not be there yet.
+/// Plans for some prefixes: those that changed, or after a snapshot [`all_prefixes`]. `desired` holds normalized
+/// routes. While recovering a route that nobody wants goes only if it is in `written`: one that was found at start may
+/// still be right, one that came in this run and was taken back is not (KRT-50). Nor does a route that leads nowhere
+/// take the place of one found at start that leads somewhere: what its next hop needs may only not be there yet.
 pub fn plan(
     prefixes: impl IntoIterator<Item = IpPrefix>,
     desired: &BTreeMap<IpPrefix, FibRoute>,

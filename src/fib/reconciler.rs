@@ -6,8 +6,8 @@
 //! other does: wanted routes are taken in whatever the core does with the events, and the latest for a prefix wins.
 //!
 //! Level-triggered: whatever happened, the prefixes it touched are planned anew against the mirror. Nothing is written
-//! before the first dump, no route that was found at start is deleted before [`Phase::Normal`], and nothing at all on exit
-//! (KRT-49).
+//! before the first dump, no route that was found at start is deleted before [`Phase::Normal`], and
+//! nothing at all on exit (KRT-49).
 //!
 //! Rules: KRT-35 to KRT-42 in event-driven form, KRT-49 to KRT-51; K1 to K7, K11 to K13.
 

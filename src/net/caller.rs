@@ -1,8 +1,8 @@
 //! Which peer a connection belongs to.
 //!
-//! Owns: the peers as the listener knows them, and the choice among several at one address: by our own address, then by AS
-//! and identifier in the OPEN, else the first by name; who is left without hears of it. Never: takes a byte from a connection.
-//! BGP-5, T22.
+//! Owns: the peers as the listener knows them, and the choice among several at one address: by our own address, then
+//! by AS and identifier in the OPEN, else the first by name; who is left without hears of it. Never: takes a byte from
+//! a connection. BGP-5, T22.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -94,8 +94,8 @@ pub fn shadowed(callers: &[Caller]) -> BTreeMap<String, Shadowed> {
     found
 }
 
-/// Of several peers, the one that an OPEN with this AS and identifier comes from, as far as anybody can know: not one that
-/// has a session with another speaker, if there is one without.
+/// Of several peers, the one that an OPEN with this AS and identifier comes from, as far as anybody can know: not one
+/// that has a session with another speaker, if there is one without.
 fn choose(candidates: &[Caller], open: Option<(Asn, RouterId)>) -> Option<&Caller> {
     let (asn, id) = (open.map(|open| open.0), open.map(|open| open.1));
     let known = |caller: &Caller| caller.view.borrow().peer_id();

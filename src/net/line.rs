@@ -73,8 +73,8 @@ impl Line {
         let _ = self.stream.writable().await;
     }
 
-    /// Reads what is there into `buf` behind what was left of the last time. Gives the filled length, or `None` where nothing
-    /// is there now.
+    /// Reads what is there into `buf` behind what was left of the last time. Gives the filled length, or `None`
+    /// where nothing is there now.
     pub fn read(&mut self, buf: &mut [u8; READ]) -> Result<Option<usize>, CloseCause> {
         let kept = self.partial.len();
         let (head, tail) = buf.split_at_mut_checked(kept).ok_or(CloseCause::Os(libc::EMSGSIZE))?;
@@ -139,8 +139,8 @@ impl Line {
         Ok(done)
     }
 
-    /// Ends the connection: what the session said goes out, routes that were not begun do not, and the other end gets the
-    /// time to read it before the socket goes.
+    /// Ends the connection: what the session said goes out, routes that were not begun do not, and the other end gets
+    /// the time to read it before the socket goes.
     pub async fn hang_up(mut self) {
         self.queue.retain(|piece| piece.started || !piece.routes);
         let _ = timeout(LINGER, async {

@@ -1,7 +1,7 @@
 //! The listening sockets, one for each family.
 //!
-//! Owns: bind and re-bind while running, MD5 keys, and whom an accepted connection is given to. Never: speaks BGP; a connection goes to
-//! its peer's task at once. BGP-4, 5, 7, 8; T9, T11, T13, P5.
+//! Owns: bind and re-bind while running, MD5 keys, and whom an accepted connection is given to. Never: speaks BGP; a
+//! connection goes to its peer's task at once. BGP-4, 5, 7, 8; T9, T11, T13, P5.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -205,8 +205,8 @@ impl Listening {
         }
     }
 
-    /// BGP-5: the remote address selects the peer; where several have it, the local address does, then AS and identifier in the
-    /// OPEN, else the first by name (T22).
+    /// BGP-5: the remote address selects the peer; where several have it, the local address does, then AS and
+    /// identifier in the OPEN, else the first by name (T22).
     fn hand_over(&mut self, stream: TcpStream, remote: SocketAddr) {
         let Ok(local) = stream.local_addr() else { return };
         let scope = match remote {

@@ -15,8 +15,8 @@ const SINGLE_KEYS: usize = 32;
 
 /// The keys of a listening socket of one family, for these peers with their keys.
 ///
-/// Where there are many, peers next to each other with one key share a prefix that holds no peer without a key or with another
-/// one, for the kernel takes the longest match and cannot be told "none" for a part of a prefix.
+/// Where there are many, peers next to each other with one key share a prefix that holds no peer without a key or with
+/// another one, for the kernel takes the longest match and cannot be told "none" for a part of a prefix.
 pub fn listener_keys<'a>(
     afi: Afi,
     peers: impl IntoIterator<Item = (IpAddr, Option<&'a SecretBytes>)>,

@@ -1,7 +1,7 @@
 //! The shell around one [`Session`]: sockets, one timer, the way to and from the core.
 //!
-//! Owns: up to two connections, the dial, what the session has for the core and what the core has for the peer. Never: decides anything
-//! about BGP: bytes and times go in, and what the session says is done.
+//! Owns: up to two connections, the dial, what the session has for the core and what the core has for the peer. Never:
+//! decides anything about BGP: bytes and times go in, and what the session says is done.
 //!
 //! - **Pull.** Routes are asked of the core only when the connection has written all that it had, one answer at a time; so a slow
 //!   peer holds at most one answer, and the rest waits where it can still change.
@@ -41,8 +41,8 @@ use crate::speaker::SpeakerInput;
 
 /// Bytes of routes asked for at once.
 const BUDGET: usize = 32 * 1024;
-/// How long a peer gets to answer before the core hears that it cannot be dialled, and no longer has the others wait for its
-/// routes: it may be starting as we are, or be one that only dials.
+/// How long a peer gets to answer before the core hears that it cannot be dialled, and no longer has the others wait
+/// for its routes: it may be starting as we are, or be one that only dials.
 const PATIENCE: Millis = Millis::secs(5);
 /// Pause before a session starts anew after a defect.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
@@ -618,8 +618,8 @@ impl<'a, C: 'static> Shell<'a, C> {
         }
     }
 
-    /// The deadline has come. What arrived before it is heard first; where we do not read because the core is behind, the
-    /// session hears that something waits (T17).
+    /// The deadline has come. What arrived before it is heard first; where we do not read because the core is behind,
+    /// the session hears that something waits (T17).
     fn tick(&mut self) {
         for conn in [Conn::Active, Conn::Passive] {
             if !self.to_core.is_full() {

@@ -91,8 +91,9 @@ fn put_sockaddr(out: &mut [u8; 128], addr: IpAddr) {
     }
 }
 
-/// The TTL that is sent, and with GTSM the least that is accepted (BGP-4). For a connected socket: many listeners answer a
-/// SYN with their system's TTL and raise it only after `accept`, so a socket that demanded 255 of the SYN-ACK would never connect.
+/// The TTL that is sent, and with GTSM the least that is accepted (BGP-4). For a connected socket: many listeners
+/// answer a SYN with their system's TTL and raise it only after `accept`, so a socket that demanded 255 of the
+/// SYN-ACK would never connect.
 pub fn set_ttl_rule(socket: &impl AsFd, afi: Afi, rule: TtlRule) -> io::Result<()> {
     let least = i32::from(rule.least().unwrap_or(0));
     set_ttl(socket, afi, rule.sent())?;

@@ -1,7 +1,7 @@
 //! Policy programs: what confd renders as filter text, as data.
 //!
-//! Owns: [`Program`] and its parts. Never: evaluates (see [`eval`](super::eval)) or knows resources; a program is compiled
-//! by [`desired::programs`](crate::desired).
+//! Owns: [`Program`] and its parts. Never: evaluates (see [`eval`](super::eval)) or knows resources; a program is
+//! compiled by [`desired::programs`](crate::desired).
 
 use std::fmt;
 

@@ -66,8 +66,8 @@ impl<F: Family> FibOut<F> {
     }
 }
 
-/// What the kernel is to hold for a prefix: its best path through the kernel program. Nothing of ours for what the kernel has
-/// from others, and for connected prefixes (KRT-7, KRT-17).
+/// What the kernel is to hold for a prefix: its best path through the kernel program. Nothing of ours for what the
+/// kernel has from others, and for connected prefixes (KRT-7, KRT-17).
 pub(super) fn wanted<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,

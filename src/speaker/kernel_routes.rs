@@ -1,7 +1,7 @@
 //! What the kernel tells, as routes: connected prefixes (KRT-4 to KRT-7) and routes of others (KRT-11 to KRT-15).
 //!
-//! Owns: the interfaces with their names and addresses. Never: writes to the kernel; routes with our own protocol number
-//! do not come in here.
+//! Owns: the interfaces with their names and addresses. Never: writes to the kernel; routes with our own protocol
+//! number do not come in here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -71,7 +71,8 @@ pub enum SpeakerInput {
     RefreshRequested(PeerId, Afi),
     /// The session is gone; routes of these families stay, marked stale; all others go.
     Stale(PeerId, AfiSet),
-    /// The peer stays away, and its stale routes of these families become long-lived stale: the least preferred (RFC 9494).
+    /// The peer stays away, and its stale routes of these families become long-lived stale: the
+    /// least preferred (RFC 9494).
     LongLivedStale(PeerId, AfiSet),
     /// Mark this family's routes stale while the session lives.
     MarkStale(PeerId, Afi),

@@ -1,9 +1,9 @@
 //! What one peer is sent of one family.
 //!
 //! Owns: which destinations the peer has yet to hear of, and what it holds. Whatever interleaving of changes and reads
-//! there is, a peer that has read everything holds exactly what [`export`] gives for the table as it is: a destination that
-//! changes ten times between two reads is sent once. Size is bounded by the table, never by churn. Never: reads the clock,
-//! or knows when the peer reads.
+//! there is, a peer that has read everything holds exactly what [`export`] gives for the table as it is: a destination
+//! that changes ten times between two reads is sent once. Size is bounded by the table, never by churn. Never: reads
+//! the clock, or knows when the peer reads.
 //!
 //! BGP-18 (packing), BGP-20 (add-path: every path; without: the best), BGP-35 and RFC 7313 (refresh), RFC 4724 §2
 //! (End-of-RIB), W50 (routes that do not fit into a message).
@@ -111,8 +111,8 @@ impl<F: Family> OutView<F> {
         self.pending.insert(prefix);
     }
 
-    /// Rules changed: everything is looked at again, and only differences are sent. What is held of destinations that are
-    /// gone from the table is pending already.
+    /// Rules changed: everything is looked at again, and only differences are sent. What is held of destinations that
+    /// are gone from the table is pending already.
     pub fn look_again(&mut self) {
         let walk = self.walk.get_or_insert(Walk { after: None, resend: false, begin: false, end: false });
         walk.after = None;

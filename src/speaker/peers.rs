@@ -1,6 +1,7 @@
 //! The peers as the speaker knows them.
 //!
-//! Owns: for each slot the treatment of a peer's routes and, while its session is up, what was negotiated. Never: holds routes.
+//! Owns: for each slot the treatment of a peer's routes and, while its session is up, what was
+//! negotiated. Never: holds routes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,8 +1,8 @@
 //! When the start is over (KRT-50 to KRT-52).
 //!
 //! Owns: for whom we wait after a start, and for how long. Until the end of recovery no route that was found in the
-//! kernel is removed: every peer has told all of its routes by then, or had the time for it. One that refuses our dial, or
-//! restarts itself, says nothing about routes. Never: removes anything itself.
+//! kernel is removed: every peer has told all of its routes by then, or had the time for it. One that refuses our
+//! dial, or restarts itself, says nothing about routes. Never: removes anything itself.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,9 @@ pub const RECOVERY_LIMIT: Millis = Millis::secs(30);
 #[derive(Clone, Debug, Default)]
 pub struct Restart {
     /// Families whose forwarding state has survived, as our OPENs say with the R and F bits (RFC 4724 §4.1). Until
-    /// recovery ends, what peers told is not passed on in these, and no End-of-RIB is sent: it would make the neighbours
-    /// drop what they keep for us before all of it has come again. In other families nobody keeps anything for us.
+    /// recovery ends, what peers told is not passed on in these, and no End-of-RIB is sent: it
+    /// would make the neighbours drop what they keep for us before all of it has come again. In
+    /// other families nobody keeps anything for us.
     pub families: AfiSet,
     /// Names of the peers that had a session with graceful restart; nobody else is waited for. `None`: not known, and
     /// all are.

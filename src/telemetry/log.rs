@@ -1,7 +1,7 @@
 //! Logging by `tracing` to standard error, never waiting for whoever reads it (P9).
 //!
-//! Owns: the subscriber, its level, and the thread that writes lines. Info is for changes of state only. Never: blocks a
-//! caller: lines that find the queue full are dropped and counted, and the count is told when the pipe moves again.
+//! Owns: the subscriber, its level, and the thread that writes lines. Info is for changes of state only. Never: blocks
+//! a caller: lines that find the queue full are dropped and counted, and the count is told when the pipe moves again.
 //! NODE-30 to NODE-32 give the levels.
 
 use std::io::{self, Write};
@@ -56,8 +56,8 @@ pub fn parse_level(text: &str) -> Result<Targets, String> {
     Ok(filter)
 }
 
-/// The level of Calico's severity words (NODE-30): Debug and Info are themselves; what only asks for less is honoured as
-/// warnings and errors, for nobody wants to lose those.
+/// The level of Calico's severity words (NODE-30): Debug and Info are themselves; what only asks for less is honoured
+/// as warnings and errors, for nobody wants to lose those.
 pub fn severity(word: &str) -> LevelFilter {
     match word.to_ascii_lowercase().as_str() {
         "trace" => LevelFilter::TRACE,

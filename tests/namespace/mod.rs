@@ -1,5 +1,6 @@
-//! A network namespace for each test. The test runs itself again inside it (`ip netns exec`), so that all of its threads and
-//! sockets are there. The namespace is removed when the test ends, however it ends. Needs root and iproute2.
+//! A network namespace for each test. The test runs itself again inside it (`ip netns exec`), so
+//! that all of its threads and sockets are there. The namespace is removed when the test ends,
+//! however it ends. Needs root and iproute2.
 
 use std::process::{Command, Stdio};
 

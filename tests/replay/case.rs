@@ -1,4 +1,5 @@
-//! `case.json` as types. An unknown field is an error, so that a case never asks for something that is silently left out.
+//! `case.json` as types. An unknown field is an error, so that a case never asks for
+//! something that is silently left out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! One daemon's shells in a test: a listener and peer tasks on real sockets, around a core that does what the test wants.
+//! One daemon's shells in a test: a listener and peer tasks on real sockets, around a core that
+//! does what the test wants.
 #![allow(dead_code, reason = "each test uses its own part")]
 
 use std::collections::BTreeMap;

@@ -3,8 +3,8 @@
 //! Owns: the decision, by successive elimination; there is no `Ord` on paths, because MED makes their order
 //! intransitive. Never: changes a path.
 //!
-//! As BIRD 1.6 is configured by Calico: an absent LOCAL_PREF counts as 100, an absent MED as 0; age never counts; MEDs are
-//! compared only between paths from one neighbouring AS. BIRD's result depends there on the order of arrival; ours
+//! As BIRD 1.6 is configured by Calico: an absent LOCAL_PREF counts as 100, an absent MED as 0; age never counts; MEDs
+//! are compared only between paths from one neighbouring AS. BIRD's result depends there on the order of arrival; ours
 //! does not: a path is out if any path that is still in has the same neighbouring AS and a lower MED.
 
 use std::collections::BTreeMap;

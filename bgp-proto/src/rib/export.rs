@@ -2,9 +2,9 @@
 //!
 //! Owns: [`export`], one pure function of a profile and a path: reflection (BGP-25), well-known communities, AS_PATH,
 //! MED, next hop (BGP-22 to BGP-24, PEER-65), LOCAL_PREF on internal sessions only, then the export policy
-//! (BGP-38). Never: knows which peer reads. What is not in the profile cannot influence what is sent; the only tests for
-//! each reader are [`PathView::source`] (never back to where it came from) and [`OutRoute::next_hop`]
-//! (never the reader's own address), and the caller makes them.
+//! (BGP-38). Never: knows which peer reads. What is not in the profile cannot influence what is sent; the only tests
+//! for each reader are [`PathView::source`] (never back to where it came from) and [`OutRoute::next_hop`] (never the
+//! reader's own address), and the caller makes them.
 
 use std::net::IpAddr;
 

@@ -93,8 +93,9 @@ fn looped(profile: &ImportProfile, attributes: &Attributes) -> Option<Refused> {
         .then_some(Refused::ClusterLoop)
 }
 
-/// Whether a prefix may be in the table (KRT-11), whoever it comes from: its network is ordinary unicast, 240.0.0.0/4 and
-/// 169.254.0.0/16 among it, or it is the default route or a half of it (0.0.0.0/1 covers 0.0.0.0/8 but is not in it).
+/// Whether a prefix may be in the table (KRT-11), whoever it comes from: its network is ordinary unicast,
+/// 240.0.0.0/4 and 169.254.0.0/16 among it, or it is the default route or a half of it (0.0.0.0/1 covers
+/// 0.0.0.0/8 but is not in it).
 pub fn is_ordinary(prefix: IpPrefix) -> bool {
     match prefix.addr() {
         IpAddr::V4(addr) => match addr.octets() {

@@ -161,8 +161,8 @@ impl<F: Family> Rib<F> {
         self.attrs.release(id);
     }
 
-    /// Puts a received path. The caller keeps its own reference to `got`. A path that is put again without `fresh` stays
-    /// stale if it was (a change of rules, not news from the peer).
+    /// Puts a received path. The caller keeps its own reference to `got`. A path that is put again without `fresh`
+    /// stays stale if it was (a change of rules, not news from the peer).
     pub fn put_received(
         &mut self,
         slot: u32,
@@ -218,8 +218,8 @@ impl<F: Family> Rib<F> {
         }
     }
 
-    /// The session is lost: what an earlier loss left and the peer never sent again goes, but for what is long-lived stale,
-    /// whose time runs on (RFC 4724 §4.2, RFC 9494 §4.2). The rest becomes stale.
+    /// The session is lost: what an earlier loss left and the peer never sent again goes, but for what is long-lived
+    /// stale, whose time runs on (RFC 4724 §4.2, RFC 9494 §4.2). The rest becomes stale.
     pub fn lost(&mut self, slot: u32) {
         for (prefix, path_id) in self.paths_of(slot) {
             let source = Source::Peer(slot);
@@ -230,7 +230,8 @@ impl<F: Family> Rib<F> {
         self.mark_stale(slot);
     }
 
-    /// The stale paths of a peer are long-lived stale from now on, but for those that must not be: they go (RFC 9494 §4.2).
+    /// The stale paths of a peer are long-lived stale from now on, but for those that must
+    /// not be: they go (RFC 9494 §4.2).
     pub fn mark_long_lived_stale(&mut self, slot: u32) {
         for (prefix, path_id) in self.paths_of(slot) {
             let source = Source::Peer(slot);

@@ -68,7 +68,8 @@ pub fn on_open(this: Side, other: Other, dominant: Side) -> Verdict {
         Other::OpenSent => Verdict::KeepBoth,
         // The peer will show by its next message which one it has kept.
         Other::Held(other) if other != this && this == dominant => Verdict::KeepBoth,
-        // The peer has let go of it without a word, against the rule or by an accident; the new one shows that it is there.
+        // The peer has let go of it without a word, against the rule or by an accident; the
+        // new one shows that it is there.
         Other::Mute => Verdict::DropOther,
         // Two connections that one side dialled: it has given up the older one, or forgotten it.
         Other::OpenConfirm(other) | Other::Held(other) if other == this => Verdict::DropOther,

@@ -1,8 +1,8 @@
 //! The states of RFC 4271 §8 as types.
 //!
-//! Owns: what is known in each state, and which message is expected in which (RFC 6608, T8). A state that has no OPEN of
-//! the peer has no field for one. Never: does anything; transitions are in [`super::machine`], [`super::opening`] and
-//! [`super::established`].
+//! Owns: what is known in each state, and which message is expected in which (RFC 6608, T8). A state that has no OPEN
+//! of the peer has no field for one. Never: does anything; transitions are in [`super::machine`], [`super::opening`]
+//! and [`super::established`].
 //!
 //! RFC 4271 gives each connection a machine of its own; here the dial states (Idle, Active, Connect) belong to the
 //! session, because there is one dial at a time, and a connection begins with OpenSent.
@@ -62,7 +62,8 @@ pub(super) enum Dial {
     Off,
     /// Active: until the next attempt.
     Pause(Timer),
-    /// Connect: until this attempt is given up. No time runs before the attempt has its turn among those of other peers.
+    /// Connect: until this attempt is given up. No time runs before the attempt has its
+    /// turn among those of other peers.
     Dialing(Option<Timer>),
     /// TCP is up in this slot.
     Open(Link),

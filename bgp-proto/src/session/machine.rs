@@ -24,9 +24,9 @@ use crate::wire::{Fatal, Notification, decode_open};
 /// simultaneous open has left behind.
 pub(super) const SETTLED: Millis = Millis::secs(5);
 
-/// The first pause between dials; each one after is twice as long, up to the connect delay. Two ends hear of each other at
-/// slightly different times, and one that restarts is back soon: whole connect delays from the first failure on would be
-/// most of the time that a session takes to come up.
+/// The first pause between dials; each one after is twice as long, up to the connect delay. Two ends hear of each
+/// other at slightly different times, and one that restarts is back soon: whole connect delays from the first failure
+/// on would be most of the time that a session takes to come up.
 const FIRST_PAUSE: Millis = Millis(100);
 
 /// One peer as a pure machine. See the [module](super) for how a shell drives it.
@@ -43,8 +43,8 @@ pub struct Session {
     pub(super) hurry: Hurry,
     /// Pauses between dials since the start, or since a session that held.
     pub(super) pauses: u8,
-    /// The pause before the next dial has been put off for a connection of the peer. Once is enough: who connects again and
-    /// again and says nothing must not keep us from dialling.
+    /// The pause before the next dial has been put off for a connection of the peer. Once is enough: who connects
+    /// again and again and says nothing must not keep us from dialling.
     pub(super) yielded: bool,
     pub(super) record: Record,
 }
@@ -488,7 +488,8 @@ impl Session {
         out.push(Output::Event(event));
     }
 
-    /// Remembers why the session is down. The same reason again is no news: a peer that is away for a day gives one line.
+    /// Remembers why the session is down. The same reason again is no news: a peer that is
+    /// away for a day gives one line.
     pub(super) fn note_down(&mut self, now: Millis, reason: DownReason, out: &mut Vec<Output>) {
         if reason.is_of_bgp() {
             self.record.spoken = Some((now, reason.clone()));

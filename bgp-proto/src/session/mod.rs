@@ -118,8 +118,8 @@ pub struct NextOpen {
     /// Offer the N bit (RFC 8538). Off: our OPEN is BIRD's.
     pub notification_gr: bool,
     /// Long-lived graceful restart (RFC 9494): seconds for which we ask the peer to keep our routes beyond our restart
-    /// time (24 bits, 0: none), and keep the peer's as long as it asks. `None`: aware only, as BIRD is by default. Needs
-    /// `restart_time`.
+    /// time (24 bits, 0: none), and keep the peer's as long as it asks. `None`: aware only, as BIRD is by
+    /// default. Needs `restart_time`.
     pub long_lived: Option<u32>,
     /// Pause between dials that failed in TCP (2); the first ones are shorter.
     pub connect_delay: u16,
@@ -271,7 +271,8 @@ pub enum Input<'a> {
     BadFrame(Conn, Notification),
     /// The connection ended without our doing.
     Closed(Conn, CloseCause),
-    /// Input of this connection waits to be read, and cannot be taken now: the hold timer must not run out over it (T17).
+    /// Input of this connection waits to be read, and cannot be taken now: the hold timer
+    /// must not run out over it (T17).
     Unread(Conn),
     /// The kernel took bytes of this connection: the send hold timer ends (RFC 9687).
     Wrote(Conn),
@@ -375,8 +376,8 @@ pub enum Event {
     Down(DownReason),
     /// The session is gone and the peer's routes of these families are kept (RFC 4724).
     PeerRestarting(AfiSet),
-    /// The peer did not come back within its restart time; its routes of these families are kept as long-lived stale ones
-    /// (RFC 9494).
+    /// The peer did not come back within its restart time; its routes of these families are kept as
+    /// long-lived stale ones (RFC 9494).
     LongLivedStale(AfiSet),
     /// The peer did not come back in time; its routes are gone.
     RestartTimedOut,

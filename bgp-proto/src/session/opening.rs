@@ -22,13 +22,13 @@ use crate::wire::{Notification, Open};
 /// How long a connection that could be Established waits for a stronger one ([`holds_back`]).
 const HOLD_BACK: Millis = Millis::secs(1);
 
-/// How long a connection may stand without an OPEN where another of the same peer is further on, in seconds. The OPEN is the
-/// first thing that a speaker sends; a port scan, a host that half died or the rest of a simultaneous open must not hold the
-/// second slot for as long as an only connection may take (RFC 4271's large hold time of four minutes).
+/// How long a connection may stand without an OPEN where another of the same peer is further on, in seconds. The OPEN
+/// is the first thing that a speaker sends; a port scan, a host that half died or the rest of a simultaneous open must
+/// not hold the second slot for as long as an only connection may take (RFC 4271's large hold time of four minutes).
 const SILENT: u16 = 5;
-/// How long a peer may take to answer our OPEN before a newer connection of it, whoever dialled it, takes the place of this
-/// one. There are speakers that keep the weaker connection of a collision and leave the stronger one open and unread; only
-/// the hold timer would tell.
+/// How long a peer may take to answer our OPEN before a newer connection of it, whoever dialled it, takes the place of
+/// this one. There are speakers that keep the weaker connection of a collision and leave the stronger one open and
+/// unread; only the hold timer would tell.
 const MUTE: Millis = Millis::secs(5);
 
 /// Cease/7, connection collision resolution.
@@ -43,7 +43,8 @@ impl Session {
                 self.send_open(now, Conn::Active, Side::Us, ends, out);
             }
             (State::Opening(opening), Conn::Passive) => {
-                // The peer dials once at a time: it has given up the connection that stands in this slot, or forgotten it.
+                // The peer dials once at a time: it has given up the connection that stands
+                // in this slot, or forgotten it.
                 if opening.take(Conn::Passive).is_some() {
                     self.notify(now, Conn::Passive, COLLISION, out);
                     out.push(Output::Close(Conn::Passive));

@@ -10,7 +10,8 @@ use crate::session::{CloseCause, DialError, DownReason, Event, StopReason};
 use crate::wire::frame::Kind;
 use crate::wire::{Action, FaultKind, Notification};
 
-/// What an end that hears nothing, or takes nothing, has in common with one that is well but behind a smaller MTU (T15).
+/// What an end that hears nothing, or takes nothing, has in common with one that is well
+/// but behind a smaller MTU (T15).
 const LOST_ON_THE_WAY: &str = "packets are lost on the way, perhaps only large ones (compare the MTUs on the path, or clamp the TCP MSS)";
 
 /// A NOTIFICATION with its numbers, its name, and what its data says where the data has a meaning.
@@ -106,7 +107,8 @@ impl fmt::Display for DownReason {
             }
             DownReason::Received(n) => {
                 write!(f, "the peer sent {}", Told(n))?;
-                // What stands still in our socket's buffer is no sign: the peer's hold time ends before our send hold time.
+                // What stands still in our socket's buffer is no sign: the peer's hold time ends
+                // before our send hold time.
                 if n.code == 4 { write!(f, ": it has not heard us; {LOST_ON_THE_WAY}") } else { Ok(()) }
             }
             DownReason::AsMismatch { expected, got } => {

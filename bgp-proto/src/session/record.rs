@@ -140,7 +140,8 @@ impl std::fmt::Display for StateName {
     }
 }
 
-/// All that can be shown of a session. Times are those of the inputs; a timer tells when it ends and what it was set to.
+/// All that can be shown of a session. Times are those of the inputs; a timer tells when it
+/// ends and what it was set to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
     /// The state.
@@ -149,7 +150,8 @@ pub struct Status {
     pub since: Millis,
     /// Why it is not up; kept until it is (CTL-18).
     pub last: Option<DownReason>,
-    /// The last reason since then that BGP gave and not TCP: what the peer said or did not say before its port was closed.
+    /// The last reason since then that BGP gave and not TCP: what the peer said or did not say
+    /// before its port was closed.
     pub spoken: Option<(Millis, DownReason)>,
     /// What was agreed on; only while Established.
     pub negotiated: Option<Box<Negotiated>>,

@@ -1,7 +1,7 @@
 //! What can be wrong with a message, where it is, and what follows from it (RFC 7606 §2).
 //!
-//! Owns: the names of all faults with their RFC clauses and texts, the three actions, and the error of a decoder. Never:
-//! decides which action a fault of an attribute has; that is [`crate::wire::attr::rules`], and then `judge`.
+//! Owns: the names of all faults with their RFC clauses and texts, the three actions, and the error of a decoder.
+//! Never: decides which action a fault of an attribute has; that is [`crate::wire::attr::rules`], and then `judge`.
 //!
 //! Faults are plain data without strings, so that a message full of them costs little.
 

@@ -1,7 +1,7 @@
 //! NOTIFICATION (RFC 4271 §4.5, RFC 4486, 6608, 7313, 8538, 9003, 9384, 9687).
 //!
-//! Owns: the message in both directions, the names of codes and subcodes, and the text that an administrator may have put
-//! in. Never: decides when one is sent. What a peer wrote is printed escaped (W52).
+//! Owns: the message in both directions, the names of codes and subcodes, and the text that an administrator may have
+//! put in. Never: decides when one is sent. What a peer wrote is printed escaped (W52).
 
 use std::fmt;
 
@@ -90,8 +90,8 @@ impl Notification {
     }
 
     /// What an administrator wrote for us to read, with everything escaped that is not a printable character: the
-    /// communication of Cease/2 and Cease/4 (RFC 9003 §2), also inside of a Hard Reset (RFC 8538 §3). `None` if there is
-    /// none, or its length octet does not fit the data.
+    /// communication of Cease/2 and Cease/4 (RFC 9003 §2), also inside of a Hard Reset (RFC 8538 §3). `None` if there
+    /// is none, or its length octet does not fit the data.
     pub fn communication(&self) -> Option<String> {
         let (code, subcode, data) = match (self.code, self.subcode) {
             (6, 9) => parts(&self.data).ok().map(|(_, inner)| inner)?,
@@ -105,8 +105,8 @@ impl Notification {
         Some(escaped(text))
     }
 
-    /// Decodes the body of a framed NOTIFICATION. One that is too short to say anything is 0/0: an error in a NOTIFICATION
-    /// is not answered (RFC 4271 §6.4).
+    /// Decodes the body of a framed NOTIFICATION. One that is too short to say anything is 0/0: an error in a
+    /// NOTIFICATION is not answered (RFC 4271 §6.4).
     pub(crate) fn decode(body: &[u8]) -> Notification {
         let (code, subcode, data) = parts(body).map(|(_, parts)| parts).unwrap_or_default();
         Notification { code, subcode, data: Bytes::copy_from_slice(data) }

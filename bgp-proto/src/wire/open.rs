@@ -171,8 +171,8 @@ fn optional_parameters(len: u8, field: &[u8]) -> Result<Vec<(u8, &[u8])>, Fatal>
     Ok(capabilities)
 }
 
-/// Appends the body. All capabilities stand in one parameter, as BIRD sends them (BGP-16); where they exceed 253 octets,
-/// in the extended form (RFC 9072). What exceeds a message is left out.
+/// Appends the body. All capabilities stand in one parameter, as BIRD sends them (BGP-16); where they exceed 253
+/// octets, in the extended form (RFC 9072). What exceeds a message is left out.
 pub(crate) fn encode(open: &Open, out: &mut BytesMut) {
     out.put_u8(VERSION);
     out.put_u16(open.my_as);

@@ -1,7 +1,7 @@
 //! An UPDATE from octets to what is to be done about it, in two stages (RFC 4271 §4.3, RFC 7606).
 //!
-//! Owns: [`read`], which takes a message apart and never stops at a bad attribute, and [`UpdateIn::judge`], which applies
-//! what the faults lead to. Never: knows peers, tables or policy; keeps state between messages.
+//! Owns: [`read`], which takes a message apart and never stops at a bad attribute, and [`UpdateIn::judge`], which
+//! applies what the faults lead to. Never: knows peers, tables or policy; keeps state between messages.
 //!
 //! Inputs: a whole message and the negotiated [`Context`]. Outputs: an [`UpdateIn`] with all faults as data; then an
 //! [`Update`] that can be applied as it is, or the NOTIFICATION that ends the connection.

@@ -86,8 +86,8 @@ pub fn encode_end_of_rib(afi: Afi, out: &mut BytesMut) {
     finish(out, start);
 }
 
-/// Appends one UPDATE that withdraws as many of `prefixes`, from the start, as one message holds, and says how many. IPv4
-/// goes into the Withdrawn Routes field, IPv6 into MP_UNREACH_NLRI. Nothing is appended for no prefixes.
+/// Appends one UPDATE that withdraws as many of `prefixes`, from the start, as one message holds, and says how many.
+/// IPv4 goes into the Withdrawn Routes field, IPv6 into MP_UNREACH_NLRI. Nothing is appended for no prefixes.
 pub fn encode_unreach<F: Family>(ctx: &Context, prefixes: &[Nlri<F>], out: &mut BytesMut) -> usize {
     let add_path = ctx.add_path_tx.contains(F::AFI);
     let room = ctx.max_len() - UPDATE_MIN;
@@ -126,8 +126,8 @@ pub fn encode_unreach<F: Family>(ctx: &Context, prefixes: &[Nlri<F>], out: &mut 
 /// 0 means that nothing was appended: there are no prefixes, or the attributes leave no room for one. Routes whose
 /// attributes do not fit must be withdrawn from this peer (W50).
 ///
-/// IPv4 with an IPv4 next hop goes into the NLRI field; everything else into MP_REACH_NLRI, where an IPv4-mapped address
-/// stands for an IPv4 next hop of IPv6 prefixes (RFC 4798 §2, RFC 8950 §3).
+/// IPv4 with an IPv4 next hop goes into the NLRI field; everything else into MP_REACH_NLRI, where an IPv4-mapped
+/// address stands for an IPv4 next hop of IPv6 prefixes (RFC 4798 §2, RFC 8950 §3).
 pub fn encode_reach<F: Family>(
     ctx: &Context,
     attributes: &Attributes,

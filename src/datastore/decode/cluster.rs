@@ -1,6 +1,7 @@
 //! BGPConfiguration, ClusterInformation, FelixConfiguration, IPPool and BlockAffinity (DS-15, DS-36, DS-39, NODE-41).
 //!
-//! Owns: which fields these have, and what stays of a resource when one of them is refused. Never: says what follows from it.
+//! Owns: which fields these have, and what stays of a resource when one of them is refused. Never:
+//! says what follows from it.
 
 use bgp_proto::IpPrefix;
 

@@ -1,7 +1,7 @@
 //! Calico Nodes, from their own resource (DS-12 to DS-14) or made of a Kubernetes Node's annotations (DS-33, DS-34).
 //!
-//! Owns: the fields of both, and what a wrong one costs. Never: chooses between the two: a Calico Node takes the place of a
-//! Kubernetes Node of its name where the resources are put together.
+//! Owns: the fields of both, and what a wrong one costs. Never: chooses between the two: a Calico Node takes the place
+//! of a Kubernetes Node of its name where the resources are put together.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -1,5 +1,6 @@
-//! The law of every incremental step: whatever happened, and in whatever order, the outcome is that of a start with what
-//! is true in the end. The kernel is the one in memory, and what it says goes through the mirror, as in production.
+//! The law of every incremental step: whatever happened, and in whatever order, the outcome is that of a
+//! start with what is true in the end. The kernel is the one in memory, and what it says goes through the
+//! mirror, as in production.
 
 use super::*;
 use proptest::prelude::*;

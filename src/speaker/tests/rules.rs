@@ -856,8 +856,8 @@ fn a_silent_peer_is_waited_for_30_seconds() {
     assert_eq!(bench.phases, [Phase::Normal]);
 }
 
-/// A reflector after a restart in which IPv4 forwarding survived; its two clients are back. `peers`: who is known to have
-/// had graceful restart before.
+/// A reflector after a restart in which IPv4 forwarding survived; its two clients are back. `peers`: who is known to
+/// have had graceful restart before.
 fn restarted(peers: Option<&[&str]>) -> (Bench, PeerId, PeerId) {
     let mut state = state();
     own_block(&mut state, "10.244.0.0/26");
