@@ -201,7 +201,8 @@ impl<C: Core> Applier<C> {
             // What is read while the datastore is moved to another one may lack anything (O8).
             Ok(state) if desired::is_locked(snapshot) && self.state.is_some() => {
                 self.tell_problems(&state.problems);
-                self.wait_for("the datastore, which is locked".to_string());
+                let why = "ClusterInformation/default: spec.datastoreReady: the datastore is locked";
+                self.wait_for(why.to_string());
             }
             Ok(mut state) => {
                 if let Some(old) = &self.state {

@@ -155,13 +155,19 @@ fn while_the_datastore_is_locked_the_configuration_in_force_stays() {
     };
     change("cluster.yaml", "datastoreReady: true", "datastoreReady: false");
     daemon.until_it_says("ClusterInformation/default: spec.datastoreReady: the datastore is locked");
-    daemon.until_it_says("the last configuration stays in force");
+    daemon.until_it_says(
+        "the last configuration stays in force: ClusterInformation/default: spec.datastoreReady",
+    );
     change("nodes.yaml", "name: node-2", "name: [node-2]");
     daemon.until_it_says("metadata.name");
     change("nodes.yaml", "name: [node-2]", "name: node-9");
     daemon.until_it_says("no longer so: nodes.yaml");
     let status = || String::from_utf8(show_status(&run_dir).stdout).unwrap();
-    assert!(status().contains("of 4 established") && status().contains("which is locked"), "{}", status());
+    assert!(
+        status().contains("of 4 established") && status().contains("waiting for         ClusterInformation"),
+        "{}",
+        status()
+    );
     assert!(!daemon.said().contains("generation=2"), "{}", daemon.said());
     change("nodes.yaml", "10.0.0.2/24", "10.0.0.9/24");
     change("cluster.yaml", "datastoreReady: false", "datastoreReady: true");
