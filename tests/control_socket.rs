@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bgp_proto::session::{Input, Session};
-use bgp_proto::{AfiSet, Millis, PeerId};
+use bgp_proto::{Afi, AfiSet, Millis, PeerId};
 use calico_bgpd::apply::{Applied, PeerEntry};
 use calico_bgpd::clock::Clock;
 use calico_bgpd::control::peer_view::PeerView;
@@ -71,6 +71,11 @@ async fn serve(run_dir: &Path) -> tokio_util::sync::DropGuard {
         source: source.status,
         listen: watch::channel(ListenStatus {
             recent: vec!["10.0.0.77".parse().unwrap()],
+            sockets: BTreeMap::from([(
+                Afi::Ipv6,
+                Err("cannot listen on [::]:179: the port is in use".into()),
+            )]),
+            keyless: BTreeMap::from([("10.0.0.2/32".parse().unwrap(), "no room for its key".into())]),
             ..ListenStatus::default()
         })
         .1,
@@ -141,6 +146,27 @@ async fn a_peer_that_is_waited_for_or_dialled_hears_of_connections_from_an_unexp
     for (address, reason) in reasons {
         let hint = format!("unexpected source 10.0.0.77 were refused, expected is {address}");
         assert_eq!(reason.contains(&hint), address.starts_with("10."), "{address}: {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_peer_whose_connections_cannot_be_accepted_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = serve(dir.path()).await;
+    let peers = ask(&mut connect(dir.path()).await, r#"{"show":"peers"}"#).await;
+    for peer in peers["peers"].as_array().unwrap() {
+        let (address, reason) = (peer["address"].as_str().unwrap(), peer["reason"].as_str().unwrap());
+        let expected = match address {
+            "10.0.0.2" => Some("cannot be accepted: no room for its key"),
+            v6 if v6.contains(':') => {
+                Some("cannot be accepted: cannot listen on [::]:179: the port is in use")
+            }
+            _ => None,
+        };
+        match expected {
+            Some(words) => assert!(reason.contains(words), "{address}: {reason}"),
+            None => assert!(!reason.contains("accepted"), "{address}: {reason}"),
+        }
     }
 }
 

@@ -199,7 +199,7 @@ impl Views {
                 if let (Some(why), Some(reason)) =
                     (listen.refuses(entry.peer.spec.transport.peer), &mut peer.reason)
                 {
-                    *reason = format!("{reason}; connections from it are refused: {why}");
+                    *reason = format!("{reason}; connections from it cannot be accepted: {why}");
                 }
                 peer
             })

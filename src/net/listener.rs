@@ -61,9 +61,11 @@ pub struct ListenStatus {
 }
 
 impl ListenStatus {
-    /// Why calls from an address are refused though it is a peer's, if they are.
+    /// Why calls from an address cannot be accepted though it is a peer's, if they cannot.
     pub fn refuses(&self, addr: IpAddr) -> Option<&str> {
-        self.keyless.iter().find(|(prefix, _)| prefix.contains(addr)).map(|(_, why)| why.as_str())
+        let socket = self.sockets.get(&Afi::of(addr)).and_then(|socket| socket.as_ref().err());
+        let keyless = self.keyless.iter().find(|(prefix, _)| prefix.contains(addr)).map(|(_, why)| why);
+        socket.or(keyless).map(String::as_str)
     }
 }
 
