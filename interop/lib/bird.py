@@ -118,7 +118,8 @@ class Bird1(Bird):
 
     def text(self, family):
         channel = "add paths on; gateway recursive;\n" \
-                  f"  import all; export filter {{ if source != RTS_STATIC then reject; bgp_local_pref = {LOCAL_PREF}; accept; }};"
+                  f"  import filter {{ if bgp_local_pref > {LOCAL_PREF} then preference = 200; accept; }};\n" \
+                  f"  export filter {{ if source != RTS_STATIC then reject; bgp_local_pref = {LOCAL_PREF}; accept; }};"
         return f"""router id {self.host.v4};
 log "{self.folder}/{self.FAMILIES[family][0]}.log" all;
 protocol device {{ scan time 2; }}

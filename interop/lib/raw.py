@@ -60,15 +60,14 @@ def read_message(sock):
     return data[18], data[19:]
 
 
-def establish(args):
-    """Dials until a session is up: the other end may still be starting, or hold us off for a while."""
+def establish(source, target, asn, hold=240, router_id="10.0.0.200", buffer=None):
+    """Dials until a session is up: the other end may still be starting, or hold us off for a while. The answer is the socket and the family."""
     deadline = time.monotonic() + 60
-    family = 2 if ":" in args.target else 1
-    router_id = ipaddress.IPv4Address(0x0A0000C8)
+    family = 2 if ":" in target else 1
     while True:
         try:
-            sock = dial(args.source, args.target, buffer=2048)
-            sock.sendall(open_message(args.asn, args.hold, router_id, family))
+            sock = dial(source, target, buffer=buffer)
+            sock.sendall(open_message(asn, hold, ipaddress.IPv4Address(router_id), family))
             kind, body = read_message(sock)
             if kind != OPEN:
                 raise ConnectionError(f"not an OPEN but {kind} {body.hex()}")
@@ -85,7 +84,7 @@ def establish(args):
 
 
 def deaf(args):
-    sock, family = establish(args)
+    sock, family = establish(args.source, args.target, args.asn, args.hold, buffer=2048)
     print("established", flush=True)
     sock.setblocking(False)
     refresh = message(REFRESH, struct.pack("!HBB", family, 0, 1))
