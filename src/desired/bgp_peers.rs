@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use bgp_proto::prefix::is_link_local;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
-use bgp_proto::{AfiSet, Asn};
+use bgp_proto::{Afi, AfiSet, Asn};
 
 use super::compile::{Inputs, NOT_YET, Problems};
 use super::identity::{DEFAULT_ASN, DEFAULT_PORT, Fields, asn_of, listen_port};
@@ -36,7 +36,12 @@ pub(super) fn explicit<F: Fields>(
         let resource = format!("BGPPeer/{}", peer.name);
         let Some(at) = realised(inputs, peer, &resource, problems) else { continue };
         // NODE-6, PEER-2: no session in a family without own address, and none with ourselves.
-        let Some(own) = own.filter(|own| own.is_ipv4() == at.addr.is_ipv4() && *own != at.addr) else {
+        if Afi::of(at.addr) != F::AFI || own == Some(at.addr) {
+            continue;
+        }
+        let Some(own) = own else {
+            let why = format!("this node has no {} address: it has no session to {}", F::AFI.name(), at.addr);
+            problems.add(Severity::Warning, resource, "spec.peerIP", why);
             continue;
         };
         let port = at.port.unwrap_or_else(|| port::<F>(inputs, peer, at.addr));

@@ -764,6 +764,19 @@ fn a_node_with_a_link_local_address_is_a_problem_and_costs_no_other_session() {
 }
 
 #[test]
+fn a_bgp_peer_in_a_family_without_own_address_is_a_warning_and_no_session() {
+    let mut world = World::new();
+    world.change_node("node-1", |node| node.ipv6 = None);
+    bgp_peer(&mut world, "tor", "fd00::99", |_| ());
+    bgp_peer(&mut world, "self", "10.0.0.1", |_| ());
+    let state = world.state();
+    assert!(state.peers.keys().all(|name| name.starts_with("Mesh_10")), "{:?}", state.peers.keys());
+    let why =
+        "Warning BGPPeer/tor: spec.peerIP: this node has no ipv6 address: it has no session to fd00::99";
+    assert_eq!(problems(&state), [why]);
+}
+
+#[test]
 fn a_link_local_peer_address_is_one_problem_and_costs_no_other_session() {
     let mut world = World::new();
     bgp_peer(&mut world, "bad", "fe80::1", |_| ());

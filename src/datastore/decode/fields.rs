@@ -413,6 +413,12 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Whether a host can have the address and be spoken to there by TCP.
+pub fn is_host(addr: IpAddr) -> bool {
+    let broadcast = matches!(addr, IpAddr::V4(addr) if addr.is_broadcast());
+    !(addr.is_unspecified() || addr.is_multicast() || broadcast)
+}
+
 /// A JSON number without a fraction.
 fn whole(value: &Value) -> Option<u64> {
     let number = value.as_number()?;

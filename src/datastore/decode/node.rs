@@ -11,7 +11,7 @@ use bgp_proto::{Asn, ClusterId, Family, IpPrefix, Prefix, V4};
 use serde_json::Value;
 
 use super::Reading;
-use super::fields::{Fields, Refused, or_last, scalar_text};
+use super::fields::{Fields, Refused, is_host, or_last, scalar_text};
 use crate::datastore::model::{Node, NodeAddress};
 
 /// A Calico Node. Refused as a whole where its AS number cannot be read and no earlier one is known: it must not get
@@ -123,8 +123,7 @@ fn address<F: Family>(text: &str) -> Result<NodeAddress<F>, String> {
         text.parse().map_err(|error: bgp_proto::prefix::PrefixTextError| error.to_string())?;
     let host = text.split('/').next().unwrap_or_default();
     let addr: F::Addr = host.parse().map_err(|_| "not an IP address".to_owned())?;
-    let ip: std::net::IpAddr = addr.into();
-    if ip.is_unspecified() || ip.is_multicast() {
+    if !is_host(addr.into()) {
         return Err("not the address of a host".to_owned());
     }
     Ok(NodeAddress { addr, subnet })

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddrV6};
 
 use bgp_proto::{Afi, IpPrefix};
 
-use super::fields::{Fields, Refused, or_last};
+use super::fields::{Fields, Refused, is_host, or_last};
 use crate::datastore::model::{
     BgpFilter, BgpPeer, CommunityValue, FilterOperation, FilterRule, MatchOperator, NextHopMode, PeerAddress,
     PrefixMatch, SourceAddress,
@@ -62,8 +62,13 @@ pub fn bgp_peer(name: &str, root: &Fields<'_>, last: Option<&BgpPeer>) -> Option
     Some(peer)
 }
 
-/// `<ip>`, `<ipv4>:<port>` or `[<ipv6>]:<port>` (PEER-22); no zone, no port 0 (D1).
+/// `<ip>`, `<ipv4>:<port>` or `[<ipv6>]:<port>` (PEER-22) of a host; no zone, no port 0 (D1).
 fn peer_address(text: &str) -> Result<PeerAddress, String> {
+    let at = address_and_port(text)?;
+    if is_host(at.addr) { Ok(at) } else { Err("not the address of a host".to_owned()) }
+}
+
+fn address_and_port(text: &str) -> Result<PeerAddress, String> {
     let bad = || "not an IP address, with or without a port (10.0.0.1:179, [fd00::1]:179)".to_owned();
     if let Ok(addr) = text.parse::<IpAddr>() {
         return Ok(PeerAddress { addr, port: None });

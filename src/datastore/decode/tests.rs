@@ -96,6 +96,7 @@ fn a_bad_address_counts_as_absent_for_its_family_only() {
         "fd00::1",
         "0.0.0.0",
         "224.0.0.1",
+        "255.255.255.255",
         "10.0.0",
         "' 10.0.0.1'",
         "{}",
@@ -372,6 +373,11 @@ fn peer_addresses_have_a_port_only_in_the_forms_that_can_be_told_apart() {
         "tor",
         "[fd00::1]",
         "10.0.0.1/32",
+        "0.0.0.0",
+        "224.0.0.5:179",
+        "255.255.255.255",
+        "::",
+        "[ff02::5]:179",
     ] {
         let snapshot = peer(bad);
         assert_eq!(problems(&snapshot), ["BGPPeer/p: spec.peerIP"], "{bad}");
