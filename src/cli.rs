@@ -28,6 +28,11 @@ Environment (a flag of the same meaning wins):
   CALICO_BGPD_RUN_DIR           sockets, lock and state; default /var/run/calico
   CALICO_BGPD_CLUSTER_RELEASE   auto, or a Calico release such as v3.29
   CALICO_BGPD_STRICT            true: keep a session down whose password cannot be had
+  CALICO_BGPD_SEND_HOLD_TIME    seconds after which a peer that takes nothing is let go, or off
+  CALICO_BGPD_MAX_PREFIXES      LIMIT, LIMIT:close or LIMIT:restart=SECONDS for what a peer may send
+  CALICO_BGPD_NOTIFICATION_GR   true: graceful restart also after a NOTIFICATION (RFC 8538)
+  CALICO_BGPD_ACCEPT_AS_SET     true: take paths with an AS_SET, as BIRD does
+  CALICO_BGPD_STRIP_ATTRIBUTES  attribute codes taken from routes of external peers, or none
   CALICO_BGPD_LOG               log level; else BGP_LOGSEVERITYSCREEN, else the BGPConfiguration
   CALICO_BGPD_LOG_FORMAT        text or json
   CALICO_BGPD_WORKERS           worker threads

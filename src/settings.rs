@@ -2,12 +2,15 @@
 //!
 //! Owns: which flag and which environment variable sets what, their defaults, and what is said of a wrong value: one
 //! line that names the flag or the variable. Flags win over the environment. All is read once; a change needs a restart
-//! (NODE-2). Never: looks into the datastore. Rules: NODE-1, NODE-2, DS-1 to DS-5, DS-38, DS-40, REL-1, REL-2.
+//! (NODE-2). Never: looks into the datastore. Rules: NODE-1, NODE-2, DS-1 to DS-5, DS-38, DS-40, REL-1, REL-2; see `sessions` for those of all sessions.
+
+mod sessions;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+pub use self::sessions::SessionFlags;
 use crate::datastore::settings::{DatastoreSettings, SettingsError, boolean};
 use crate::desired::{DEFAULT_SECRET_NAMESPACE, NodeFacts, Release};
 use crate::last_release;
@@ -53,6 +56,9 @@ pub struct NodeFlags {
     /// Keep a session down whose password cannot be had, instead of leaving it unsigned [env: CALICO_BGPD_STRICT]
     #[arg(long)]
     pub strict: bool,
+    /// All sessions.
+    #[command(flatten)]
+    pub sessions: SessionFlags,
 }
 
 /// What only the daemon needs.
@@ -236,6 +242,7 @@ pub fn resolve_node(
         use_pod_cidr: datastore.use_pod_cidr,
         secret_namespace,
         strict: flags.strict || typed.boolean(&["CALICO_BGPD_STRICT"])?,
+        sessions: sessions::resolve(&flags.sessions, &typed)?,
     };
     Ok(NodeSettings { facts, datastore })
 }
@@ -338,6 +345,8 @@ pub fn resolve(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bgp_proto::session::{MaxPrefix, NextOpen};
+    use bgp_proto::wire::attr::AttributeCodes;
     use std::collections::BTreeMap;
 
     #[derive(Default)]
@@ -440,6 +449,10 @@ mod tests {
             ("CALICO_ROUTER_ID", "node-a"),
             ("CALICO_ROUTER_ID", "0.0.0.0"),
             ("USE_POD_CIDR", "yes"),
+            ("CALICO_BGPD_SEND_HOLD_TIME", "0"),
+            ("CALICO_BGPD_MAX_PREFIXES", "1000:drop"),
+            ("CALICO_BGPD_STRIP_ATTRIBUTES", "AIGP"),
+            ("CALICO_BGPD_NOTIFICATION_GR", "yes"),
             ("CALICO_BGPD_LOG", "loud"),
             ("CALICO_BGPD_LOG_FORMAT", "xml"),
             ("CALICO_BGPD_WORKERS", "0"),
@@ -449,6 +462,29 @@ mod tests {
             assert!(error.to_string().contains(name), "{name}={value}: {error}");
             assert!(!error.to_string().contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn settings_of_all_sessions_reach_them_and_are_birds_where_nothing_is_set() {
+        assert_eq!(run(&[]).unwrap().node.facts.sessions, NextOpen::default());
+        let set = run(&[
+            ("CALICO_BGPD_SEND_HOLD_TIME", "90"),
+            ("CALICO_BGPD_MAX_PREFIXES", "1000:close"),
+            ("CALICO_BGPD_NOTIFICATION_GR", "true"),
+            ("CALICO_BGPD_ACCEPT_AS_SET", "1"),
+            ("CALICO_BGPD_STRIP_ATTRIBUTES", "none"),
+        ]);
+        let expected = NextOpen {
+            send_hold: Some(90),
+            max_prefix: Some(MaxPrefix { limit: 1000, close: true, restart: None }),
+            notification_gr: true,
+            accept_as_set: true,
+            strip_external: AttributeCodes::NONE,
+            ..NextOpen::default()
+        };
+        assert_eq!(set.unwrap().node.facts.sessions, expected);
+        let off = run(&[("CALICO_BGPD_SEND_HOLD_TIME", "off")]).unwrap();
+        assert_eq!(off.node.facts.sessions.send_hold, None);
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(super) fn explicit<F: Fields>(
                         "spec.maxRestartTime",
                         problems,
                     )),
-                    ..NextOpen::default()
+                    ..inputs.facts.sessions.clone()
                 },
             },
             auth: auth::of(inputs, peer.password.as_ref(), &resource, "spec.password", problems),

@@ -42,7 +42,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::session::PeerSpec;
+use bgp_proto::session::{NextOpen, PeerSpec};
 use bgp_proto::{Afi, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
 
 use crate::datastore::model::{NodeAddress, Problem, SecretBytes, SecretKeyRef};
@@ -66,6 +66,8 @@ pub struct NodeFacts {
     pub secret_namespace: String,
     /// `CALICO_BGPD_STRICT`: a session whose password cannot be had stays down, where the incumbent leaves it unsigned.
     pub strict: bool,
+    /// What every session has unless a resource says otherwise.
+    pub sessions: NextOpen,
 }
 
 /// A Calico release, `major.minor`.

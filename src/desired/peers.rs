@@ -152,7 +152,7 @@ impl Mesh<'_> {
                     // PEER-16: by text, as every BIRD node of the cluster decides it.
                     passive: peer.to_string() > self.own.to_string(),
                     restart_time: Some(self.restart_time),
-                    ..NextOpen::default()
+                    ..self.inputs.facts.sessions.clone()
                 },
             },
             auth: self.auth.clone(),

@@ -44,6 +44,7 @@ use bytes::Bytes;
 
 use crate::ids::{Asn, RouterId};
 use crate::prefix::{Afi, AfiSet};
+use crate::wire::attr::AttributeCodes;
 use crate::wire::{Context, Fault, Notification, Open, Update};
 
 /// How far away the peer may be (PEER-62, BGP-4).
@@ -139,6 +140,8 @@ pub struct NextOpen {
     pub max_prefix: Option<MaxPrefix>,
     /// Keep routes with an AS_SET in their path, as BIRD does, instead of withdrawing them (RFC 9774, W34).
     pub accept_as_set: bool,
+    /// Attributes that are taken from the routes of external peers (W49).
+    pub strip_external: AttributeCodes,
 }
 
 impl Default for NextOpen {
@@ -161,6 +164,7 @@ impl Default for NextOpen {
             add_path: true,
             max_prefix: None,
             accept_as_set: false,
+            strip_external: AttributeCodes::stripped_from_external(),
         }
     }
 }

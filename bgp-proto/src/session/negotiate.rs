@@ -9,6 +9,7 @@ use crate::gr::{Preserved, StaleTimes};
 use crate::ids::Asn;
 use crate::prefix::{Afi, AfiSet};
 use crate::session::{Conn, DownReason, Endpoints, Negotiated, NextOpen, OpenParams};
+use crate::wire::attr::AttributeCodes;
 use crate::wire::capability::{GrFamily, WireFamily};
 use crate::wire::{Capability, Context, Fault, FaultKind, Notification, Open, PeerType};
 
@@ -236,6 +237,7 @@ pub(crate) fn negotiate(
         add_path_rx: we_receive.and(peer_sends).and(families),
         add_path_tx: we_send.and(peer_receives).and(families),
         accept_as_set: next.accept_as_set,
+        strip: if internal { AttributeCodes::NONE } else { next.strip_external },
         ..Context::new(if internal { PeerType::Ibgp } else { PeerType::Ebgp })
     };
     let peer_restart_time = theirs.map_or(0, |gr| gr.2);
@@ -482,8 +484,11 @@ mod tests {
         assert!(inside.accept_as_set && !inside.strip.contains(40));
         let external = OpenParams { peer_asn: Asn(65001), ..four };
         let open = Open { my_as: 65001, ..peer(vec![]) };
-        let border = agree(&external, &keep, open).unwrap().public.context;
+        let border = agree(&external, &keep, open.clone()).unwrap().public.context;
         assert!(border.peer_type == PeerType::Ebgp && border.strip.contains(40));
+        let chosen = NextOpen { strip_external: AttributeCodes::of(&[26]), ..keep };
+        let border = agree(&external, &chosen, open).unwrap().public.context;
+        assert!(border.strip.contains(26) && !border.strip.contains(40));
     }
 
     #[test]
