@@ -281,6 +281,59 @@ async fn a_peer_that_is_back_at_once_is_heard_after_the_end_of_its_old_connectio
     tokio::task::spawn_blocking(peer).await.unwrap();
 }
 
+/// Speaks for a peer until the session is up, and never reads again.
+fn goes_deaf(mut stream: std::net::TcpStream, router_id: [u8; 4]) -> std::net::TcpStream {
+    let mut hello = BytesMut::new();
+    encode_open(
+        &Open { my_as: 64512, hold_time: 240, router_id: RouterId(router_id.into()), capabilities: vec![] },
+        &mut hello,
+    );
+    encode_keepalive(&mut hello);
+    stream.write_all(&hello).unwrap();
+    let mut seen = Vec::new();
+    // An OPEN and a KEEPALIVE, which is a header.
+    while !seen.ends_with(&[0, 19, 4]) {
+        let mut octet = [0];
+        stream.read_exact(&mut octet).unwrap();
+        seen.push(octet[0]);
+    }
+    stream
+}
+
+/// T1. The kernel would take keepalives for hours, for its buffer holds thousands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_peer_that_reads_nothing_is_let_go_though_we_have_little_to_say_whoever_dialled() {
+    for dialled in [true, false] {
+        let mut a = Shells::new(feeder(1));
+        let (ours, theirs) = (ip("127.0.64.1"), ip("127.0.64.2"));
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        // An UPDATE of 4 kB does not fit.
+        socket.set_recv_buffer_size(2048).unwrap();
+        socket.bind(&SocketAddr::new(theirs, 0).into()).unwrap();
+        let port = if dialled { socket.local_addr().unwrap().as_socket().unwrap().port() } else { 1 };
+        let at = a.add("deaf", ours, SocketAddr::new(theirs, port), !dialled, 240);
+        a.peers.get_mut(&at).unwrap().wanted.send_modify(|wanted| {
+            wanted.next.send_hold = Some(2);
+            wanted.next.keepalive = Some(1);
+        });
+        let deaf = if dialled {
+            socket.listen(1).unwrap();
+            std::thread::spawn(move || goes_deaf(socket.accept().unwrap().0.into(), [127, 0, 64, 2]))
+        } else {
+            let addr = a.listen(ours).await;
+            std::thread::spawn(move || {
+                while socket.connect(&addr.into()).is_err() {}
+                goes_deaf(socket.into(), [127, 0, 64, 2])
+            })
+        };
+        a.start().await;
+        a.established(at).await;
+        let view = a.wait(at, "let go", |view| !view.is_established()).await;
+        assert_eq!(view.status.unwrap().last, Some(DownReason::SendHoldExpired), "we dialled: {dialled}");
+        drop(deaf.join().unwrap());
+    }
+}
+
 /// A core that remembers when it heard that a peer cannot be dialled.
 fn hears_of_failures() -> (impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) + Send, Arc<OnceLock<Instant>>) {
     let heard = Arc::new(OnceLock::new());

@@ -64,6 +64,7 @@ impl Caller {
         let (remote, afi) = (*remote, Afi::of(remote.ip()));
         let ready = stream
             .set_nodelay(true)
+            .and_then(|()| sockopt::keep_no_backlog(stream))
             .and_then(|()| sockopt::set_ttl_rule(stream, afi, self.ttl))
             .and_then(|()| sockopt::set_control_class(stream, afi));
         // The listener's: what it did for this peer its own rule does from here on.

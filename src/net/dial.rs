@@ -114,6 +114,7 @@ fn prepare(to: &Destination) -> Result<TcpSocket, DialFailure> {
     let set = |what: &'static str, result: io::Result<()>| result.map_err(|error| noted(&error, what));
     set("non-blocking mode", socket.set_nonblocking(true))?;
     set("TCP_NODELAY", socket.set_tcp_nodelay(true))?;
+    set("TCP_NOTSENT_LOWAT", sockopt::keep_no_backlog(&socket))?;
     set("DSCP", sockopt::set_control_class(&socket, afi))?;
     set("TTL", sockopt::set_ttl(&socket, afi, to.ttl.sent()))?;
     if let Some(filter) = to.ttl.least().and_then(|least| ttl_filter::program(afi, &[(to.peer, least)])) {

@@ -121,6 +121,12 @@ pub fn set_control_class(socket: &impl AsFd, afi: Afi) -> io::Result<()> {
     }
 }
 
+/// Lets the kernel take bytes only when all before them have left. Its buffer holds thousands of keepalives, and a peer
+/// that takes nothing would be noticed when they have filled it, hours later (T1, RFC 9687).
+pub fn keep_no_backlog(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_notsent_lowat(1)
+}
+
 /// One option whose value is a plain C structure.
 #[allow(unsafe_code, reason = "no crate sets these options")]
 fn setsockopt<T>(socket: &impl AsFd, level: i32, option: i32, value: &T) -> io::Result<()> {
