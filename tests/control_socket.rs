@@ -127,7 +127,7 @@ async fn one_request_a_line_gives_one_answer_a_line() {
     assert_eq!((&route["source"], &route["best"]), (&"static".into(), &true.into()));
     let status = ask(&mut stream, r#"{"show":"status"}"#).await;
     assert_eq!(status["status"]["node"], "node-1");
-    assert_eq!(status["status"]["releaseSource"], "ClusterInformation");
+    assert_eq!(status["status"]["releaseSource"], "clusterInformation");
     assert_eq!(status["status"]["datastore"]["state"], "connecting");
 }
 

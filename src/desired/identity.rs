@@ -87,12 +87,12 @@ impl FromStr for Release {
 }
 
 impl ReleaseSource {
-    /// As in `intent`.
+    /// As in `intent` and `show status`.
     pub const fn name(self) -> &'static str {
         match self {
-            ReleaseSource::Setting => "CALICO_BGPD_CLUSTER_RELEASE",
-            ReleaseSource::ClusterInformation => "ClusterInformation",
-            ReleaseSource::LastKnown => "last known",
+            ReleaseSource::Setting => "setting",
+            ReleaseSource::ClusterInformation => "clusterInformation",
+            ReleaseSource::LastKnown => "lastKnown",
             ReleaseSource::Assumed => "assumed",
         }
     }

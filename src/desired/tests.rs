@@ -937,7 +937,7 @@ fn the_text_of_the_intent_names_sessions_routes_rules_and_problems() {
     for line in [
         "Node node-1, AS 64512, router id 10.0.0.1",
         "  IPv6 fd00::1 in fd00::/64",
-        "Calico release v3.33 (ClusterInformation)",
+        "Calico release v3.33 (clusterInformation)",
         "Listening: IPv4 on all addresses, port 179",
         "Sessions: 4",
         "  10.244.1.0/26 blackhole",

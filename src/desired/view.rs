@@ -10,10 +10,7 @@ use std::sync::Arc;
 use bgp_proto::{Afi, Family};
 use serde::Serialize;
 
-use super::{
-    Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, ReleaseSource, StaticRoute,
-    Unready,
-};
+use super::{Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, StaticRoute, Unready};
 use crate::datastore::model::{Problem, Severity};
 use crate::policy::program::{Action, Match, Program, SourceClass};
 
@@ -264,12 +261,7 @@ pub fn view(state: &DesiredState) -> IntentView {
         },
         release: ReleaseView {
             release: release.to_string(),
-            source: match state.release.source {
-                ReleaseSource::Setting => "setting",
-                ReleaseSource::ClusterInformation => "clusterInformation",
-                ReleaseSource::LastKnown => "lastKnown",
-                ReleaseSource::Assumed => "assumed",
-            },
+            source: state.release.source.name(),
             route_priorities: release.has_priorities(),
             reflectors_in_mesh: release.meshes_reflectors(),
             wireguard_routes_of_felix: release.leaves_wireguard_to_felix(),

@@ -149,14 +149,14 @@ def release_gone(lab):
         status = ours.show("status")
         return (status["release"], status["releaseSource"]) == ("v3.32", source) or f"!{status}"
 
-    wait.check("the release is known", in_force("ClusterInformation"))
+    wait.check("the release is known", in_force("clusterInformation"))
     datastore.delete(information)
     told(ours, "ClusterInformation/default", "v3.32", "CALICO_BGPD_CLUSTER_RELEASE")
-    wait.until("it stays in force", lambda: in_force("last known"), 20)
+    wait.until("it stays in force", lambda: in_force("lastKnown"), 20)
     ours.kill()
     ours.start(restarting=True)
     cluster.settled()
-    wait.until("it is in force again", lambda: in_force("last known"), 20)
+    wait.until("it is in force again", lambda: in_force("lastKnown"), 20)
 
 
 def not_root(lab):
