@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 pub use self::sessions::SessionFlags;
-use crate::datastore::settings::{DatastoreSettings, SettingsError, boolean};
+use crate::datastore::settings::{Backend, DatastoreSettings, SettingsError, boolean};
 use crate::desired::{DEFAULT_SECRET_NAMESPACE, NodeFacts, Release};
 use crate::last_release;
 use crate::telemetry::log::{LogFormat, LogLevel, parse_level};
@@ -240,6 +240,7 @@ pub fn resolve_node(
             .file(&last_release::path(&resolve_run_dir(run_dir, world)?))
             .and_then(|text| last_release::parse(&text)),
         use_pod_cidr: datastore.use_pod_cidr,
+        on_etcd: matches!(datastore.backend, Backend::Etcd(_)),
         secret_namespace,
         strict: flags.strict || typed.boolean(&["CALICO_BGPD_STRICT"])?,
         sessions: sessions::resolve(&flags.sessions, &typed)?,

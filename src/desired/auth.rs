@@ -31,6 +31,11 @@ pub(super) fn of(
     let key = secret.and_then(|secret| secret.data.get(&from.key));
     let missing = match (secret, key) {
         _ if from.name.is_empty() || from.key.is_empty() => "it names no key of a Secret".to_owned(),
+        (None, _) if inputs.facts.on_etcd => {
+            format!(
+                "Secret/{name} cannot be had: Secrets are objects of Kubernetes, and etcd holds none for Calico"
+            )
+        }
         (None, _) => format!("there is no Secret/{name}"),
         (Some(_), None) => format!("Secret/{name} has no key {:?}", from.key),
         (Some(_), Some(key)) if key.expose().is_empty() => {

@@ -62,6 +62,8 @@ pub struct NodeFacts {
     pub last_release: Option<Release>,
     /// `USE_POD_CIDR` (DS-38).
     pub use_pod_cidr: bool,
+    /// The datastore is etcd, which never has a Secret.
+    pub on_etcd: bool,
     /// `NAMESPACE`: where password secrets are (DS-40).
     pub secret_namespace: String,
     /// `CALICO_BGPD_STRICT`: a session whose password cannot be had stays down, where the incumbent leaves it unsigned.

@@ -641,6 +641,8 @@ fn a_missing_password_is_an_error_and_leaves_the_session_unsigned_or_down_in_str
     assert!(problems(&state)[0].starts_with(
         "Error BGPConfiguration/default: spec.nodeMeshPassword: there is no Secret/kube-system/bgp"
     ));
+    world.facts.on_etcd = true;
+    assert!(problems(&world.state())[0].contains("etcd holds none"));
     secret(&mut world, b"");
     assert_eq!(peer(&world.state(), "Mesh_10_0_0_2").auth, Auth::Missing(password()));
     world.facts.strict = true;
