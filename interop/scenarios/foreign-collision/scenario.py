@@ -37,8 +37,9 @@ def run(lab, variant):
     for number, held in enumerate((None, 4, 6, 4, 6)):
         if number:
             there.daemon.stop()
-            if held:
-                wire.hold()
+            # its last words must not be held: who has not heard them does not dial
+            wait.until("its end is known", lambda: all(here.daemon.established(a) is not True for a in there.addresses()), 20)
+            wire.hold()
             there.daemon.start()
         if held:
             wait.until(f"both ends have dialled over IPv{held}", lambda f=held: both_dial(f), 60, every=0.05)
