@@ -22,12 +22,12 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::control::peer_view::PeerView;
 use crate::core_thread::{Core, CorePort, Urgent};
-use crate::datastore::model::{Problem, SecretBytes, Severity};
-use crate::datastore::snapshot::Snapshot;
 use crate::desired::{
     self, Auth, ClusterRelease, DesiredState, NodeFacts, Peer, PeerChange, Plan, ReleaseSource,
 };
 use crate::last_release;
+use crate::model::snapshot::Snapshot;
+use crate::model::{Problem, SecretBytes, Severity};
 use crate::net::caller::{self, Accepted, Caller};
 use crate::net::dial::DialGate;
 use crate::net::listener::ListenPlan;

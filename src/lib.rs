@@ -1,13 +1,14 @@
 //! calico-bgpd: one daemon in the place of bird, bird6 and confd on the nodes of a Calico cluster.
 //!
 //! Data flows one way: datastore → snapshot → desired state → plan → sessions, table, kernel. Only observations flow
-//! back. `desired`, `policy`, `speaker` and `fib::plan` are cores: no clocks, no I/O, no tokio.
+//! back. `model`, `desired`, `policy`, `speaker` and `fib::plan` are cores: no clocks, no I/O, no tokio.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`cli`], [`settings`] | flags, environment, defaults |
 //! | [`app`], [`runtime`], [`clock`], [`random`] | every long-lived task; start and stop; threads; time; chance |
 //! | [`datastore`] | resources from files or etcd, as snapshots |
+//! | [`model`] | resources, their decoders, the store, snapshots |
 //! | [`desired`], [`policy`] | what this node shall do, compiled and compared |
 //! | [`apply`] | desired state to running sessions |
 //! | [`net`] | listener, dials, one task for each peer |
@@ -31,6 +32,7 @@ pub mod decode;
 pub mod desired;
 pub mod fib;
 pub mod last_release;
+pub mod model;
 pub mod net;
 pub mod policy;
 pub mod random;

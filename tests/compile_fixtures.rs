@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use bgp_proto::{Afi, IpPrefix};
-use calico_bgpd::datastore::decode::Reading;
 use calico_bgpd::datastore::files::read_once;
-use calico_bgpd::datastore::snapshot::Snapshot;
 use calico_bgpd::desired::{DesiredState, NodeFacts, PeerClass, check, compile, diff, render_text, view};
+use calico_bgpd::model::decode::Reading;
+use calico_bgpd::model::snapshot::Snapshot;
 
 fn fixtures(of: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(of);

@@ -12,11 +12,11 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use calico_bgpd::datastore::decode::Reading;
-use calico_bgpd::datastore::model::AffinityState;
 use calico_bgpd::datastore::settings::{Backend, DatastoreSettings, EtcdSettings, Liveness};
-use calico_bgpd::datastore::snapshot::Snapshot;
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, read_once, run};
+use calico_bgpd::model::AffinityState;
+use calico_bgpd::model::decode::Reading;
+use calico_bgpd::model::snapshot::Snapshot;
 use datastore_fixtures::{Dump, NODES, cluster_files, fixture, texts_of};
 use etcd_client::{Client, CompactionOptions, Permission};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use calico_bgpd::datastore::decode::Reading;
 use calico_bgpd::datastore::files::{FileSet, LOSS_DELAY, SETTLES_WITHIN, read_once};
 use calico_bgpd::datastore::settings::{Backend, DatastoreSettings};
-use calico_bgpd::datastore::snapshot::Snapshot;
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, run};
+use calico_bgpd::model::decode::Reading;
+use calico_bgpd::model::snapshot::Snapshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

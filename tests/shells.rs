@@ -16,8 +16,8 @@ use bgp_proto::wire::send::{encode_end_of_rib, encode_keepalive, encode_open, en
 use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, Open, PeerType};
 use bgp_proto::{Afi, AfiSet, PeerId, Prefix4, RouterId};
 use bytes::{Bytes, BytesMut};
-use calico_bgpd::datastore::model::SecretBytes;
 use calico_bgpd::desired;
+use calico_bgpd::model::SecretBytes;
 use calico_bgpd::net::caller;
 use calico_bgpd::net::dial::DialGate;
 use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};

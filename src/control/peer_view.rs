@@ -187,7 +187,7 @@ fn connected(message: &str, ttl: TtlRule) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datastore::model::{SecretBytes, SecretKeyRef};
+    use crate::model::{SecretBytes, SecretKeyRef};
     use bgp_proto::AfiSet;
     use bgp_proto::session::{Conn, Endpoints, Input, NextOpen, OpenParams, PeerSpec, Transport};
     use bgp_proto::wire::Notification;

@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::SourceSender;
 use super::debounce::Debounce;
-use super::decode::{Decoded, Reading, Resource, decode_affinity, decode_as};
-use super::etcd_keys::{self, Holds};
-use super::model::{Problem, Severity};
 use super::settings::EtcdSettings;
-use super::snapshot::Snapshot;
-use super::store::SnapshotBuilder;
+use crate::model::decode::{Decoded, Reading, Resource, decode_affinity, decode_as};
+use crate::model::paths::{self, Holds};
+use crate::model::snapshot::Snapshot;
+use crate::model::store::SnapshotBuilder;
+use crate::model::{Problem, Severity};
 use crate::random::random;
 
 /// For connecting and for each answer (DS-4).
@@ -59,7 +59,7 @@ struct Entry {
 impl EtcdState {
     /// Nothing known yet.
     pub fn new(node: &str, reading: Reading) -> Self {
-        let prefixes = etcd_keys::prefixes(node, reading.use_pod_cidr);
+        let prefixes = paths::prefixes(node, reading.use_pod_cidr);
         let seen = prefixes.into_iter().map(|prefix| (prefix, 0)).collect();
         EtcdState { node: node.to_owned(), reading, entries: BTreeMap::new(), seen }
     }
@@ -107,7 +107,7 @@ impl EtcdState {
     }
 
     fn put(&mut self, key: &[u8], value: &[u8], revision: i64) -> bool {
-        let Some(holds) = std::str::from_utf8(key).ok().and_then(etcd_keys::parse) else { return false };
+        let Some(holds) = std::str::from_utf8(key).ok().and_then(paths::parse) else { return false };
         let before = self.entries.get(key);
         let last = before.and_then(|entry| entry.decoded.resource.as_ref());
         let decoded = decode_value(key, value, &holds, self.reading, last);

@@ -23,11 +23,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::SourceSender;
-use super::decode::documents::documents;
-use super::decode::{Reading, ResourceKey, decode};
-use super::model::{Problem, Severity};
-use super::snapshot::Snapshot;
-use super::store::{Held, SnapshotBuilder};
+use crate::model::decode::documents::documents;
+use crate::model::decode::{Reading, ResourceKey, decode};
+use crate::model::snapshot::Snapshot;
+use crate::model::store::{Held, SnapshotBuilder};
+use crate::model::{Problem, Severity};
 
 /// How long a loss of resources must last before it is believed.
 pub const LOSS_DELAY: Duration = Duration::from_secs(1);
@@ -177,7 +177,7 @@ impl FileSet {
     /// Everything that the files say.
     pub fn snapshot(&self) -> Snapshot {
         let mut builder = SnapshotBuilder::new(&self.node, self.reading.use_pod_cidr);
-        let mut taken: BTreeMap<&ResourceKey, (&str, &super::decode::Decoded)> = BTreeMap::new();
+        let mut taken: BTreeMap<&ResourceKey, (&str, &crate::model::decode::Decoded)> = BTreeMap::new();
         let mut problems = Vec::new();
         for (name, file) in &self.files {
             for (key, decoded) in &file.held {
@@ -211,7 +211,7 @@ impl FileSet {
 }
 
 impl File {
-    fn said(&self, key: &ResourceKey) -> Option<&super::decode::Decoded> {
+    fn said(&self, key: &ResourceKey) -> Option<&crate::model::decode::Decoded> {
         self.held.get(key).or_else(|| self.carried.get(key))
     }
 

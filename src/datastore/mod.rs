@@ -6,15 +6,10 @@
 
 #[cfg(feature = "etcd")]
 mod debounce;
-pub mod decode;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-pub mod etcd_keys;
 pub mod files;
-pub mod model;
 pub mod settings;
-pub mod snapshot;
-pub mod store;
 
 use std::sync::Arc;
 
@@ -22,9 +17,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::decode::Reading;
 use self::settings::{Backend, DatastoreSettings};
-use self::snapshot::Snapshot;
+use crate::model::decode::Reading;
+use crate::model::snapshot::Snapshot;
 
 /// Whether the source reaches its datastore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@
 
 use super::compile::{Inputs, Problems};
 use super::{Auth, DesiredState};
-use crate::datastore::model::{NamespacedName, SecretKeyRef, Severity};
+use crate::model::{NamespacedName, SecretKeyRef, Severity};
 
 /// Namespace of password Secrets where `NAMESPACE` is not set (DS-40).
 pub const DEFAULT_SECRET_NAMESPACE: &str = "kube-system";

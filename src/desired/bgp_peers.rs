@@ -17,7 +17,7 @@ use super::compile::{Inputs, NOT_YET, Problems};
 use super::identity::{DEFAULT_ASN, DEFAULT_PORT, Fields, asn_of, listen_port};
 use super::peers::{Programs, TTL, name, restart_time};
 use super::{LocalNode, NextHopRule, Peer, PeerClass, Treatment, auth};
-use crate::datastore::model::{BgpPeer, NextHopMode, Node, PeerAddress, Severity, SourceAddress};
+use crate::model::{BgpPeer, NextHopMode, Node, PeerAddress, Severity, SourceAddress};
 
 /// Adds the sessions of one family that BGPPeers ask for. Global ones come before those of this node, and among equals
 /// the first by name wins (PEER-51 to PEER-53).

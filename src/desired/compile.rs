@@ -15,8 +15,8 @@ use super::{
     ClusterRelease, ClusterRoutes, DesiredState, FamilyIntent, LocalNode, NodeFacts, Peer, bgp_peers, kernel,
     origin, peers,
 };
-use crate::datastore::model::{BgpConfiguration, BindMode, Node, Problem, ProgramClusterRoutes, Severity};
-use crate::datastore::snapshot::Snapshot;
+use crate::model::snapshot::Snapshot;
+use crate::model::{BgpConfiguration, BindMode, Node, Problem, ProgramClusterRoutes, Severity};
 
 /// Nothing can be configured yet: the local Node has not been seen (NODE-7). What was in force stays in force.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -15,7 +15,7 @@ use super::compile::{Inputs, Problems};
 use super::{
     ClusterRelease, ClusterRoutes, ClusterRoutesSource, Listen, LocalNode, NodeFacts, Release, ReleaseSource,
 };
-use crate::datastore::model::{
+use crate::model::{
     BgpConfiguration, BindMode, ClusterInformation, Node, NodeAddress, ProgramClusterRoutes, Severity,
 };
 

@@ -8,7 +8,7 @@ use bgp_proto::{Afi, IpPrefix, Prefix};
 use super::compile::{Inputs, Problems};
 use super::identity::Fields;
 use super::programs::{FROM_BGP, change, decide, pools};
-use crate::datastore::model::{EncapMode, IpPool, Severity};
+use crate::model::{EncapMode, IpPool, Severity};
 use crate::policy::program::{Action, Decision, Match, Program, Rule, SourceClass};
 
 /// How packets between nodes travel in a pool (KERN-10).

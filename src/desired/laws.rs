@@ -7,10 +7,10 @@ use bgp_proto::{Asn, ClusterId, IpPrefix, Prefix};
 use proptest::prelude::*;
 
 use super::*;
-use crate::datastore::model::{
+use crate::model::snapshot::Snapshot;
+use crate::model::{
     AffinityState, BgpConfiguration, BindMode, EncapMode, IpPool, Node, ProgramClusterRoutes,
 };
-use crate::datastore::snapshot::Snapshot;
 
 /// Few addresses, so that nodes collide.
 fn address<F: Family>(bits: impl Strategy<Value = F::Addr>) -> impl Strategy<Value = Option<NodeAddress<F>>> {

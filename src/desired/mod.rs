@@ -1,7 +1,7 @@
 //! What this node shall do, compiled from what the datastore says: one typed state, which is compared with the last.
 //!
 //! Owns: [`DesiredState`] and [`compile`]: what cannot be understood becomes a Problem and the rest goes on.
-//! Never: clocks, environment, sockets. Input: a [`Snapshot`](crate::datastore::snapshot::Snapshot) and [`NodeFacts`].
+//! Never: clocks, environment, sockets. Input: a [`Snapshot`](crate::model::snapshot::Snapshot) and [`NodeFacts`].
 //!
 //! | module | rules |
 //! |---|---|
@@ -45,7 +45,7 @@ use std::sync::Arc;
 use bgp_proto::session::{NextOpen, PeerSpec};
 use bgp_proto::{Afi, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
 
-use crate::datastore::model::{NodeAddress, Problem, SecretBytes, SecretKeyRef};
+use crate::model::{NodeAddress, Problem, SecretBytes, SecretKeyRef};
 use crate::policy::program::Program;
 
 /// What the process knows of its node beside the datastore: settings that were read once at start, and what

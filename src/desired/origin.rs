@@ -10,7 +10,7 @@ use bgp_proto::{IpPrefix, Prefix};
 use super::StaticRoute;
 use super::compile::Inputs;
 use super::identity::Fields;
-use crate::datastore::model::AffinityState;
+use crate::model::AffinityState;
 
 /// The node's blocks of one family, in order. With host-local IPAM the pod CIDRs are the blocks (DS-38).
 pub(super) fn blocks<F: Fields>(inputs: &Inputs<'_>) -> BTreeMap<Prefix<F>, AffinityState> {

@@ -14,7 +14,7 @@ use bgp_proto::{Afi, AfiSet};
 use super::compile::{Inputs, Problems};
 use super::identity::{Fields, asn_of, listen_port};
 use super::{Auth, LocalNode, NextHopRule, Peer, PeerClass, Treatment, auth, programs};
-use crate::datastore::model::{Node, Severity};
+use crate::model::{Node, Severity};
 use crate::policy::program::Program;
 
 /// TTL of a session without TTL security (PEER-62).

@@ -9,7 +9,7 @@ use super::ReleaseSource;
 use super::compile::Inputs;
 use super::identity::Fields;
 use super::origin::blocks;
-use crate::datastore::model::{AffinityState, IpPool};
+use crate::model::{AffinityState, IpPool};
 use crate::policy::program::{Action, Decision, MAX_METRIC, Match, Program, Rule, SourceClass};
 
 /// Preference of a received route that has an elevated priority (FILT-10 step 2).

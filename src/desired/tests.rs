@@ -7,11 +7,11 @@ use bgp_proto::{Asn, IpPrefix, Prefix, Prefix4};
 use super::*;
 use bgp_proto::session::TtlRule;
 
-use crate::datastore::model::{
+use crate::model::snapshot::Snapshot;
+use crate::model::{
     self, AffinityState, BgpConfiguration, BgpPeer, BindMode, ClusterInformation, EncapMode, IpPool,
     NamespacedName, Node, PeerAddress, PrefixAdvertisement, ProgramClusterRoutes, SecretBytes, Severity,
 };
-use crate::datastore::snapshot::Snapshot;
 use crate::policy::program::{Action, Decision, MAX_METRIC, Match, SourceClass};
 
 fn v4(text: &str) -> NodeAddress<V4> {

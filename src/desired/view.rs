@@ -11,7 +11,7 @@ use bgp_proto::{Afi, Family};
 use serde::Serialize;
 
 use super::{Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, StaticRoute, Unready};
-use crate::datastore::model::{Problem, Severity};
+use crate::model::{Problem, Severity};
 use crate::policy::program::{Action, Match, Program, SourceClass};
 
 /// Everything that this node shall do.

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use super::sockopt;
 use crate::control::peer_view::{PeerView, Shadowed};
-use crate::datastore::model::SecretBytes;
+use crate::model::SecretBytes;
 
 /// How long a connection may take to bring its OPEN where several peers have its address.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);

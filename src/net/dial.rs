@@ -16,7 +16,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{sockopt, ttl_filter};
-use crate::datastore::model::SecretBytes;
+use crate::model::SecretBytes;
 use crate::random::random;
 
 /// Dials under way at once; each costs a socket and, towards a dead peer, the kernel's SYN timers.

@@ -24,8 +24,8 @@ use super::caller::{Accepted, Caller, decide};
 use super::md5::listener_keys;
 use super::strangers::Strangers;
 use super::{sockopt, ttl_filter};
-use crate::datastore::model::SecretBytes;
 use crate::desired::Listen;
+use crate::model::SecretBytes;
 
 /// Calls that may wait for us: a whole cluster dials after a restart.
 const BACKLOG: i32 = 1024;

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use bgp_proto::{Afi, IpPrefix};
 
-use crate::datastore::model::SecretBytes;
+use crate::model::SecretBytes;
 
 /// Up to so many keys of a family each peer has its own.
 const SINGLE_KEYS: usize = 32;

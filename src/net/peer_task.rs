@@ -35,7 +35,7 @@ use super::sockopt;
 use crate::clock::Clock;
 use crate::control::peer_view::{PeerView, Shadowed};
 use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent, panic_text};
-use crate::datastore::model::SecretBytes;
+use crate::model::SecretBytes;
 use crate::random::random;
 use crate::speaker::SpeakerInput;
 

@@ -1,8 +1,8 @@
 //! resources.yaml to a snapshot, as the file datastore reads it.
 
-use calico_bgpd::datastore::decode::Reading;
 use calico_bgpd::datastore::files::snapshot_of_texts;
-use calico_bgpd::datastore::snapshot::Snapshot;
+use calico_bgpd::model::decode::Reading;
+use calico_bgpd::model::snapshot::Snapshot;
 
 use super::case::{Case, text};
 

@@ -18,12 +18,12 @@ use bgp_proto::{Afi, AfiSet, Asn, IpPrefix, Millis, PeerId, Prefix, RouterId};
 use smallvec::smallvec;
 
 use super::*;
-use crate::datastore::model::NodeAddress;
 use crate::desired::{
     Auth, ClusterRelease, ClusterRoutes, ClusterRoutesSource, DesiredState, FamilyIntent, LocalNode,
     NextHopRule, Peer, PeerClass, Release, ReleaseSource, StaticRoute, Treatment,
 };
 use crate::fib::{Address, AlienRoute, FibRoute, Leg, Link, Target};
+use crate::model::NodeAddress;
 use crate::policy::program::{Action, Decision, MAX_METRIC, Match, Program, Rule, SourceClass};
 
 pub const OUR_AS: Asn = Asn(64512);

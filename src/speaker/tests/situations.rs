@@ -8,9 +8,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::datastore::decode::Reading;
 use crate::datastore::files::snapshot_of_texts;
 use crate::desired::{NodeFacts, compile};
+use crate::model::decode::Reading;
 
 fn load(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use bgp_proto::IpPrefix;
 
+use super::Kind;
 use super::decode::ResourceKey;
-use super::model::Kind;
 
 /// Where resources without a namespace live.
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";

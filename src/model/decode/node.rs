@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Reading;
 use super::fields::{Fields, Refused, is_host, or_last, scalar_text};
-use crate::datastore::model::{Node, NodeAddress};
+use crate::model::{Node, NodeAddress};
 
 /// A Calico Node. Refused as a whole where its AS number cannot be read and no earlier one is known: it must not get
 /// the global one by mistake (D2); also where `bgp`, or `spec` around it, is no object (D10).

@@ -23,7 +23,7 @@ use bgp_proto::IpPrefix;
 use serde_json::{Map, Value};
 
 use self::fields::{Fields, Log, scalar_text, shown};
-use super::model::{
+use super::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, EndpointSlice,
     FelixConfiguration, IpPool, Kind, NamespacedName, Node, Problem, Secret, Service, Severity,
 };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bgp_proto::IpPrefix;
 
-use super::model::{
+use super::{
     AffinityState, BgpConfiguration, BgpFilter, BgpPeer, ClusterInformation, EndpointSlice,
     FelixConfiguration, IpPool, NamespacedName, Node, Problem, Secret, Service,
 };

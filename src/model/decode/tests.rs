@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::documents::documents;
 use super::*;
 use crate::datastore::files::snapshot_of_texts;
-use crate::datastore::model::*;
-use crate::datastore::snapshot::Snapshot;
+use crate::model::snapshot::Snapshot;
+use crate::model::*;
 
 fn read(text: &str) -> Snapshot {
     snapshot_of_texts("n1", Reading::default(), &[("f.yaml", text)])

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Problem;
 use super::decode::{Decoded, Resource, ResourceKey};
-use super::model::Problem;
 use super::snapshot::Snapshot;
 
 /// Builds a [`Snapshot`] out of resources.

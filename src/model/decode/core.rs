@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bgp_proto::Afi;
 
 use super::fields::Fields;
-use crate::datastore::model::{
+use crate::model::{
     Endpoint, EndpointSlice, NamespacedName, Secret, SecretBytes, Service, ServiceType, TrafficPolicy,
 };
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddrV6};
 use bgp_proto::{Afi, IpPrefix};
 
 use super::fields::{Fields, Refused, is_host, or_last};
-use crate::datastore::model::{
+use crate::model::{
     BgpFilter, BgpPeer, CommunityValue, FilterOperation, FilterRule, MatchOperator, NextHopMode, PeerAddress,
     PrefixMatch, SourceAddress,
 };

@@ -6,7 +6,7 @@
 use bgp_proto::IpPrefix;
 
 use super::fields::{Fields, or_last};
-use crate::datastore::model::{
+use crate::model::{
     AffinityState, BgpConfiguration, BindMode, BlockAffinity, ClusterInformation, EncapMode,
     FelixConfiguration, IpPool, NamedCommunity, PrefixAdvertisement, ProgramClusterRoutes,
 };

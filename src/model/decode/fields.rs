@@ -14,7 +14,7 @@ use bgp_proto::{Asn, IpPrefix};
 use serde_json::{Map, Value};
 
 use super::text;
-use crate::datastore::model::{Problem, SecretKeyRef, Severity};
+use crate::model::{Problem, SecretKeyRef, Severity};
 
 /// A field's value: `Ok(None)` where it is absent or null.
 pub type Read<T> = Result<Option<T>, Refused>;
