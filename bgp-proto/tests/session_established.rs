@@ -456,6 +456,22 @@ fn too_many_prefixes_warn_once_or_close_with_cease_1_and_wait() {
     assert_eq!(peer.give(Input::Reconfigure(next)), [Output::Dial]);
 }
 
+#[test]
+fn routes_that_a_refresh_without_end_did_not_bring_again_do_not_count_for_the_limit() {
+    let rule = MaxPrefix { limit: 2, close: true, restart: None };
+    let next = |next: &mut NextOpen| (next.max_prefix, next.hold_time) = (Some(rule), 0);
+    let mut peer = Driver::new(spec().with(next));
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    peer.announce(&["10.0.0.0/24", "10.0.1.0/24"]);
+    peer.receive_end_of_rib(Conn::Active);
+    peer.refresh(V4, RefreshKind::Begin);
+    assert_eq!(peer.tick(), [Output::SweepStale(Afi::Ipv4)]);
+    let out = peer.announce(&["10.0.2.0/24", "10.0.3.0/24"]);
+    assert_eq!(peer.notifications(&out), []);
+    assert_eq!(peer.state(), StateName::Established);
+}
+
 // ---- status
 
 #[test]

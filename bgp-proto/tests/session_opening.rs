@@ -113,7 +113,7 @@ fn a_peer_that_connects_and_says_nothing_is_closed_when_the_large_hold_time_is_o
     let out = peer.tick();
     assert!((180_000..=240_000).contains(&peer.now.0), "{}", peer.now);
     assert_eq!(peer.notifications(&out), [Notification::new(4, 0)]);
-    assert_eq!((peer.state(), peer.status().last), (StateName::Idle, Some(DownReason::HoldExpired)));
+    assert_eq!((peer.state(), peer.status().last), (StateName::Passive, Some(DownReason::HoldExpired)));
 }
 
 #[test]
@@ -320,6 +320,50 @@ fn a_frame_that_is_none_is_answered_with_what_the_shell_found() {
     assert_eq!(peer.notifications(&out), [Notification::new(1, 1)]);
     assert!(out.contains(&Output::Down));
     assert!(peer.give(Input::BadFrame(Conn::Passive, Notification::new(1, 1))).is_empty());
+}
+
+#[test]
+fn octets_that_are_no_bgp_before_an_open_cost_the_callers_connection_only() {
+    type Fault = fn(&mut Driver) -> Vec<Output>;
+    let faults: [(&str, Fault); 5] = [
+        ("no frame", |peer| peer.give(Input::BadFrame(Conn::Passive, Notification::new(1, 1)))),
+        ("no OPEN", |peer| peer.receive(Conn::Passive, &Message::Keepalive)),
+        ("no valid OPEN", |peer| {
+            peer.receive(Conn::Passive, &Message::Open(Open { hold_time: 1, ..plain_open() }))
+        }),
+        ("NOTIFICATION", |peer| peer.receive(Conn::Passive, &Message::Notification(Notification::new(2, 4)))),
+        ("hard reset", |peer| peer.receive(Conn::Passive, &Message::Notification(cease(9)))),
+    ];
+    for (what, fault) in faults {
+        let mut peer = Driver::new(spec());
+        peer.give(Input::Start);
+        peer.establish(Conn::Active);
+        peer.give(Input::Closed(Conn::Active, CloseCause::Eof));
+        for round in 0..3 {
+            peer.connect(Conn::Passive);
+            let out = fault(&mut peer);
+            assert!(out.contains(&Output::Close(Conn::Passive)), "{what} {round}");
+            assert!(!out.contains(&Output::Down), "{what}: the peer's routes are kept");
+            assert_eq!(peer.state(), StateName::Active, "{what}: it is dialled as before");
+        }
+        let out = peer.connect(Conn::Passive);
+        assert!(!peer.opens(&out)[0].capabilities.is_empty(), "{what}");
+        peer.receive(Conn::Passive, &Message::Open(open_with(120)));
+        peer.receive(Conn::Passive, &Message::Keepalive);
+        assert_eq!(peer.state(), StateName::Established, "{what}: the peer itself comes in");
+    }
+}
+
+#[test]
+fn an_open_of_the_caller_that_cannot_be_accepted_ends_what_was_kept_for_the_peer() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    peer.give(Input::Closed(Conn::Active, CloseCause::Eof));
+    peer.connect(Conn::Passive);
+    let out = peer.receive(Conn::Passive, &Message::Open(Open { my_as: 65009, ..plain_open() }));
+    assert!(out.contains(&Output::Down));
+    assert_eq!(peer.state(), StateName::Idle);
 }
 
 #[test]

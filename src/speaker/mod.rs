@@ -292,7 +292,7 @@ impl Speaker {
             on_table!(self, afi, table => {
                 table.close(id.slot);
                 if stale.contains(afi) {
-                    table.rib.lost(id.slot);
+                    table.rib.mark_stale(id.slot);
                 } else {
                     table.rib.sweep(id.slot);
                 }

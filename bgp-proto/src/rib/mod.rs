@@ -209,25 +209,14 @@ impl<F: Family> Rib<F> {
         }
     }
 
-    /// Marks all paths of a peer stale. They stay what they are otherwise.
+    /// Marks all paths of a peer stale. They stay what they are otherwise; which of them go, and when, is decided by
+    /// the session's graceful restart.
     pub fn mark_stale(&mut self, slot: u32) {
         for (prefix, path_id) in self.paths_of(slot) {
             if let Some(path) = self.path_mut(prefix, Source::Peer(slot), path_id) {
                 path.freshness = path.freshness.max(Freshness::Stale);
             }
         }
-    }
-
-    /// The session is lost: what an earlier loss left and the peer never sent again goes, but for what is long-lived
-    /// stale, whose time runs on (RFC 4724 §4.2, RFC 9494 §4.2). The rest becomes stale.
-    pub fn lost(&mut self, slot: u32) {
-        for (prefix, path_id) in self.paths_of(slot) {
-            let source = Source::Peer(slot);
-            if self.path(prefix, source, path_id).is_some_and(|path| path.freshness == Freshness::Stale) {
-                self.withdraw(slot, prefix, path_id);
-            }
-        }
-        self.mark_stale(slot);
     }
 
     /// The stale paths of a peer are long-lived stale from now on, but for those that must

@@ -246,7 +246,7 @@ fn a_long_lived_stale_path_keeps_its_mark_until_it_comes_again() {
     rib.mark_long_lived_stale(0);
     rib.settle();
     assert_eq!(rib.len(), 4, "what is fresh is left alone");
-    rib.lost(0);
+    rib.mark_stale(0);
     rib.mark_long_lived_stale(0);
     rib.settle();
     assert!(rib.dest(prefix("172.16.1.0/24")).is_none(), "NO_LLGR");
@@ -263,7 +263,7 @@ fn a_long_lived_stale_path_keeps_its_mark_until_it_comes_again() {
     let imported = Imported { attributes: base(), next_hop, preference: 100, refused: None };
     rib.put_received(0, prefix(TO), 1, got, imported, false);
     rib.release(got);
-    rib.lost(0);
+    rib.mark_stale(0);
     rib.settle();
     assert_eq!((marked(&rib).0, marked(&rib).1), (Freshness::LongLivedStale, vec![LLGR_STALE]));
     put(&mut rib, 0, TO, 1, DIRECT, base());
@@ -282,7 +282,7 @@ fn a_long_lived_stale_path_never_stands_beside_a_fresh_one() {
     rib.settle();
     let legs = |rib: &Rib<V4>| rib.multipath(rib.dest(prefix(TO)).unwrap()).count();
     assert_eq!(legs(&rib), 2);
-    rib.lost(0);
+    rib.mark_stale(0);
     rib.settle();
     assert_eq!(legs(&rib), 2, "stale is as good as fresh");
     rib.mark_long_lived_stale(0);

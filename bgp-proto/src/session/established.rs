@@ -64,6 +64,16 @@ impl Up {
             challenger: None,
         }
     }
+
+    /// A refresh of the peer's routes is over, by EoRR or by its time: what was not announced again goes, and counts no
+    /// more.
+    fn refresh_ends(&mut self, afi: Afi, out: &mut Vec<Output>) {
+        self.refreshes(afi).stale = None;
+        if let Some(limit) = &mut self.limit {
+            limit.refresh_ends(afi);
+        }
+        out.push(Output::SweepStale(afi));
+    }
 }
 
 /// Cease/9 around another NOTIFICATION: what is meant to end the session for good where the plain form would be taken
@@ -112,8 +122,10 @@ impl Session {
 
     fn update(&mut self, now: Millis, update: Update, out: &mut Vec<Output>) {
         let State::Up(up) = &mut self.state else { return };
-        let passed = up.limit.as_mut().and_then(|limit| Some((limit.count(&update)?, limit.rule())));
-        if let Some((afi, rule)) = passed {
+        let passed = up.limit.as_mut().map(|limit| (limit.count(&update), limit.rule()));
+        for (afi, rule) in
+            passed.into_iter().flat_map(|(passed, rule)| passed.iter().map(move |afi| (afi, rule)))
+        {
             self.note(now, Event::PrefixLimit { afi, limit: rule.limit, closed: rule.close }, out);
             if rule.close {
                 return self.over_limit(now, afi, rule, out);
@@ -183,12 +195,7 @@ impl Session {
                 }
                 out.push(Output::MarkStale(afi));
             }
-            RefreshKind::End if state.stale.take().is_some() => {
-                if let Some(limit) = &mut up.limit {
-                    limit.refresh_ends(afi);
-                }
-                out.push(Output::SweepStale(afi));
-            }
+            RefreshKind::End if state.stale.is_some() => up.refresh_ends(afi, out),
             RefreshKind::Begin | RefreshKind::End | RefreshKind::Unknown(_) => {
                 self.record.counters.ignored_refreshes += 1;
             }
@@ -244,7 +251,7 @@ impl Session {
         let agreed = match negotiate(&self.spec.open, &self.spec.next, &ours, open, conn, challenger.ends) {
             Ok(agreed) => agreed,
             Err(refused) => {
-                let failure = Failure::Sent(refused.notification, refused.reason);
+                let failure = Failure::Refused(refused.notification, refused.reason);
                 return self.drop_challenger(now, failure, out);
             }
         };
@@ -271,7 +278,7 @@ impl Session {
         let State::Up(up) = &self.state else { return };
         let graceful = match &failure {
             Failure::Closed(_) => true,
-            Failure::Sent(n, _) | Failure::Received(n) => {
+            Failure::Sent(n, _) | Failure::Refused(n, _) | Failure::Received(n) => {
                 up.agreed.notification_gr && (n.code, n.subcode) != (6, 9)
             }
         };
@@ -393,11 +400,10 @@ impl Session {
             out.push(Output::Close(up.free()));
         }
         for afi in Afi::ALL {
-            let state = up.refreshes(afi);
-            if state.stale.is_some_and(|timer| timer.is_due(now)) {
-                state.stale = None;
-                out.push(Output::SweepStale(afi));
+            if up.refreshes(afi).stale.is_some_and(|timer| timer.is_due(now)) {
+                up.refresh_ends(afi, out);
             }
+            let state = up.refreshes(afi);
             if state.owed.is_some_and(|at| at <= now) && state.serve(now) {
                 out.push(Output::RefreshRequested(afi));
             }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::prefix::{Afi, Prefix4, Prefix6};
+use crate::prefix::{Afi, AfiSet, Prefix4, Prefix6};
 use crate::session::MaxPrefix;
 use crate::time::Millis;
 use crate::wire::{NlriList, Update};
@@ -71,8 +71,8 @@ impl PrefixLimit {
         self
     }
 
-    /// Counts an UPDATE. The family whose limit it passes, if it does and did not before.
-    pub(crate) fn count(&mut self, update: &Update) -> Option<Afi> {
+    /// Counts an UPDATE. The families whose limit it passes and did not before.
+    pub(crate) fn count(&mut self, update: &Update) -> AfiSet {
         let limit = usize::try_from(self.rule.limit).unwrap_or(usize::MAX);
         for list in &update.withdrawn {
             match list {
@@ -86,14 +86,8 @@ impl PrefixLimit {
                 NlriList::V6(list) => self.v6.announce(list.iter().map(|n| (n.prefix, n.path_id)), limit),
             }
         }
-        let (v4, v6) = (self.v4.passes(limit), self.v6.passes(limit));
-        if v4 {
-            Some(Afi::Ipv4)
-        } else if v6 {
-            Some(Afi::Ipv6)
-        } else {
-            None
-        }
+        let passed = [(Afi::Ipv4, self.v4.passes(limit)), (Afi::Ipv6, self.v6.passes(limit))];
+        passed.into_iter().filter(|(_, passed)| *passed).map(|(afi, _)| afi).collect()
     }
 
     /// A refresh begins: what is not announced again before it ends is gone then.
@@ -104,7 +98,7 @@ impl PrefixLimit {
         }
     }
 
-    /// A refresh ends.
+    /// A refresh ends, or its time is over.
     pub(crate) fn refresh_ends(&mut self, afi: Afi) {
         match afi {
             Afi::Ipv4 => {
@@ -165,6 +159,8 @@ mod tests {
     use super::*;
     use crate::wire::{Attributes, NextHop, Nlri, Reach};
 
+    const V4: AfiSet = AfiSet::only(Afi::Ipv4);
+
     fn list(prefixes: &[&str]) -> NlriList {
         NlriList::V4(prefixes.iter().map(|p| Nlri { path_id: 1, prefix: p.parse().unwrap() }).collect())
     }
@@ -191,18 +187,18 @@ mod tests {
     #[test]
     fn the_limit_is_passed_by_distinct_routes_only() {
         let mut count = limit(2);
-        assert_eq!(count.count(&announce(&["10.0.0.0/24", "10.0.1.0/24"])), None);
-        assert_eq!(count.count(&announce(&["10.0.0.0/24", "10.0.1.0/24"])), None);
-        assert_eq!(count.count(&announce(&["10.0.2.0/24"])), Some(Afi::Ipv4));
+        assert_eq!(count.count(&announce(&["10.0.0.0/24", "10.0.1.0/24"])), AfiSet::EMPTY);
+        assert_eq!(count.count(&announce(&["10.0.0.0/24", "10.0.1.0/24"])), AfiSet::EMPTY);
+        assert_eq!(count.count(&announce(&["10.0.2.0/24"])), V4);
     }
 
     #[test]
     fn a_withdrawal_makes_room_and_the_next_excess_is_told_again() {
         let mut count = limit(1);
-        assert_eq!(count.count(&announce(&["10.0.0.0/24", "10.0.1.0/24"])), Some(Afi::Ipv4));
-        assert_eq!(count.count(&announce(&["10.0.2.0/24"])), None);
-        assert_eq!(count.count(&withdraw(&["10.0.0.0/24", "10.0.1.0/24"])), None);
-        assert_eq!(count.count(&announce(&["10.0.5.0/24", "10.0.6.0/24"])), Some(Afi::Ipv4));
+        assert_eq!(count.count(&announce(&["10.0.0.0/24", "10.0.1.0/24"])), V4);
+        assert_eq!(count.count(&announce(&["10.0.2.0/24"])), AfiSet::EMPTY);
+        assert_eq!(count.count(&withdraw(&["10.0.0.0/24", "10.0.1.0/24"])), AfiSet::EMPTY);
+        assert_eq!(count.count(&announce(&["10.0.5.0/24", "10.0.6.0/24"])), V4);
     }
 
     #[test]
@@ -210,10 +206,23 @@ mod tests {
         let mut count = limit(2);
         count.count(&announce(&["10.0.0.0/24", "10.0.1.0/24"]));
         count.refresh_begins(Afi::Ipv4);
-        assert_eq!(count.count(&announce(&["10.0.1.0/24"])), None);
+        assert_eq!(count.count(&announce(&["10.0.1.0/24"])), AfiSet::EMPTY);
         count.refresh_ends(Afi::Ipv4);
-        assert_eq!(count.count(&announce(&["10.0.2.0/24"])), None);
-        assert_eq!(count.count(&announce(&["10.0.3.0/24"])), Some(Afi::Ipv4));
+        assert_eq!(count.count(&announce(&["10.0.2.0/24"])), AfiSet::EMPTY);
+        assert_eq!(count.count(&announce(&["10.0.3.0/24"])), V4);
+    }
+
+    #[test]
+    fn each_family_that_passes_its_limit_in_one_update_is_told() {
+        let mut count = limit(1);
+        let mut update = announce(&["10.0.0.0/24", "10.0.1.0/24"]);
+        let v6 = ["2001:db8:1::/64", "2001:db8:2::/64"];
+        update.reach.push(Reach {
+            next_hop: NextHop::V6 { global: "2001:db8::1".parse().unwrap(), link_local: None },
+            nlri: NlriList::V6(v6.iter().map(|p| Nlri { path_id: 1, prefix: p.parse().unwrap() }).collect()),
+        });
+        assert_eq!(count.count(&update), AfiSet::BOTH);
+        assert_eq!(count.count(&update), AfiSet::EMPTY, "once");
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub(super) struct Hurry {
 pub(super) enum Failure {
     /// We end it with this; the reason is what people are told.
     Sent(Notification, DownReason),
+    /// We end it with this because the peer's OPEN, which is one, asks for what cannot be.
+    Refused(Notification, DownReason),
     /// The peer ended it with this.
     Received(Notification),
     /// TCP ended.
@@ -101,7 +103,7 @@ impl Failure {
     /// Any NOTIFICATION but Cease, in either direction.
     pub(super) fn is_protocol_error(&self) -> bool {
         match self {
-            Failure::Sent(n, _) | Failure::Received(n) => n.code != 6,
+            Failure::Sent(n, _) | Failure::Refused(n, _) | Failure::Received(n) => n.code != 6,
             Failure::Closed(_) => false,
         }
     }
@@ -374,7 +376,7 @@ impl Session {
         out: &mut Vec<Output>,
     ) -> DownReason {
         match failure {
-            Failure::Sent(notification, reason) => {
+            Failure::Sent(notification, reason) | Failure::Refused(notification, reason) => {
                 self.notify(now, conn, notification, out);
                 out.push(Output::Close(conn));
                 reason

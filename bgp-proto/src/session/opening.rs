@@ -122,7 +122,7 @@ impl Session {
             Ok(agreed) => agreed,
             Err(refused) => {
                 opening.put(conn, Link::OpenSent(link));
-                let failure = Failure::Sent(refused.notification, refused.reason);
+                let failure = Failure::Refused(refused.notification, refused.reason);
                 return self.fail(now, conn, failure, out);
             }
         };
@@ -275,15 +275,21 @@ impl Session {
 
     pub(super) fn fail_opening(&mut self, now: Millis, conn: Conn, failure: Failure, out: &mut Vec<Output>) {
         let State::Opening(opening) = &mut self.state else { return };
-        let had_capabilities = match opening.take(conn) {
-            Some(Link::OpenSent(link)) => !link.sent.capabilities.is_empty(),
-            Some(Link::OpenConfirm(_)) | None => false,
+        let (had_capabilities, by) = match opening.take(conn) {
+            Some(Link::OpenSent(link)) => (!link.sent.capabilities.is_empty(), Some(link.by)),
+            Some(Link::OpenConfirm(_)) | None => (false, None),
         };
         let rest = opening.link(other(conn)).map(Link::stage);
         let collision = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 7));
-        let hard = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 9));
-        let without = had_capabilities && self.tries_without_capabilities(&failure);
-        let error = failure.is_protocol_error() && !without;
+        // Before its OPEN nothing shows that who called is the peer: whatever else runs at its address, or behind it,
+        // may have.
+        let unproven = by == Some(Side::Peer) && !matches!(failure, Failure::Refused(..));
+        let hard = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 9)) && !unproven;
+        // A peer that we never dial has no other way to refuse them.
+        let without = had_capabilities
+            && (!unproven || self.spec.next.passive)
+            && self.tries_without_capabilities(&failure);
+        let error = failure.is_protocol_error() && !without && !unproven;
         let reason = self.finish(now, conn, failure, out);
         if let Some(rest) = rest {
             if !collision {
@@ -302,7 +308,9 @@ impl Session {
             // The peer is there and is not what it was: its routes do not wait for the restart timer (BGP-32, W54).
             out.push(Output::Down);
         }
-        self.plain = without;
+        if without || !unproven {
+            self.plain = without;
+        }
         if error {
             self.give_up_dial(out);
             self.hurry.due = false;

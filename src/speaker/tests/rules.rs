@@ -611,9 +611,22 @@ fn what_a_first_restart_left_stale_goes_with_the_second() {
     bench.tell(SpeakerInput::Stale(id, AfiSet::only(Afi::Ipv4)));
     bench.up(R2);
     bench.announce(id, "10.244.1.0/26", R2, normal());
+    bench.tell(SpeakerInput::SweepStale(id, Afi::Ipv4));
     bench.tell(SpeakerInput::Stale(id, AfiSet::only(Afi::Ipv4)));
     assert!(bench.fib("10.244.1.0/26").is_some());
     assert_eq!(bench.fib("10.244.2.0/26"), None);
+}
+
+#[test]
+fn a_session_that_drops_during_a_refresh_of_the_peers_routes_keeps_them() {
+    let mut bench = Bench::settled(&[peer(R2, 64512)]);
+    let id = bench.up(R2);
+    bench.announce(id, "10.244.1.0/26", R2, normal());
+    bench.tell(SpeakerInput::MarkStale(id, Afi::Ipv4));
+    bench.fib_log.clear();
+    bench.tell(SpeakerInput::Stale(id, AfiSet::only(Afi::Ipv4)));
+    assert_eq!(bench.fib_log, [], "BoRR is no earlier restart");
+    assert!(bench.fib("10.244.1.0/26").is_some());
 }
 
 /// A peer that knows LLGR_STALE.
