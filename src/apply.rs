@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::control::peer_view::PeerView;
 use crate::core_thread::{Core, CorePort, Urgent};
 use crate::desired::{
-    self, Auth, ClusterRelease, DesiredState, NodeFacts, Peer, PeerChange, Plan, ReleaseSource,
+    self, Auth, ClusterRelease, DesiredState, NodeFacts, Peer, PeerChange, Plan, ReleaseSource, SessionKey,
 };
 use crate::last_release;
 use crate::model::snapshot::Snapshot;
@@ -133,17 +133,17 @@ pub struct Applier<C> {
     surroundings: Surroundings<C>,
     gate: DialGate,
     slots: Slots,
-    running: BTreeMap<String, Running>,
+    running: BTreeMap<SessionKey, Running>,
     state: Option<Arc<DesiredState>>,
     generation: u64,
     problems: Vec<Problem>,
     waiting_for: Option<String>,
 }
 
-/// Sessions that make way, by name, and those that come.
+/// Sessions that make way, and those that come.
 #[derive(Default)]
 struct Turnover {
-    ending: BTreeMap<String, JoinHandle<()>>,
+    ending: BTreeMap<SessionKey, JoinHandle<()>>,
     starting: Vec<Arc<Peer>>,
 }
 
@@ -264,21 +264,22 @@ impl<C: Core> Applier<C> {
         let Turnover { mut ending, starting } = self.turn_over(&plan, &state);
         let mut tasks = Vec::new();
         for peer in starting {
-            let after = ending.remove(&peer.name);
+            let after = predecessor(&mut ending, &peer.key);
+            let key = peer.key.clone();
             let (running, task) = self.prepare(peer);
-            tasks.push((running.peer.name.clone(), task, after));
-            self.running.insert(running.peer.name.clone(), running);
+            tasks.push((key.clone(), task, after));
+            self.running.insert(key, running);
         }
         // The table hears of new peers before these can speak.
         let desired = Urgent::Desired {
             state: state.clone(),
-            peers: Arc::new(self.running.iter().map(|(name, peer)| (name.clone(), peer.id)).collect()),
+            peers: Arc::new(self.running.iter().map(|(key, peer)| (key.clone(), peer.id)).collect()),
             mailboxes: self.running.values().map(|peer| (peer.id, peer.mailbox.clone())).collect(),
         };
         if self.surroundings.core.urgent.send(desired).await.is_err() {
             return;
         }
-        for (name, task, after) in tasks {
+        for (key, task, after) in tasks {
             let handle = tokio::spawn(async move {
                 if let Some(after) = after {
                     // A connection that is still open at the other end would collide with the first dial.
@@ -286,7 +287,7 @@ impl<C: Core> Applier<C> {
                 }
                 task.run().await;
             });
-            if let Some(running) = self.running.get_mut(&name) {
+            if let Some(running) = self.running.get_mut(&key) {
                 running.task = Some(handle);
             }
         }
@@ -299,27 +300,27 @@ impl<C: Core> Applier<C> {
     /// Ends what is to end and tells running sessions what is new for them; nothing starts yet.
     fn turn_over(&mut self, plan: &Plan, state: &DesiredState) -> Turnover {
         let mut turnover = Turnover::default();
-        for (name, change) in &plan.peers {
-            let (end, start) = match (change, state.peers.get(name)) {
+        for (key, change) in &plan.peers {
+            let (end, start) = match (change, state.peers.get(key)) {
                 (PeerChange::Removed, _) | (_, None) => (Some(StopReason::Deconfigured), None),
                 (PeerChange::Added, Some(peer)) => (None, Some(peer)),
                 (PeerChange::Replaced, Some(peer)) => (Some(StopReason::Reconfigured), Some(peer)),
-                (PeerChange::Updated { .. }, Some(peer)) => match self.running.get_mut(name) {
+                (PeerChange::Updated { .. }, Some(peer)) => match self.running.get_mut(key) {
                     Some(running) if held(peer) == held(&running.peer) => {
-                        running.peer = Arc::new(peer.clone());
+                        running.peer = peer.clone();
                         running.wanted.send_modify(|wanted| {
                             wanted.next = peer.spec.next.clone();
-                            wanted.key = key(peer);
+                            wanted.key = md5_key(peer);
                         });
                         (None, None)
                     }
                     _ => (Some(StopReason::Reconfigured), Some(peer)),
                 },
             };
-            if let Some(task) = end.and_then(|reason| self.end(name, reason)) {
-                turnover.ending.insert(name.clone(), task);
+            if let Some(task) = end.and_then(|reason| self.end(key, reason)) {
+                turnover.ending.insert(key.clone(), task);
             }
-            turnover.starting.extend(start.cloned().map(Arc::new));
+            turnover.starting.extend(start.cloned());
         }
         turnover
     }
@@ -341,7 +342,7 @@ impl<C: Core> Applier<C> {
         let id = self.slots.take();
         let (wanted, wanted_rx) = watch::channel(Wanted {
             next: peer.spec.next.clone(),
-            key: key(&peer),
+            key: md5_key(&peer),
             restarting: AfiSet::EMPTY,
             shadowed: None,
             stop: None,
@@ -367,8 +368,8 @@ impl<C: Core> Applier<C> {
         (running, task)
     }
 
-    fn end(&mut self, name: &str, why: StopReason) -> Option<JoinHandle<()>> {
-        let running = self.running.remove(name)?;
+    fn end(&mut self, key: &SessionKey, why: StopReason) -> Option<JoinHandle<()>> {
+        let running = self.running.remove(key)?;
         running.wanted.send_modify(|wanted| wanted.stop = Some(why));
         self.slots.give_back(running.id);
         running.task
@@ -388,15 +389,15 @@ impl<C: Core> Applier<C> {
                     asn: spec.open.peer_asn,
                     local: spec.next.source,
                     ttl: spec.transport.ttl,
-                    key: key(&running.peer),
+                    key: md5_key(&running.peer),
                     door: running.door.clone(),
                     view: running.view.clone(),
                 }
             })
             .collect();
         let mut shadowed = caller::shadowed(&callers);
-        for (name, running) in &self.running {
-            let shadowed = shadowed.remove(name);
+        for running in self.running.values() {
+            let shadowed = shadowed.remove(&running.peer.name);
             running.wanted.send_if_modified(|wanted| {
                 let news = wanted.shadowed != shadowed;
                 wanted.shadowed = shadowed;
@@ -408,7 +409,7 @@ impl<C: Core> Applier<C> {
     }
 
     fn publish(&self) {
-        let peers = self
+        let mut peers: Vec<PeerEntry> = self
             .running
             .values()
             .map(|running| PeerEntry {
@@ -417,6 +418,8 @@ impl<C: Core> Applier<C> {
                 view: running.view.clone(),
             })
             .collect();
+        // PEER-3: as BIRD lists them.
+        peers.sort_by(|a, b| a.peer.name.cmp(&b.peer.name));
         self.surroundings.applied.send_replace(Arc::new(Applied {
             node: self.surroundings.facts.node_name.clone(),
             generation: self.generation,
@@ -435,6 +438,17 @@ impl<C: Core> Applier<C> {
             let _ = timeout(HANDOVER, task).await;
         }
     }
+}
+
+/// The session whose end another one has to wait for: it has its place, or at least its address.
+fn predecessor<T>(ending: &mut BTreeMap<SessionKey, T>, of: &SessionKey) -> Option<T> {
+    let place = |key: &SessionKey| (key.addr, key.zone.clone());
+    let same = if ending.contains_key(of) {
+        of.clone()
+    } else {
+        ending.keys().find(|key| place(key) == place(of))?.clone()
+    };
+    ending.remove(&same)
 }
 
 /// Remembers what ClusterInformation says, for when it says nothing any more (REL-2).
@@ -471,7 +485,7 @@ fn held(peer: &Peer) -> Option<String> {
 }
 
 /// The key with which a session is signed.
-fn key(peer: &Peer) -> Option<SecretBytes> {
+fn md5_key(peer: &Peer) -> Option<SecretBytes> {
     match &peer.auth {
         Auth::Key { key, .. } => Some(key.clone()),
         Auth::None | Auth::Missing(_) | Auth::Withheld(_) => None,
@@ -526,6 +540,17 @@ mod tests {
         assert_eq!(keep(14, ReleaseSource::Setting), Some(31));
         assert_eq!(keep(32, ReleaseSource::ClusterInformation), Some(32));
         assert_eq!(keep(32, ReleaseSource::LastKnown), Some(32));
+    }
+
+    #[test]
+    fn a_session_waits_for_the_end_of_the_one_in_its_place_else_of_one_with_its_address() {
+        let key = |addr: &str, port| SessionKey::new(addr.parse().unwrap(), port);
+        let mut ending: BTreeMap<SessionKey, u8> =
+            [(key("10.0.0.1", 180), 1), (key("10.0.0.1", 179), 2), (key("10.0.0.2", 179), 3)].into();
+        assert_eq!(predecessor(&mut ending, &key("10.0.0.1", 179)), Some(2));
+        assert_eq!(predecessor(&mut ending, &key("10.0.0.1", 1179)), Some(1));
+        assert_eq!(predecessor(&mut ending, &key("10.0.0.1", 179)), None);
+        assert_eq!(ending.len(), 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
-use crate::desired::DesiredState;
+use crate::desired::{DesiredState, SessionKey};
 use crate::fib::reconciler::FibInput;
 use crate::fib::{FibChange, KernelEvent, Phase};
 use crate::net::mailbox::{Incarnation, Mailbox};
@@ -71,8 +71,8 @@ pub enum Urgent<C> {
     Desired {
         /// The state.
         state: Arc<DesiredState>,
-        /// Handles by name.
-        peers: Arc<BTreeMap<String, PeerId>>,
+        /// Handles by session.
+        peers: Arc<BTreeMap<SessionKey, PeerId>>,
         /// Where each peer's mail goes.
         mailboxes: BTreeMap<PeerId, Arc<Mailbox>>,
     },

@@ -61,12 +61,12 @@ fn both_ends_of_every_mesh_session_intend_it_and_exactly_one_of_them_dials() {
         for (name, state) in &states {
             for peer in state.peers.values().filter(|peer| peer.class == PeerClass::Mesh) {
                 let place = format!("{}: {} of {name}", resources.display(), peer.name);
-                let own = address(state, peer.afi).unwrap();
+                let own = address(state, peer.key.afi).unwrap();
                 let there = owner[&peer.spec.transport.peer];
                 let back = there.peers.values().find(|other| other.spec.transport.peer == own).expect(&place);
                 assert_ne!(peer.spec.next.passive, back.spec.next.passive, "{place}");
                 assert_eq!(peer.spec.open.peer_asn, back.spec.open.local_asn, "{place}");
-                assert_eq!(peer.spec.transport.port, there.listen[&peer.afi].port, "{place}");
+                assert_eq!(peer.spec.transport.port, there.listen[&peer.key.afi].port, "{place}");
             }
         }
     }

@@ -14,7 +14,7 @@ use calico_bgpd::control::peer_view::PeerView;
 use calico_bgpd::control::server::{self, ControlSocket, Views};
 use calico_bgpd::core_thread::{self, KernelPort, Urgent};
 use calico_bgpd::datastore::{self, files};
-use calico_bgpd::desired::{self, NodeFacts};
+use calico_bgpd::desired::{self, NodeFacts, SessionKey};
 use calico_bgpd::fib::Phase;
 use calico_bgpd::fib::reconciler::FibStatus;
 use calico_bgpd::model::decode::Reading;
@@ -42,23 +42,23 @@ async fn serve(run_dir: &Path) -> tokio_util::sync::DropGuard {
     let kernel = KernelPort { events, wanted };
     core_thread::start(Speaker::new(1), clock, inbox, kernel, phase_tx, |why| panic!("{why}")).unwrap();
 
-    let ids: BTreeMap<String, PeerId> = (0u32..)
+    let ids: BTreeMap<SessionKey, PeerId> = (0u32..)
         .zip(state.peers.keys())
-        .map(|(slot, name)| (name.clone(), PeerId { slot, generation: 1 }))
+        .map(|(slot, key)| (key.clone(), PeerId { slot, generation: 1 }))
         .collect();
     let mailboxes = ids.values().map(|id| (*id, Arc::new(Mailbox::default()))).collect();
     let desired = Urgent::Desired { state: state.clone(), peers: Arc::new(ids.clone()), mailboxes };
     core.urgent.send(desired).await.ok().unwrap();
 
-    let entry = |(name, peer): (&String, &desired::Peer)| PeerEntry {
-        id: ids[name],
-        peer: Arc::new(peer.clone()),
+    let entry = |peer: &Arc<desired::Peer>| PeerEntry {
+        id: ids[&peer.key],
+        peer: peer.clone(),
         view: watch::channel(started(peer)).1,
     };
     let applied = Applied {
         node: "node-1".into(),
         generation: 1,
-        peers: state.peers.iter().map(entry).collect(),
+        peers: state.peers.values().map(entry).collect(),
         state: Some(state.clone()),
         ..Applied::default()
     };

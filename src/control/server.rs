@@ -178,7 +178,8 @@ impl Views {
 
     async fn peers(&self) -> Answer {
         let applied = self.applied.borrow().clone();
-        let ids: Vec<(PeerId, Afi)> = applied.peers.iter().map(|entry| (entry.id, entry.peer.afi)).collect();
+        let ids: Vec<(PeerId, Afi)> =
+            applied.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
         let counts = self
             .core
             .look(move |core| ids.iter().map(|(id, afi)| core.counts(*id, *afi)).collect::<Vec<_>>())
@@ -244,7 +245,7 @@ impl Views {
             let refused = cannot_refresh(&entry.view.borrow());
             if refused.is_none() {
                 info!(peer = peer.name, "is asked for its routes again");
-                if self.core.urgent.send(Urgent::Refresh(entry.id, peer.afi)).await.is_err() {
+                if self.core.urgent.send(Urgent::Refresh(entry.id, peer.key.afi)).await.is_err() {
                     return Answer::Error(CoreGone.to_string());
                 }
             }
@@ -367,7 +368,7 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: PeerCounts, now: Millis) -> 
         port: spec.transport.port,
         as_number: spec.open.peer_asn.0,
         local_as_number: spec.open.local_asn.0,
-        family: wanted.afi.name().into(),
+        family: wanted.key.afi.name().into(),
         class: wanted.class.name().into(),
         resource: wanted.resource.clone(),
         passive: spec.next.passive,

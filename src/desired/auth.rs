@@ -4,6 +4,8 @@
 //! but never silently; with `strict` the session stays down. A key that disappears while it is in use stays in use in
 //! both modes ([`retain_keys`]). Never: reads Secrets from anywhere but the snapshot, or prints a key.
 
+use std::sync::Arc;
+
 use super::compile::{Inputs, Problems};
 use super::{Auth, DesiredState};
 use crate::model::{NamespacedName, SecretKeyRef, Severity};
@@ -73,12 +75,12 @@ pub(super) fn of(
 /// Gives sessions whose key has disappeared the key that they had, as long as they refer to the same one: a
 /// Secret that disappears while it is in use must not cost a session.
 pub fn retain_keys(old: &DesiredState, new: &mut DesiredState) {
-    for (name, peer) in &mut new.peers {
+    for (key, peer) in &mut new.peers {
         let (Auth::Missing(wanted) | Auth::Withheld(wanted)) = &peer.auth else { continue };
-        if let Some(Auth::Key { from, key }) = old.peers.get(name).map(|old| &old.auth)
+        if let Some(Auth::Key { from, key }) = old.peers.get(key).map(|old| &old.auth)
             && from == wanted
         {
-            peer.auth = Auth::Key { from: from.clone(), key: key.clone() };
+            Arc::make_mut(peer).auth = Auth::Key { from: from.clone(), key: key.clone() };
         }
     }
 }

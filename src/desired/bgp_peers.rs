@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp_proto::prefix::is_link_local;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
@@ -16,7 +17,7 @@ use bgp_proto::{Afi, AfiSet, Asn};
 use super::compile::{Inputs, NOT_YET, Problems};
 use super::identity::{DEFAULT_ASN, DEFAULT_PORT, Fields, asn_of, listen_port};
 use super::peers::{Programs, TTL, name, restart_time};
-use super::{LocalNode, NextHopRule, Peer, PeerClass, Treatment, auth};
+use super::{LocalNode, NextHopRule, Peer, PeerClass, SessionKey, Treatment, auth};
 use crate::model::{BgpPeer, NextHopMode, Node, PeerAddress, Severity, SourceAddress};
 
 /// Adds the sessions of one family that BGPPeers ask for. Global ones come before those of this node, and among equals
@@ -25,7 +26,7 @@ pub(super) fn explicit<F: Fields>(
     inputs: &Inputs<'_>,
     local: &LocalNode,
     programs: &mut Programs<'_, '_>,
-    sessions: &mut BTreeMap<String, Peer>,
+    sessions: &mut BTreeMap<SessionKey, Arc<Peer>>,
     problems: &mut Problems,
 ) {
     let own: Option<IpAddr> = F::address(inputs.local).map(|own| own.addr.into());
@@ -61,10 +62,11 @@ pub(super) fn explicit<F: Fields>(
         if let Some(port) = at.port.or((port != DEFAULT_PORT).then_some(port)) {
             name.push_str(&format!("_port_{port}"));
         }
+        let key = SessionKey::new(at.addr, port);
         let session = Peer {
-            name: name.clone(),
+            key: key.clone(),
+            name,
             class,
-            afi: F::AFI,
             spec: PeerSpec {
                 transport: Transport {
                     peer: at.addr,
@@ -110,9 +112,9 @@ pub(super) fn explicit<F: Fields>(
         };
         // PEER-18: the explicit peering takes the place of the mesh's.
         sessions.retain(|_, other| {
-            other.class != PeerClass::Mesh || other.spec.transport.peer != at.addr || other.afi != F::AFI
+            other.class != PeerClass::Mesh || other.spec.transport.peer != at.addr || other.key.afi != F::AFI
         });
-        sessions.insert(name, session);
+        sessions.insert(key, Arc::new(session));
     }
 }
 

@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp_proto::{Afi, IpPrefix, V4, V6};
 
 use super::identity::{self, Fields};
 use super::peers::Programs;
 use super::{
-    ClusterRelease, ClusterRoutes, DesiredState, FamilyIntent, LocalNode, NodeFacts, Peer, bgp_peers, kernel,
-    origin, peers,
+    ClusterRelease, ClusterRoutes, DesiredState, FamilyIntent, LocalNode, NodeFacts, Peer, SessionKey,
+    bgp_peers, kernel, origin, peers,
 };
 use crate::model::snapshot::Snapshot;
 use crate::model::{BgpConfiguration, BindMode, Node, Problem, ProgramClusterRoutes, Severity};
@@ -162,7 +163,7 @@ fn sessions_of<F: Fields>(
     inputs: &Inputs<'_>,
     node: &LocalNode,
     priority: Option<u32>,
-    sessions: &mut BTreeMap<String, Peer>,
+    sessions: &mut BTreeMap<SessionKey, Arc<Peer>>,
     problems: &mut Problems,
 ) {
     let mut programs = Programs::new(inputs, priority);

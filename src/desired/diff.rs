@@ -5,16 +5,17 @@
 //! Never: does any of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bgp_proto::Afi;
 
-use super::{Auth, DesiredState, Listen, Peer};
+use super::{Auth, DesiredState, Listen, Peer, SessionKey};
 
 /// The differences between two desired states, each with its consequence.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
-    /// Sessions that differ, by name.
-    pub peers: BTreeMap<String, PeerChange>,
+    /// Sessions that differ.
+    pub peers: BTreeMap<SessionKey, PeerChange>,
     /// Listening sockets that differ: the new one, or `None` where the family is no longer listened on.
     pub listen: BTreeMap<Afi, Option<Listen>>,
     /// Own routes, kernel rules or the node itself differ: the speaker has to look.
@@ -45,6 +46,8 @@ pub enum PeerChange {
         key: bool,
         /// Import, export or another treatment of routes differs.
         treatment: bool,
+        /// Its name, class or resource differs: what people are shown.
+        shown: bool,
     },
 }
 
@@ -54,15 +57,16 @@ pub fn diff(old: Option<&DesiredState>, new: &DesiredState) -> Plan {
     let no_listen = BTreeMap::new();
     let old_peers = old.map_or(&no_peers, |old| &old.peers);
     let old_listen = old.map_or(&no_listen, |old| &old.listen);
-    let kept = new.peers.iter().filter_map(|(name, peer)| {
-        let change = match old_peers.get(name) {
+    let kept = new.peers.iter().filter_map(|(key, peer)| {
+        let change = match old_peers.get(key) {
             None => Some(PeerChange::Added),
+            Some(before) if Arc::ptr_eq(before, peer) => None,
             Some(before) => compare(before, peer),
         };
-        Some((name.clone(), change?))
+        Some((key.clone(), change?))
     });
-    let gone = old_peers.keys().filter(|name| !new.peers.contains_key(*name));
-    let peers = kept.chain(gone.map(|name| (name.clone(), PeerChange::Removed))).collect();
+    let gone = old_peers.keys().filter(|key| !new.peers.contains_key(*key));
+    let peers = kept.chain(gone.map(|key| (key.clone(), PeerChange::Removed))).collect();
     let listen = Afi::ALL.into_iter().filter(|afi| old_listen.get(afi) != new.listen.get(afi));
     let listen = listen.map(|afi| (afi, new.listen.get(&afi).copied())).collect();
     let tables = old.is_none_or(|old| (&old.node, &old.v4, &old.v6) != (&new.node, &new.v4, &new.v6));
@@ -79,5 +83,6 @@ fn compare(old: &Peer, new: &Peer) -> Option<PeerChange> {
     let next = before.next != after.next;
     let key = old.auth != new.auth;
     let treatment = old.treatment != new.treatment;
-    (next || key || treatment).then_some(PeerChange::Updated { next, key, treatment })
+    let shown = (&old.name, old.class, &old.resource) != (&new.name, new.class, &new.resource);
+    (next || key || treatment || shown).then_some(PeerChange::Updated { next, key, treatment, shown })
 }

@@ -110,13 +110,16 @@ proptest! {
         let state = compile(&snapshot, &facts()).unwrap();
         let own = [state.node.ipv4.map(|a| IpAddr::from(a.addr)), state.node.ipv6.map(|a| IpAddr::from(a.addr))];
         let mut addresses = std::collections::BTreeSet::new();
-        for (name, peer) in &state.peers {
-            prop_assert_eq!(name, &peer.name);
+        let names: std::collections::BTreeSet<_> = state.peers.values().map(|peer| &peer.name).collect();
+        prop_assert_eq!(names.len(), state.peers.len());
+        for (key, peer) in &state.peers {
+            prop_assert_eq!(key, &peer.key);
+            prop_assert_eq!((key.addr, key.port), (peer.spec.transport.peer, peer.spec.transport.port));
             prop_assert!(!own.contains(&Some(peer.spec.transport.peer)));
             prop_assert!(addresses.insert(peer.spec.transport.peer), "two sessions with {}", peer.spec.transport.peer);
             prop_assert_eq!(peer.treatment.internal, peer.spec.open.peer_asn == peer.spec.open.local_asn);
             prop_assert!(own.contains(&peer.spec.next.source));
-            prop_assert!(state.listen.contains_key(&peer.afi));
+            prop_assert!(state.listen.contains_key(&peer.key.afi));
             prop_assert_ne!(peer.spec.transport.port, 0);
         }
         prop_assert!(state.problems.is_sorted());
@@ -135,14 +138,14 @@ proptest! {
         let same = (&old.node, &old.listen, &old.peers, &old.v4, &old.v6)
             == (&new.node, &new.listen, &new.peers, &new.v4, &new.v6);
         prop_assert_eq!(diff(Some(&old), &new).is_empty(), same);
-        for (name, change) in diff(Some(&old), &new).peers {
-            let (had, has) = (old.peers.contains_key(&name), new.peers.contains_key(&name));
+        for (key, change) in diff(Some(&old), &new).peers {
+            let (had, has) = (old.peers.contains_key(&key), new.peers.contains_key(&key));
             let fits = match change {
                 PeerChange::Added => !had && has,
                 PeerChange::Removed => had && !has,
                 PeerChange::Replaced | PeerChange::Updated { .. } => had && has,
             };
-            prop_assert!(fits, "{} is {:?}", name, change);
+            prop_assert!(fits, "{} is {:?}", key, change);
         }
     }
 }

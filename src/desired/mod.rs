@@ -5,6 +5,7 @@
 //!
 //! | module | rules |
 //! |---|---|
+//! | `session_key` | what makes two sessions of two states the same one |
 //! | `identity` | own AS, router id, listening, the cluster's release (NODE-4 to NODE-42, REL-1 to REL-3) |
 //! | `peers`, `bgp_peers`, `auth` | sessions of the mesh and of BGPPeers (PEER-*), and their passwords |
 //! | `origin` | routes that this node originates (FILT-2, FILT-41) |
@@ -26,6 +27,7 @@ mod origin;
 mod peers;
 mod programs;
 mod render;
+mod session_key;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -36,6 +38,7 @@ pub use compile::{Unready, compile, is_locked};
 pub use diff::{PeerChange, Plan, diff};
 pub use identity::{ReleaseTextError, router_id_hash};
 pub use render::render_text;
+pub use session_key::SessionKey;
 pub use view::{Check, IntentView, check, view};
 
 use std::collections::BTreeMap;
@@ -151,8 +154,8 @@ pub struct DesiredState {
     pub cluster_routes: ClusterRoutes,
     /// Where to listen, for each family in which the node speaks BGP.
     pub listen: BTreeMap<Afi, Listen>,
-    /// Sessions by name (PEER-3), in byte order.
-    pub peers: BTreeMap<String, Peer>,
+    /// Sessions by what makes them the same session.
+    pub peers: BTreeMap<SessionKey, Arc<Peer>>,
     /// IPv4 table.
     pub v4: FamilyIntent<V4>,
     /// IPv6 table.
@@ -198,20 +201,27 @@ impl PeerClass {
 /// One session.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Peer {
-    /// BIRD's name, as `Mesh_10_0_0_2`.
+    /// What it is known by from one state to the next.
+    pub key: SessionKey,
+    /// BIRD's name, as `Mesh_10_0_0_2`: unique, and no more than what people are shown.
     pub name: String,
     /// Where it comes from.
     pub class: PeerClass,
     /// `Kind/name` of the resource that asks for it.
     pub resource: String,
-    /// The family it carries.
-    pub afi: Afi,
     /// What the session machine needs.
     pub spec: PeerSpec,
     /// The TCP MD5 key.
     pub auth: Auth,
     /// What the speaker needs; a change resets nothing.
     pub treatment: Treatment,
+}
+
+impl DesiredState {
+    /// The session that has this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Peer>> {
+        self.peers.values().find(|peer| peer.name == name)
+    }
 }
 
 /// TCP MD5 of a session (PEER-80 to PEER-85).

@@ -3,7 +3,7 @@
 //! Owns: the full mesh (PEER-10 to PEER-17), session names (PEER-3), what a session machine is given (PEER-61,
 //! PEER-69). Never: reads BGPPeers; their sessions are in [`bgp_peers`](super::bgp_peers).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use bgp_proto::{Afi, AfiSet};
 
 use super::compile::{Inputs, Problems};
 use super::identity::{Fields, asn_of, listen_port};
-use super::{Auth, LocalNode, NextHopRule, Peer, PeerClass, Treatment, auth, programs};
+use super::{Auth, LocalNode, NextHopRule, Peer, PeerClass, SessionKey, Treatment, auth, programs};
 use crate::model::{Node, Severity};
 use crate::policy::program::Program;
 
@@ -65,7 +65,7 @@ pub(super) fn mesh<F: Fields>(
     inputs: &Inputs<'_>,
     local: &LocalNode,
     shared: &mut Programs<'_, '_>,
-    sessions: &mut BTreeMap<String, Peer>,
+    sessions: &mut BTreeMap<SessionKey, Arc<Peer>>,
     problems: &mut Problems,
 ) {
     shared_addresses::<F>(inputs, problems);
@@ -92,6 +92,7 @@ pub(super) fn mesh<F: Fields>(
     let password = inputs.global.mesh_password.as_ref();
     let auth = auth::of(inputs, password, "BGPConfiguration/default", "spec.nodeMeshPassword", problems);
     let mesh = Mesh { inputs, local, own: own.addr.into(), restart_time, auth };
+    let mut taken = BTreeSet::new();
     for node in inputs.snapshot.nodes.values().filter(|node| in_mesh(node)) {
         let Some(address) = F::address(node) else { continue };
         // PEER-12: "another node" is decided by address.
@@ -104,8 +105,11 @@ pub(super) fn mesh<F: Fields>(
             continue;
         }
         // Nodes are walked in order of their names, so of two with one address the lower name stays (T22).
-        let name = name(PeerClass::Mesh, peer);
-        sessions.entry(name).or_insert_with_key(|name| mesh.session::<F>(name, node, peer, shared));
+        // Whatever ports they have: a session of the mesh is one with an address.
+        if taken.insert(peer) {
+            let key = SessionKey::new(peer, listen_port(inputs, &node.name));
+            sessions.insert(key.clone(), Arc::new(mesh.session::<F>(key, node, shared)));
+        }
     }
 }
 
@@ -119,28 +123,17 @@ struct Mesh<'a> {
 }
 
 impl Mesh<'_> {
-    /// The session with another node, which has the address `peer`.
-    fn session<F: Fields>(
-        &self,
-        name: &str,
-        node: &Node,
-        peer: IpAddr,
-        shared: &mut Programs<'_, '_>,
-    ) -> Peer {
+    /// The session with another node.
+    fn session<F: Fields>(&self, key: SessionKey, node: &Node, shared: &mut Programs<'_, '_>) -> Peer {
         let peer_asn = asn_of(node, self.inputs.global);
         let internal = peer_asn == self.local.asn;
+        let peer = key.addr;
         Peer {
-            name: name.to_owned(),
+            name: name(PeerClass::Mesh, peer),
             class: PeerClass::Mesh,
             resource: format!("Node/{}", node.name),
-            afi: F::AFI,
             spec: PeerSpec {
-                transport: Transport {
-                    peer,
-                    scope: 0,
-                    port: listen_port(self.inputs, &node.name),
-                    ttl: TtlRule::Multihop(TTL),
-                },
+                transport: Transport { peer, scope: 0, port: key.port, ttl: TtlRule::Multihop(TTL) },
                 open: OpenParams {
                     local_asn: self.local.asn,
                     peer_asn,
@@ -164,6 +157,7 @@ impl Mesh<'_> {
                 import: shared.import(),
                 export: shared.export::<F>(internal),
             },
+            key,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a snapshot compiles to.
 
+mod plans;
+
 use std::sync::Arc;
 
 use bgp_proto::{Asn, IpPrefix, Prefix, Prefix4};
@@ -102,7 +104,19 @@ fn p4(text: &str) -> Prefix4 {
 }
 
 fn peer<'a>(state: &'a DesiredState, name: &str) -> &'a Peer {
-    state.peers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", state.peers.keys()))
+    state.named(name).unwrap_or_else(|| panic!("no {name} in {:?}", names(state)))
+}
+
+/// Names of the sessions, in byte order.
+fn names(state: &DesiredState) -> Vec<&str> {
+    let mut names: Vec<&str> = state.peers.values().map(|peer| &*peer.name).collect();
+    names.sort();
+    names
+}
+
+/// The session with this address, at port 179.
+fn session(addr: &str) -> SessionKey {
+    SessionKey::new(addr.parse().unwrap(), 179)
 }
 
 fn within(text: &str) -> Match {
@@ -116,7 +130,7 @@ fn problems(state: &DesiredState) -> Vec<String> {
 #[test]
 fn a_dual_stack_node_has_a_session_of_each_family_to_every_other_node() {
     let state = World::new().state();
-    let names: Vec<&str> = state.peers.keys().map(String::as_str).collect();
+    let names = names(&state);
     assert_eq!(names, ["Mesh_10_0_0_2", "Mesh_10_0_0_3", "Mesh_fd00__2", "Mesh_fd00__3"]);
     let to = peer(&state, "Mesh_10_0_0_2");
     assert_eq!(to.resource, "Node/node-2");
@@ -166,8 +180,8 @@ fn a_route_reflector_is_outside_the_mesh() {
     let mut world = World::new();
     let id = ClusterId("10.99.0.1".parse().unwrap());
     world.change_node("node-2", |node| node.cluster_id = Some(id));
-    let names: Vec<String> = world.state().peers.into_keys().collect();
-    assert_eq!(names, ["Mesh_10_0_0_3", "Mesh_fd00__3"]);
+    let state = world.state();
+    assert_eq!(names(&state), ["Mesh_10_0_0_3", "Mesh_fd00__3"]);
     world.facts.node_name = "node-2".into();
     assert!(world.state().peers.is_empty());
 }
@@ -179,8 +193,8 @@ fn before_3_21_a_route_reflector_is_inside_the_ipv4_mesh() {
     world.change_node("node-2", |node| node.cluster_id = Some(id));
     world.facts.node_name = "node-2".into();
     world.release("v3.20");
-    let names: Vec<String> = world.state().peers.into_keys().collect();
-    assert_eq!(names, ["Mesh_10_0_0_1", "Mesh_10_0_0_3"]);
+    let state = world.state();
+    assert_eq!(names(&state), ["Mesh_10_0_0_1", "Mesh_10_0_0_3"]);
     for release in ["v3.12", "v3.21"] {
         world.release(release);
         assert!(world.state().peers.is_empty(), "{release}");
@@ -226,8 +240,8 @@ fn a_node_with_the_local_address_has_no_session_and_is_a_problem() {
     world.facts.node_name = "node-2".into();
     world.node(node("node-1", "10.0.0.2/24", "fd00::1/64"));
     let state = world.state();
-    assert!(!state.peers.contains_key("Mesh_10_0_0_2"));
-    assert!(state.peers.contains_key("Mesh_fd00__1"));
+    assert!(state.named("Mesh_10_0_0_2").is_none());
+    assert!(state.named("Mesh_fd00__1").is_some());
     assert_eq!(state.problems[0].resource, "Node/node-1");
 }
 
@@ -709,9 +723,9 @@ fn a_bgp_peer_of_another_node_is_no_session_here() {
     let mut world = World::new();
     bgp_peer(&mut world, "there", "192.0.2.1", |peer| peer.node = Some("node-2".into()));
     bgp_peer(&mut world, "here", "192.0.2.2", |peer| peer.node = Some("node-1".into()));
-    let names: Vec<String> =
-        world.state().peers.into_keys().filter(|name| !name.starts_with("Mesh")).collect();
-    assert_eq!(names, ["Node_192_0_2_2"]);
+    let state = world.state();
+    let explicit: Vec<&str> = names(&state).into_iter().filter(|name| !name.starts_with("Mesh")).collect();
+    assert_eq!(explicit, ["Node_192_0_2_2"]);
 }
 
 #[test]
@@ -719,7 +733,7 @@ fn an_explicit_peer_takes_the_place_of_the_mesh_session_to_its_address() {
     let mut world = World::new();
     bgp_peer(&mut world, "two", "10.0.0.2", |peer| peer.asn = None);
     let state = world.state();
-    assert!(!state.peers.contains_key("Mesh_10_0_0_2"));
+    assert!(state.named("Mesh_10_0_0_2").is_none());
     let two = peer(&state, "Global_10_0_0_2");
     // A Calico node: its AS is known, and the text rule says who dials.
     assert_eq!((two.spec.open.peer_asn, two.spec.next.passive), (Asn(64512), true));
@@ -753,14 +767,14 @@ fn a_bgp_peer_that_asks_for_what_is_not_built_is_one_problem_and_never_an_unfilt
 fn a_node_with_a_link_local_address_is_a_problem_and_costs_no_other_session() {
     let mut world = World::new();
     world.change_node("node-2", |node| node.ipv6 = Some(v6("fe80::2/64")));
-    let names: Vec<String> = world.state().peers.into_keys().collect();
-    assert_eq!(names, ["Mesh_10_0_0_2", "Mesh_10_0_0_3", "Mesh_fd00__3"]);
+    let state = world.state();
+    assert_eq!(names(&state), ["Mesh_10_0_0_2", "Mesh_10_0_0_3", "Mesh_fd00__3"]);
     let why = "Error Node/node-2: spec.bgp.ipv6Address: fe80::2 is link-local and does not say on which interface: this node gets no session";
     assert_eq!(problems(&world.state()), [why]);
 
     world.change_node("node-1", |node| node.ipv6 = Some(v6("fe80::1/64")));
-    let names: Vec<String> = world.state().peers.into_keys().collect();
-    assert_eq!(names, ["Mesh_10_0_0_2", "Mesh_10_0_0_3"]);
+    let state = world.state();
+    assert_eq!(names(&state), ["Mesh_10_0_0_2", "Mesh_10_0_0_3"]);
     let why = "Error Node/node-1: spec.bgp.ipv6Address: fe80::1 is link-local and does not say on which interface: there is no session of the mesh";
     assert_eq!(problems(&world.state()), [why]);
 }
@@ -772,7 +786,7 @@ fn a_bgp_peer_in_a_family_without_own_address_is_a_warning_and_no_session() {
     bgp_peer(&mut world, "tor", "fd00::99", |_| ());
     bgp_peer(&mut world, "self", "10.0.0.1", |_| ());
     let state = world.state();
-    assert!(state.peers.keys().all(|name| name.starts_with("Mesh_10")), "{:?}", state.peers.keys());
+    assert!(names(&state).iter().all(|name| name.starts_with("Mesh_10")), "{:?}", names(&state));
     let why =
         "Warning BGPPeer/tor: spec.peerIP: this node has no ipv6 address: it has no session to fd00::99";
     assert_eq!(problems(&state), [why]);
@@ -784,125 +798,10 @@ fn a_link_local_peer_address_is_one_problem_and_costs_no_other_session() {
     bgp_peer(&mut world, "bad", "fe80::1", |_| ());
     bgp_peer(&mut world, "good", "192.0.2.1", |_| ());
     let state = world.state();
-    assert_eq!((state.peers.len(), state.peers.contains_key("Global_192_0_2_1")), (5, true));
+    assert_eq!((state.peers.len(), state.named("Global_192_0_2_1").is_some()), (5, true));
     let problems: Vec<String> = state.problems.iter().map(ToString::to_string).collect();
     let why = "BGPPeer/bad: spec.peerIP: fe80::1 is link-local and does not say on which interface: there is no session";
     assert_eq!(problems, [why]);
-}
-
-/// States that differ in one thing each, the first being the plain one.
-fn variations() -> Vec<(&'static str, DesiredState)> {
-    let changed = |change: &dyn Fn(&mut World)| {
-        let mut world = World::new();
-        change(&mut world);
-        world.state()
-    };
-    vec![
-        ("plain", World::new().state()),
-        ("port", changed(&|w| w.config("node.node-2", |c| c.listen_port = Some(1790)))),
-        ("peer AS", changed(&|w| w.change_node("node-2", |n| n.asn = Some(Asn(65002))))),
-        ("own AS", changed(&|w| w.change_node("node-1", |n| n.asn = Some(Asn(65001))))),
-        ("restart time", changed(&|w| w.config("default", |c| c.mesh_restart_time = Some(60)))),
-        ("priority", changed(&|w| w.config("default", |c| c.ipv4_priority = Some(512)))),
-        ("own port", changed(&|w| w.config("node.node-1", |c| c.listen_port = Some(180)))),
-        ("bind mode", changed(&|w| w.config("default", |c| c.bind_mode = BindMode::NodeIp))),
-        ("no mesh", changed(&|w| w.config("default", |c| c.mesh_enabled = Some(false)))),
-        ("another node", changed(&|w| w.node(node("node-4", "10.0.0.4/24", "")))),
-        ("another block", changed(&|w| w.block("10.244.9.0/26", AffinityState::Confirmed))),
-        ("no IPv6", changed(&|w| w.node(node("node-1", "10.0.0.1/24", "")))),
-        ("a problem", changed(&|w| w.config("other", |_| ()))),
-    ]
-}
-
-#[test]
-fn equal_states_have_an_empty_plan() {
-    for (name, state) in variations() {
-        assert_eq!(diff(Some(&state), &state), Plan::default(), "{name}");
-    }
-}
-
-#[test]
-fn a_plan_applied_to_the_old_state_gives_the_new_one() {
-    for (from, old) in variations() {
-        for (to, new) in variations() {
-            let plan = diff(Some(&old), &new);
-            let (mut peers, mut listen) = (old.peers.clone(), old.listen.clone());
-            for (name, change) in &plan.peers {
-                match change {
-                    PeerChange::Removed => drop(peers.remove(name).unwrap()),
-                    PeerChange::Added => {
-                        assert!(peers.insert(name.clone(), new.peers[name].clone()).is_none())
-                    }
-                    PeerChange::Replaced => {
-                        drop(peers.insert(name.clone(), new.peers[name].clone()).unwrap())
-                    }
-                    PeerChange::Updated { next, key, treatment } => {
-                        let (peer, after) = (peers.get_mut(name).unwrap(), &new.peers[name]);
-                        if *next {
-                            peer.spec.next = after.spec.next.clone();
-                        }
-                        if *key {
-                            peer.auth = after.auth.clone();
-                        }
-                        if *treatment {
-                            peer.treatment = after.treatment.clone();
-                        }
-                    }
-                }
-            }
-            for (afi, socket) in &plan.listen {
-                match socket {
-                    Some(socket) => drop(listen.insert(*afi, *socket)),
-                    None => drop(listen.remove(afi)),
-                }
-            }
-            assert_eq!(peers, new.peers, "{from} to {to}");
-            assert_eq!(listen, new.listen, "{from} to {to}");
-            let unseen = (&old.node, &old.v4, &old.v6) == (&new.node, &new.v4, &new.v6);
-            assert_eq!(plan.tables, !unseen, "{from} to {to}");
-        }
-    }
-}
-
-#[test]
-fn what_a_change_means_for_a_session_is_decided_by_the_class_of_the_field() {
-    let states: BTreeMap<&str, DesiredState> = variations().into_iter().collect();
-    let change = |to: &str, name: &str| diff(Some(&states["plain"]), &states[to]).peers.get(name).copied();
-    let updated = |next, treatment| Some(PeerChange::Updated { next, key: false, treatment });
-    assert_eq!(change("port", "Mesh_10_0_0_2"), Some(PeerChange::Replaced));
-    assert_eq!(change("port", "Mesh_10_0_0_3"), None);
-    assert_eq!(change("peer AS", "Mesh_10_0_0_2"), Some(PeerChange::Replaced));
-    assert_eq!(change("restart time", "Mesh_10_0_0_2"), updated(true, false));
-    assert_eq!(change("priority", "Mesh_10_0_0_2"), updated(false, true));
-    assert_eq!(change("priority", "Mesh_fd00__2"), None);
-    assert_eq!(change("no mesh", "Mesh_10_0_0_2"), Some(PeerChange::Removed));
-    assert_eq!(change("another node", "Mesh_10_0_0_4"), Some(PeerChange::Added));
-    assert_eq!(change("a problem", "Mesh_10_0_0_2"), None);
-}
-
-#[test]
-fn at_the_start_everything_is_added() {
-    let state = World::new().state();
-    let plan = diff(None, &state);
-    assert_eq!(plan.peers.len(), 4);
-    assert!(plan.peers.values().all(|change| *change == PeerChange::Added));
-    assert_eq!((plan.listen.len(), plan.tables), (2, true));
-}
-
-#[test]
-fn a_session_that_becomes_signed_is_a_new_one_and_another_key_is_not() {
-    let state = |key: Option<&[u8]>| {
-        let mut state = World::new().state();
-        let peer = state.peers.get_mut("Mesh_10_0_0_2").unwrap();
-        let from = SecretKeyRef { name: "bgp".into(), key: "mesh".into() };
-        peer.auth = key.map_or(Auth::None, |key| Auth::Key { from, key: SecretBytes::new(key.to_vec()) });
-        state
-    };
-    let change = |old, new| diff(Some(&state(old)), &state(new)).peers.get("Mesh_10_0_0_2").copied();
-    assert_eq!(change(None, Some(b"a")), Some(PeerChange::Replaced));
-    assert_eq!(change(Some(b"a"), None), Some(PeerChange::Replaced));
-    let rekeyed = PeerChange::Updated { next: false, key: true, treatment: false };
-    assert_eq!(change(Some(b"a"), Some(b"b")), Some(rekeyed));
 }
 
 #[test]

@@ -245,7 +245,9 @@ pub fn view(state: &DesiredState) -> IntentView {
     let node = &state.node;
     let release = state.release.release;
     let owner = |ours| if ours { "calico-bgpd" } else { "felix" };
-    let peers = state.peers.values().map(|peer| peer_view(peer, &mut programs)).collect();
+    let mut peers: Vec<&Peer> = state.peers.values().map(|peer| &**peer).collect();
+    peers.sort_by(|a, b| a.name.cmp(&b.name));
+    let peers = peers.into_iter().map(|peer| peer_view(peer, &mut programs)).collect();
     let ipv4 = family_view(&state.v4, &mut programs);
     let ipv6 = family_view(&state.v6, &mut programs);
     IntentView {
@@ -295,7 +297,7 @@ fn peer_view(peer: &Peer, programs: &mut Names) -> PeerView {
         name: peer.name.clone(),
         class: peer.class.name(),
         resource: peer.resource.clone(),
-        family: peer.afi.name(),
+        family: peer.key.afi.name(),
         address: transport.peer.to_string(),
         port: transport.port,
         as_number: open.peer_asn.0,
@@ -321,8 +323,8 @@ fn peer_view(peer: &Peer, programs: &mut Names) -> PeerView {
             NextHopRule::Keep => "Keep",
         },
         num_allowed_local_as_numbers: treatment.allow_own_as,
-        import: programs.name(peer.afi, "import", &treatment.import),
-        export: programs.name(peer.afi, "export", &treatment.export),
+        import: programs.name(peer.key.afi, "import", &treatment.import),
+        export: programs.name(peer.key.afi, "export", &treatment.export),
     }
 }
 

@@ -31,7 +31,7 @@ use bgp_proto::wire::{NlriList, Notification, Update};
 use bgp_proto::{Afi, AfiSet, Family, IpPrefix, Millis, PeerId, V4, V6};
 use bytes::{Bytes, BytesMut};
 
-use crate::desired::DesiredState;
+use crate::desired::{DesiredState, SessionKey};
 use crate::fib::{FibChange, KernelEvent, Phase};
 use kernel_routes::Interfaces;
 use out::Feed;
@@ -49,7 +49,7 @@ pub enum SpeakerInput {
         /// The state.
         state: Arc<DesiredState>,
         /// The handle of each of its peers, by name.
-        peers: Arc<BTreeMap<String, PeerId>>,
+        peers: Arc<BTreeMap<SessionKey, PeerId>>,
     },
     /// A session is established.
     PeerUp {
@@ -198,16 +198,16 @@ impl Speaker {
         self.recovery.phase()
     }
 
-    fn desired(&mut self, now: Millis, state: &DesiredState, handles: &BTreeMap<String, PeerId>) {
+    fn desired(&mut self, now: Millis, state: &DesiredState, handles: &BTreeMap<SessionKey, PeerId>) {
         let wanted: BTreeSet<PeerId> =
-            state.peers.keys().filter_map(|name| handles.get(name).copied()).collect();
+            state.peers.keys().filter_map(|key| handles.get(key).copied()).collect();
         let gone: Vec<PeerId> =
             self.peers.iter().map(|peer| peer.id).filter(|id| !wanted.contains(id)).collect();
         for id in gone {
             self.remove_peer(id);
         }
-        for (name, peer) in &state.peers {
-            let Some(id) = handles.get(name).copied() else { continue };
+        for (key, peer) in &state.peers {
+            let Some(id) = handles.get(key).copied() else { continue };
             match self.peers.get_mut(id) {
                 None => self.peers.insert(PeerState::new(id, peer)),
                 Some(known) => {
@@ -228,7 +228,8 @@ impl Speaker {
         self.v4.desired(&state.v4, home4, &self.interfaces);
         self.v6.desired(&state.v6, home6, &self.interfaces);
         let peers = state.peers.values().filter(|peer| self.recovery.expects(&peer.name));
-        let expected: Vec<_> = peers.filter_map(|peer| Some((*handles.get(&peer.name)?, peer.afi))).collect();
+        let expected: Vec<_> =
+            peers.filter_map(|peer| Some((*handles.get(&peer.key)?, peer.key.afi))).collect();
         self.recovery.desired(now, expected.into_iter());
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bgp_proto::session::{CloseCause, Conn, Endpoints, Input, Output, Session};
 use bgp_proto::wire::Notification;
 use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId};
-use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, Release, Unready};
+use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, Release, SessionKey, Unready};
 use calico_bgpd::fib::fake::FakeKernel;
 use calico_bgpd::fib::mirror::Mirror;
 use calico_bgpd::fib::plan::{Written, plan};
@@ -26,9 +26,9 @@ const BUDGET: usize = 65_536;
 /// More inputs than any situation needs: two cores that keep each other busy are a failed test, not a hung one.
 const MAX_INPUTS: usize = 200_000;
 
-/// A session with its name in the desired state.
+/// A session with its key in the desired state.
 struct Running {
-    name: String,
+    key: SessionKey,
     session: Session,
     connections: Slots,
 }
@@ -177,15 +177,15 @@ impl<'a> World<'a> {
         if order == Order::Reversed {
             peers.reverse();
         }
-        for (slot, (name, peer)) in (0..).zip(peers) {
+        for (slot, (key, peer)) in (0..).zip(peers) {
             let id = PeerId { slot, generation: 0 };
-            ids.insert(name.clone(), id);
+            ids.insert(key.clone(), id);
             let session = Session::new(peer.spec.clone(), slot.into(), AfiSet::EMPTY);
-            world.sessions.insert(id, Running { name: name.clone(), session, connections: Slots::default() });
+            world.sessions.insert(id, Running { key: key.clone(), session, connections: Slots::default() });
         }
         world.tell(SpeakerInput::Desired { state: world.state.clone(), peers: Arc::new(ids.clone()) });
-        let wanted = |name: &String| !matches!(world.state.peers[name].auth, Auth::Withheld(_));
-        for id in ids.into_iter().filter_map(|(name, id)| wanted(&name).then_some(id)) {
+        let wanted = |key: &SessionKey| !matches!(world.state.peers[key].auth, Auth::Withheld(_));
+        for id in ids.into_iter().filter_map(|(key, id)| wanted(&key).then_some(id)) {
             world.work.push_back(Work::Session(id, ToSession::Start));
         }
         Ok(world)
@@ -246,7 +246,7 @@ impl<'a> World<'a> {
 
     /// The session that a connection with this neighbour belongs to.
     fn session_of(&self, neighbour: IpAddr) -> Option<PeerId> {
-        let of = |running: &Running| &self.state.peers[&running.name].spec.transport;
+        let of = |running: &Running| &self.state.peers[&running.key].spec.transport;
         self.sessions.iter().find(|(_, running)| of(running).peer == neighbour).map(|(id, _)| *id)
     }
 
@@ -261,7 +261,7 @@ impl<'a> World<'a> {
 
     /// The node dials. Without an answer nothing happens here: the session has its own limit for a dial.
     fn dial(&mut self, id: PeerId) {
-        let peer = &self.state.peers[&self.sessions[&id].name];
+        let peer = &self.state.peers[&self.sessions[&id].key];
         let transport = &peer.spec.transport;
         if !self.reachable(transport.peer) {
             return;
@@ -293,7 +293,7 @@ impl<'a> World<'a> {
             listen.port == self.case.listen && listen.addr.is_none_or(|addr| addr == to)
         });
         let Some(id) = self.session_of(address).filter(|_| listens) else { return };
-        if !self.keys_agree(&self.state.peers[&self.sessions[&id].name], neighbour) {
+        if !self.keys_agree(&self.state.peers[&self.sessions[&id].key], neighbour) {
             return;
         }
         let local = SocketAddr::new(to, self.case.listen);
@@ -402,7 +402,7 @@ impl<'a> World<'a> {
     }
 
     fn peer_address(&self, id: PeerId) -> IpAddr {
-        self.state.peers[&self.sessions[&id].name].spec.transport.peer
+        self.state.peers[&self.sessions[&id].key].spec.transport.peer
     }
 
     fn send(&mut self, id: PeerId, conn: Conn, bytes: &[u8]) {
@@ -540,7 +540,7 @@ impl<'a> World<'a> {
             (Some(connection), _) if connection.dialler == Dialler::World => {
                 seen["localPort"] = connection.local.port().into();
                 let key =
-                    self.session_of(spec.address).map(|id| &self.state.peers[&self.sessions[&id].name].auth);
+                    self.session_of(spec.address).map(|id| &self.state.peers[&self.sessions[&id].key].auth);
                 seen["md5"] = matches!(key, Some(Auth::Key { .. })).into();
             }
             (_, Some(call)) => {

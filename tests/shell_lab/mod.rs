@@ -13,7 +13,7 @@ use calico_bgpd::clock::Clock;
 use calico_bgpd::control::peer_view::PeerView;
 use calico_bgpd::core_thread::{self, Core, CorePort, KernelPort, Urgent};
 use calico_bgpd::datastore::files;
-use calico_bgpd::desired::{self, DesiredState, Listen, NodeFacts};
+use calico_bgpd::desired::{self, DesiredState, Listen, NodeFacts, SessionKey};
 use calico_bgpd::fib::Phase;
 use calico_bgpd::model::decode::Reading;
 use calico_bgpd::net::caller::Caller;
@@ -62,6 +62,7 @@ pub struct Shells {
 
 pub struct Handle {
     pub name: String,
+    pub port: u16,
     pub wanted: watch::Sender<Wanted>,
     pub view: watch::Receiver<PeerView>,
     pub mailbox: Arc<Mailbox>,
@@ -156,7 +157,8 @@ impl Shells {
             view: view_tx,
             clock: self.clock,
         };
-        let handle = Handle { name: name.into(), wanted, view, mailbox, caller, task: Some(task) };
+        let handle =
+            Handle { name: name.into(), port: peer.port(), wanted, view, mailbox, caller, task: Some(task) };
         self.peers.insert(id, handle);
         id
     }
@@ -165,7 +167,12 @@ impl Shells {
     pub async fn start(&mut self) {
         let desired = Urgent::Desired {
             state: any_state(),
-            peers: Arc::new(self.peers.iter().map(|(id, peer)| (peer.name.clone(), *id)).collect()),
+            peers: Arc::new(
+                self.peers
+                    .iter()
+                    .map(|(id, peer)| (SessionKey::new(peer.caller.addr, peer.port), *id))
+                    .collect(),
+            ),
             mailboxes: self.peers.iter().map(|(id, peer)| (*id, peer.mailbox.clone())).collect(),
         };
         self.port.urgent.send(desired).await.ok().unwrap();

@@ -117,7 +117,7 @@ impl World {
         let mut state = state();
         for (addr, asn) in PEERS {
             let peer = peer(addr, asn);
-            state.peers.insert(peer.name.clone(), peer);
+            state.peers.insert(peer.key.clone(), Arc::new(peer));
         }
         World::start(kernel, links, state, BTreeMap::new(), [true; PEERS.len()])
     }
@@ -205,7 +205,7 @@ impl World {
                 };
             }),
             Op::Import { peer, kind } => self.bench.desire(|state| {
-                let peer = state.peers.get_mut(&format!("Peer_{}", PEERS[peer].0)).unwrap();
+                let peer = Arc::make_mut(state.peers.get_mut(&key(PEERS[peer].0)).unwrap());
                 let pods = Match::Within(prefix("10.244.0.0/16"));
                 match kind {
                     0 => peer.treatment.import = elevate(),

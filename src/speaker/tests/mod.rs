@@ -45,7 +45,7 @@ pub struct Bench {
     pub speaker: Speaker,
     pub now: Millis,
     pub state: DesiredState,
-    pub ids: BTreeMap<String, PeerId>,
+    pub ids: BTreeMap<SessionKey, PeerId>,
     pub contexts: BTreeMap<PeerId, Context>,
     pub neighbours: BTreeMap<PeerId, Neighbour>,
     pub fib: BTreeMap<IpPrefix, FibRoute>,
@@ -137,14 +137,19 @@ pub fn state() -> DesiredState {
 }
 
 /// A peer with this address and AS that takes and gives everything.
+/// The key of the session with this address.
+pub fn key(addr: &str) -> SessionKey {
+    SessionKey::new(ip(addr), 179)
+}
+
 pub fn peer(addr: &str, asn: u32) -> Peer {
     let addr = ip(addr);
     let internal = Asn(asn) == OUR_AS;
     Peer {
+        key: SessionKey::new(addr, 179),
         name: format!("Peer_{addr}"),
         class: PeerClass::Mesh,
         resource: String::new(),
-        afi: Afi::of(addr),
         spec: PeerSpec {
             transport: Transport { peer: addr, scope: 0, port: 179, ttl: TtlRule::Multihop(255) },
             open: OpenParams {
@@ -193,7 +198,7 @@ impl Bench {
     pub fn settled(peers: &[Peer]) -> Bench {
         let mut state = state();
         for peer in peers {
-            state.peers.insert(peer.name.clone(), peer.clone());
+            state.peers.insert(peer.key.clone(), Arc::new(peer.clone()));
         }
         let mut bench = Bench::new(state);
         bench.link(2, "eth0", &["10.10.0.1/24"]);
@@ -237,12 +242,12 @@ impl Bench {
     /// Changes the desired state. A peer that was removed and comes back has a new handle.
     pub fn desire(&mut self, change: impl FnOnce(&mut DesiredState)) {
         change(&mut self.state);
-        self.ids.retain(|name, _| self.state.peers.contains_key(name));
-        for name in self.state.peers.keys() {
-            if !self.ids.contains_key(name) {
+        self.ids.retain(|key, _| self.state.peers.contains_key(key));
+        for key in self.state.peers.keys() {
+            if !self.ids.contains_key(key) {
                 let slot = (0..).find(|slot| self.ids.values().all(|id| id.slot != *slot)).unwrap();
                 let generation = u32::try_from(self.now.0).unwrap();
-                self.ids.insert(name.clone(), PeerId { slot, generation });
+                self.ids.insert(key.clone(), PeerId { slot, generation });
             }
         }
         let peers = Arc::new(self.ids.clone());
@@ -251,7 +256,7 @@ impl Bench {
     }
 
     pub fn id(&self, addr: &str) -> PeerId {
-        self.ids[&format!("Peer_{addr}")]
+        self.ids[&key(addr)]
     }
 
     pub fn link(&mut self, ifindex: u32, name: &str, addresses: &[&str]) {
@@ -271,8 +276,8 @@ impl Bench {
 
     /// Brings the session of a peer up; `change` may negotiate otherwise.
     pub fn up_with(&mut self, id: PeerId, change: impl FnOnce(&mut Negotiated)) {
-        let (name, _) = self.ids.iter().find(|(_, other)| **other == id).unwrap();
-        let peer = &self.state.peers[name];
+        let (key, _) = self.ids.iter().find(|(_, other)| **other == id).unwrap();
+        let peer = &self.state.peers[key];
         let addr = peer.spec.transport.peer;
         let local = match addr {
             IpAddr::V4(_) => ip("10.10.0.1"),

@@ -273,9 +273,13 @@ fn paths_that_went_through_us_are_refused_until_the_rules_allow_them() {
     assert!(bench.fib.is_empty(), "{:?}", bench.fib);
     let counts = bench.speaker.counts(id, Afi::Ipv4);
     assert_eq!((counts.imported, counts.filtered), (0, 3));
-    bench.desire(|state| state.peers.values_mut().for_each(|peer| peer.treatment.allow_own_as = 1));
+    bench.desire(|state| {
+        state.peers.values_mut().for_each(|peer| Arc::make_mut(peer).treatment.allow_own_as = 1)
+    });
     assert!(bench.fib("172.29.0.0/24").is_some(), "from what the peer had sent");
-    bench.desire(|state| state.peers.values_mut().for_each(|peer| peer.treatment.allow_own_as = 0));
+    bench.desire(|state| {
+        state.peers.values_mut().for_each(|peer| Arc::make_mut(peer).treatment.allow_own_as = 0)
+    });
     assert!(bench.fib("172.29.0.0/24").is_none());
 }
 
@@ -447,7 +451,7 @@ fn next_hop_rules_take_effect_without_a_new_session() {
     assert_eq!(bench.held(internal, "172.29.0.0/24").unwrap().1.addr(), ip("10.10.0.77"));
     let set = |rule| {
         move |state: &mut DesiredState| {
-            state.peers.get_mut(&format!("Peer_{R2}")).unwrap().treatment.next_hop = rule;
+            Arc::make_mut(state.peers.get_mut(&key(R2)).unwrap()).treatment.next_hop = rule;
         }
     };
     bench.neighbours.get_mut(&internal).unwrap().log.clear();
@@ -566,8 +570,7 @@ fn the_feed_ends_with_end_of_rib_and_a_refresh_is_marked_where_agreed() {
 fn end_of_rib_waits_for_the_kernels_first_word_but_routes_do_not() {
     let mut state = state();
     own_block(&mut state, "10.244.0.0/26");
-    let name = peer(R2, 64512).name;
-    state.peers.insert(name, peer(R2, 64512));
+    state.peers.insert(key(R2), Arc::new(peer(R2, 64512)));
     let mut bench = Bench::new(state);
     let id = bench.up(R2);
     bench.drain(id);
@@ -740,13 +743,13 @@ fn a_removed_peer_takes_its_routes_and_late_events_of_it_reach_nobody() {
     let old = bench.id(R2);
     bench.announce(old, "10.244.1.0/26", R2, normal());
     bench.desire(|state| {
-        state.peers.remove(&format!("Peer_{R2}"));
+        state.peers.remove(&key(R2));
     });
     assert_eq!(bench.fib("10.244.1.0/26"), None);
     bench.now = bench.now + Millis(1);
     bench.desire(|state| {
         let peer = peer("10.10.0.7", 64512);
-        state.peers.insert(peer.name.clone(), peer);
+        state.peers.insert(peer.key.clone(), Arc::new(peer));
     });
     let new = bench.up("10.10.0.7");
     assert_eq!(new.slot, old.slot);
@@ -789,7 +792,7 @@ fn changed_programs_move_only_what_they_mean() {
     bench.fib_log.clear();
     bench.desire(|state| {
         state.v4.kernel = reject("10.244.1.0/26");
-        let peer = state.peers.get_mut(&format!("Peer_{R2}")).unwrap();
+        let peer = Arc::make_mut(state.peers.get_mut(&key(R2)).unwrap());
         peer.treatment.export = reject("10.244.0.0/26");
     });
     bench.drain_all();
@@ -808,7 +811,7 @@ fn nothing_is_said_of_the_kernel_before_it_is_known() {
     own_block(&mut state, "10.244.0.0/26");
     for addr in [R2, R3] {
         let peer = peer(addr, 64512);
-        state.peers.insert(peer.name.clone(), peer);
+        state.peers.insert(peer.key.clone(), Arc::new(peer));
     }
     let mut bench = Bench::new(state);
     let id = bench.id(R2);
@@ -837,7 +840,7 @@ fn routes_found_at_start_wait_for_peers_that_refuse_restart_or_come_and_go() {
     let mut state = state();
     for addr in [R2, R3, R4] {
         let peer = peer(addr, 64512);
-        state.peers.insert(peer.name.clone(), peer);
+        state.peers.insert(peer.key.clone(), Arc::new(peer));
     }
     let mut bench = Bench::new(state);
     bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
@@ -860,7 +863,7 @@ fn routes_found_at_start_wait_for_peers_that_refuse_restart_or_come_and_go() {
 fn a_silent_peer_is_waited_for_30_seconds() {
     let mut state = state();
     let silent = peer(R2, 64512);
-    state.peers.insert(silent.name.clone(), silent);
+    state.peers.insert(silent.key.clone(), Arc::new(silent));
     let mut bench = Bench::new(state);
     bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
     assert_eq!(bench.speaker.deadline(), Some(Millis(31_000)));
@@ -877,7 +880,7 @@ fn restarted(peers: Option<&[&str]>) -> (Bench, PeerId, PeerId) {
     for addr in [R2, R3] {
         let mut peer = peer(addr, 64512);
         peer.treatment.rr_client = Some(ClusterId([10, 10, 0, 1].into()));
-        state.peers.insert(peer.name.clone(), peer);
+        state.peers.insert(peer.key.clone(), Arc::new(peer));
     }
     let restart = Restart {
         families: AfiSet::only(Afi::Ipv4),
@@ -950,7 +953,7 @@ fn a_cold_start_defers_nothing() {
     for addr in [R2, R3] {
         let mut peer = peer(addr, 64512);
         peer.treatment.rr_client = Some(ClusterId([10, 10, 0, 1].into()));
-        state.peers.insert(peer.name.clone(), peer);
+        state.peers.insert(peer.key.clone(), Arc::new(peer));
     }
     let mut bench = Bench::new(state);
     bench.link(2, "eth0", &["10.10.0.1/24"]);

@@ -143,8 +143,8 @@ fn differences(folder: &Path) -> Vec<String> {
         Ok(state) => state,
         Err(unready) => return vec![format!("compile: {unready}")],
     };
-    let by_address: BTreeMap<IpAddr, String> =
-        state.peers.values().map(|peer| (peer.spec.transport.peer, peer.name.clone())).collect();
+    let by_address: BTreeMap<IpAddr, SessionKey> =
+        state.peers.keys().map(|key| (key.addr, key.clone())).collect();
     let mut bench = Bench::new(state);
     let mut names = BTreeMap::new();
     for (n, link) in list(&case, "links").iter().enumerate() {
@@ -192,7 +192,7 @@ fn differences(folder: &Path) -> Vec<String> {
         if !session.is_some_and(|session| session["established"] == json!(true)) {
             continue;
         }
-        let Some(id) = by_address.get(&ip(address)).map(|name| bench.ids[name]) else {
+        let Some(id) = by_address.get(&ip(address)).map(|key| bench.ids[key]) else {
             wrong.push(format!("no peer {address}"));
             continue;
         };
@@ -205,12 +205,12 @@ fn differences(folder: &Path) -> Vec<String> {
     }
     for scripted in list(&case, "peers") {
         let address = text(scripted, "address");
-        let Some(name) = by_address.get(&ip(address)) else { continue };
-        let id = bench.ids[name];
+        let Some(key) = by_address.get(&ip(address)) else { continue };
+        let id = bench.ids[key];
         if !bench.contexts.contains_key(&id) {
             continue;
         }
-        let internal = bench.state.peers[name].treatment.internal;
+        let internal = bench.state.peers[key].treatment.internal;
         let asn = number(&scripted["asn"]);
         for route in list(scripted, "announce") {
             let next_hop = route["nextHop"].as_str().unwrap_or(address);
@@ -222,7 +222,7 @@ fn differences(folder: &Path) -> Vec<String> {
     bench.drain_all();
 
     for (address, expected) in observed["exports"].as_object().unwrap() {
-        let held = by_address.get(&ip(address)).and_then(|name| bench.neighbours.get(&bench.ids[name]));
+        let held = by_address.get(&ip(address)).and_then(|key| bench.neighbours.get(&bench.ids[key]));
         let got: BTreeMap<String, Value> = held
             .into_iter()
             .flat_map(|neighbour| &neighbour.held)

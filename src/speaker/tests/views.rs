@@ -135,7 +135,7 @@ impl Play {
             }
             Op::Address { on } => bench.link(2, "eth0", if on { &["10.10.0.1/24"] } else { &[] }),
             Op::Treat { peer, kind } => bench.desire(|state| {
-                let peer = state.peers.get_mut(&format!("Peer_{}", PEERS[peer].0)).unwrap();
+                let peer = Arc::make_mut(state.peers.get_mut(&key(PEERS[peer].0)).unwrap());
                 let treatment = &mut peer.treatment;
                 match kind {
                     0 => treatment.next_hop = NextHopRule::SelfAddress,
@@ -161,16 +161,16 @@ impl Play {
             Op::Replace(n) => {
                 // Out and in again under a new handle.
                 let old = self.id(n);
-                let name = format!("Peer_{}", PEERS[n].0);
+                let key = key(PEERS[n].0);
                 let bench = &mut self.bench;
-                let peer = bench.state.peers[&name].clone();
+                let peer = bench.state.peers[&key].clone();
                 bench.desire(|state| {
-                    state.peers.remove(&name);
+                    state.peers.remove(&key);
                 });
                 bench.neighbours.remove(&old);
                 bench.now = bench.now + Millis(1);
                 bench.desire(|state| {
-                    state.peers.insert(name.clone(), peer);
+                    state.peers.insert(key.clone(), peer);
                 });
                 self.up[n] = false;
             }
