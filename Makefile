@@ -16,8 +16,6 @@ build: ## build the daemon as it is shipped (release profile)
 	cargo build --release --locked
 
 demo: ## a cluster of three nodes on this machine, shown in a minute (as root)
-	@interop/deps build demo
-	cargo build --locked --bin calico-bgpd
 	@interop/demo
 
 test: ## format, lints, unit and property tests, fixtures, a short fuzz run, and the labs (as root)

@@ -6,7 +6,9 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
+EXACT = "CALICO_BGPD_LABS_EXACT_PATH"
 INTEROP = pathlib.Path(__file__).resolve().parent.parent
 PROJECT = INTEROP.parent
 
@@ -24,8 +26,20 @@ def cached(path):
 
 
 def installed(name):
-    """A program of the system, or None. The sbin folders count even where PATH lacks them."""
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
+    """A program of the system, or None. The sbin folders count even where PATH lacks them, but not in a lab, whose PATH is exact."""
+    more = "" if os.environ.get(EXACT) else ":/usr/sbin:/sbin:/usr/local/sbin"
+    return shutil.which(name, path=os.environ.get("PATH", "") + more)
+
+
+def exact_path(folder):
+    """Fills `folder` with links to what ../deps names and nothing else. A lab that needs more fails here, not on somebody's fresh machine."""
+    done = subprocess.run([str(INTEROP / "deps"), "--programs"], capture_output=True, text=True, check=True)
+    for line in done.stdout.split("\n"):
+        program = pathlib.Path(line)
+        link = folder / ("python3" if line.startswith(sys.prefix) else program.name)
+        if line and not link.is_symlink():
+            link.symlink_to(program)
+    return {"PATH": str(folder), EXACT: "1"}
 
 
 def absent(*names):
@@ -34,16 +48,19 @@ def absent(*names):
     return f"not installed: {', '.join(gone)}" if gone else None
 
 
-@functools.cache
-def calico_bgpd():
-    """Our own binary: $CALICO_BGPD, else where cargo puts a build of this workspace (the newer of debug and release), else None."""
+def build(release=False):
+    """Builds our own binary as cargo has it to be now, and says where it is. $CALICO_BGPD names another one."""
     if os.environ.get("CALICO_BGPD"):
         return os.environ["CALICO_BGPD"]
-    target = os.environ.get("CARGO_TARGET_DIR")
-    if not target:
-        done = subprocess.run(["cargo", "metadata", "--format-version=1", "--no-deps", "--offline"], cwd=PROJECT, capture_output=True, text=True)
-        if done.returncode != 0:
-            return None
-        target = json.loads(done.stdout)["target_directory"]
-    builds = [p for p in (pathlib.Path(PROJECT, target, profile, "calico-bgpd") for profile in ("debug", "release")) if p.exists()]
-    return str(max(builds, key=lambda p: p.stat().st_mtime)) if builds else None
+    command = ["cargo", "build", "--quiet", "--locked", "--bin", "calico-bgpd", "--message-format=json-render-diagnostics"]
+    done = subprocess.run(command + (["--release"] if release else []), cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        return None
+    built = [json.loads(line) for line in done.stdout.splitlines()]
+    return next((b["executable"] for b in built if b.get("executable") and b["target"]["name"] == "calico-bgpd"), None)
+
+
+@functools.cache
+def calico_bgpd():
+    """Our own binary: $CALICO_BGPD, which ../run sets to the one that it built; else a fresh debug build; else None."""
+    return build()
