@@ -28,6 +28,7 @@ Environment (a flag of the same meaning wins):
   CALICO_BGPD_RUN_DIR           sockets, lock and state; default /var/run/calico
   CALICO_BGPD_CLUSTER_RELEASE   auto, or a Calico release such as v3.29
   CALICO_BGPD_STRICT            true: keep a session down whose password cannot be had
+  CALICO_BGPD_MISSING_TUNNEL    what IPIP routes do without tunl0: wait (default) or underlay
   CALICO_BGPD_SEND_HOLD_TIME    seconds after which a peer that takes nothing is let go, or off
   CALICO_BGPD_MAX_PREFIXES      LIMIT, LIMIT:close or LIMIT:restart=SECONDS for what a peer may send
   CALICO_BGPD_NOTIFICATION_GR   true: graceful restart also after a NOTIFICATION (RFC 8538)

@@ -56,6 +56,10 @@ pub struct NodeFlags {
     /// Keep a session down whose password cannot be had, instead of leaving it unsigned [env: CALICO_BGPD_STRICT]
     #[arg(long)]
     pub strict: bool,
+    /// What routes of IPIP pools do while the device tunl0 is not there: wait, or underlay, as BIRD does: they go without
+    /// the tunnel [env: CALICO_BGPD_MISSING_TUNNEL] [default: wait]
+    #[arg(long, value_name = "ACTION")]
+    pub missing_tunnel: Option<String>,
     /// All sessions.
     #[command(flatten)]
     pub sessions: SessionFlags,
@@ -231,6 +235,16 @@ pub fn resolve_node(
     let secret_namespace = typed
         .text(("", None), &["NAMESPACE"])
         .map_or_else(|| DEFAULT_SECRET_NAMESPACE.to_string(), |(_, value)| value.trim().to_string());
+    let missing_tunnel =
+        typed.text(("--missing-tunnel", flags.missing_tunnel.as_deref()), &["CALICO_BGPD_MISSING_TUNNEL"]);
+    let bare_without_tunnel = match missing_tunnel {
+        None => false,
+        Some((name, value)) => match value.trim() {
+            "wait" => false,
+            "underlay" => true,
+            _ => return Err(SettingError::new(name, format!("{value:?} is neither wait nor underlay"))),
+        },
+    };
     let datastore = datastore(flags, world)?;
     let facts = NodeFacts {
         node_name,
@@ -243,6 +257,7 @@ pub fn resolve_node(
         on_etcd: matches!(datastore.backend, Backend::Etcd(_)),
         secret_namespace,
         strict: flags.strict || typed.boolean(&["CALICO_BGPD_STRICT"])?,
+        bare_without_tunnel,
         sessions: sessions::resolve(&flags.sessions, &typed)?,
     };
     Ok(NodeSettings { facts, datastore })

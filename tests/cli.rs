@@ -54,6 +54,7 @@ fn the_help_names_every_command_every_variable_and_the_exit_statuses() {
         "CALICO_NODENAME_FILE",
         "CALICO_NETWORKING_BACKEND",
         "CALICO_BGPD_STRICT",
+        "CALICO_BGPD_MISSING_TUNNEL",
         "BGP_LOGSEVERITYSCREEN",
         "NAMESPACE",
         "USE_POD_CIDR",

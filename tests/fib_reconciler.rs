@@ -71,7 +71,7 @@ impl Bench {
     }
 
     async fn want(&self, prefix: &str, route: Option<FibRoute>) {
-        self.say(FibInput::Changes(vec![FibChange { prefix: p(prefix), route }])).await;
+        self.say(FibInput::Changes(vec![FibChange { prefix: p(prefix), wish: route.into() }])).await;
     }
 
     async fn until(&mut self, holds: impl Fn(&FibStatus) -> bool) -> FibStatus {
@@ -113,7 +113,7 @@ async fn a_core_that_reads_no_events_does_not_hold_up_the_writing() {
 async fn the_latest_wish_for_a_prefix_wins_and_no_other_is_written() {
     let mut bench = Bench::start(node());
     bench.first_events().await;
-    let change = |route| FibChange { prefix: p("10.244.1.0/26"), route };
+    let change = |route: Option<FibRoute>| FibChange { prefix: p("10.244.1.0/26"), wish: route.into() };
     let changes = vec![change(Some(blackhole())), change(None), change(Some(via("10.99.0.2", 512)))];
     bench.say(FibInput::Changes(changes)).await;
     bench.until(|s| s.installed == 1).await;
@@ -373,7 +373,7 @@ proptest! {
                             Some(route) => desired.insert(block(n), route),
                             None => desired.remove(&block(n)),
                         };
-                        bench.say(FibInput::Changes(vec![FibChange { prefix: block(n), route }])).await;
+                        bench.say(FibInput::Changes(vec![FibChange { prefix: block(n), wish: route.into() }])).await;
                     }
                     Act::Foreign(n, metric) => {
                         bench.kernel.with(|k| k.add_route(block(n), FELIX, metric, Target::Prohibit));

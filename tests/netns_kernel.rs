@@ -25,7 +25,7 @@ use calico_bgpd::fib::mirror::{Mirror, Notice};
 use calico_bgpd::fib::plan::{Written, all_prefixes, plan};
 use calico_bgpd::fib::reconciler::{FibInput, FibStatus, RouteProblem, run};
 use calico_bgpd::fib::{
-    AlienRoute, Errno, FibChange, FibRoute, Kernel, KernelEvent, Leg, PROTOCOL, Phase, RouteOp, Target,
+    AlienRoute, Errno, FibChange, FibRoute, Kernel, KernelEvent, Leg, PROTOCOL, Phase, RouteOp, Target, Wish,
 };
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
@@ -180,12 +180,12 @@ impl Reconciler {
     }
 
     async fn want(&self, routes: impl IntoIterator<Item = (&str, FibRoute)>) {
-        let changes = routes.into_iter().map(|(p, r)| FibChange { prefix: prefix(p), route: Some(r) });
+        let changes = routes.into_iter().map(|(p, r)| FibChange { prefix: prefix(p), wish: Wish::Route(r) });
         self.input.send(FibInput::Changes(changes.collect())).await.unwrap();
     }
 
     async fn do_not_want(&self, prefixes: &[&str]) {
-        let changes = prefixes.iter().map(|p| FibChange { prefix: prefix(p), route: None });
+        let changes = prefixes.iter().map(|p| FibChange { prefix: prefix(p), wish: Wish::Nothing });
         self.input.send(FibInput::Changes(changes.collect())).await.unwrap();
     }
 

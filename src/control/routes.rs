@@ -9,6 +9,7 @@ use bgp_proto::rib::{Forward, Reason, Refused, SourceClass};
 use bgp_proto::wire::{Origin, Segment};
 
 use super::answer::{AsPathItem, BgpRoute, PAGE, Page, Route};
+use crate::fib::Wish;
 use crate::fib::reconciler::FibStatus;
 use crate::speaker::status::{PathStatus, RouteStatus};
 
@@ -29,9 +30,11 @@ fn route(destination: &RouteStatus, path: &PathStatus, fib: &FibStatus) -> Route
     let mut state = match (path.reason, wanted) {
         (Some(reason), _) => words(reason).to_string(),
         (None, None) => "best".to_string(),
-        (None, Some(route)) => match fib.problems.get(&destination.prefix) {
-            Some(problem) => format!("not in the kernel as wanted: {problem}"),
-            None => format!("kernel {}", route.target.kind()),
+        (None, Some(wish)) => match (fib.problems.get(&destination.prefix), wish) {
+            (Some(problem), _) => format!("not in the kernel as wanted: {problem}"),
+            (None, Wish::Route(route)) => format!("kernel {}", route.target.kind()),
+            (None, Wish::Waits { device }) => format!("waits for the device {device}"),
+            (None, Wish::Nothing) => "best".to_string(),
         },
     };
     if path.stale {
@@ -50,7 +53,7 @@ fn route(destination: &RouteStatus, path: &PathStatus, fib: &FibStatus) -> Route
         from: None,
         via: via(path),
         dev: Some(path.interface.clone()).filter(|name| !name.is_empty()),
-        metric: wanted.map(|route| route.metric).or(path.metric),
+        metric: wanted.and_then(Wish::route).map(|route| route.metric).or(path.metric),
         best,
         state,
         bgp: bgp(path),

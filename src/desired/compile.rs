@@ -138,8 +138,8 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     not_built_yet(&inputs, &mut problems);
     equal_pools(&inputs, &mut problems);
     let node = identity::local_node(&inputs, &mut problems);
-    let v4 = family::<V4>(&inputs, &mut problems);
-    let v6 = family::<V6>(&inputs, &mut problems);
+    let v4 = family::<V4>(&inputs);
+    let v6 = family::<V6>(&inputs);
     let mut sessions = BTreeMap::new();
     sessions_of::<V4>(&inputs, &node, v4.priority, &mut sessions, &mut problems);
     sessions_of::<V6>(&inputs, &node, v6.priority, &mut sessions, &mut problems);
@@ -172,12 +172,12 @@ fn sessions_of<F: Fields>(
 }
 
 /// One family's own routes and kernel rules.
-fn family<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> FamilyIntent<F> {
+fn family<F: Fields>(inputs: &Inputs<'_>) -> FamilyIntent<F> {
     FamilyIntent {
         statics: origin::statics::<F>(inputs),
         priority: identity::priority::<F>(inputs),
         ignored_interfaces: identity::ignored_interfaces(inputs.global),
-        kernel: kernel::program::<F>(inputs, problems).into(),
+        kernel: kernel::program::<F>(inputs).into(),
     }
 }
 

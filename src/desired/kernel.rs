@@ -1,15 +1,18 @@
 //! What is written to the kernel, as a program for each family.
 //!
-//! Owns: KERN-2 without its service step, KERN-3, KERN-10 to KERN-12, KERN-14, KERN-15, KERN-20 and REL-3, REL-12.
+//! Owns: KERN-2 without its service step, KERN-3, KERN-10 to KERN-15, KERN-20 and REL-3, REL-12.
 //! Never: runs it; that is the speaker's, for each best path.
 
 use bgp_proto::{Afi, IpPrefix, Prefix};
 
-use super::compile::{Inputs, Problems};
+use super::compile::Inputs;
 use super::identity::Fields;
 use super::programs::{FROM_BGP, change, decide, pools};
-use crate::model::{EncapMode, IpPool, Severity};
-use crate::policy::program::{Action, Decision, Match, Program, Rule, SourceClass};
+use crate::model::{EncapMode, IpPool};
+use crate::policy::program::{Action, Decision, Device, Match, Program, Rule};
+
+/// The tunnel device of IPIP pools: Felix's, known by its name alone (KRT-34).
+const TUNNEL: &str = "tunl0";
 
 /// How packets between nodes travel in a pool (KERN-10).
 enum Encapsulation {
@@ -30,7 +33,7 @@ impl Encapsulation {
 }
 
 /// The kernel program of a family.
-pub(super) fn program<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> Program {
+pub(super) fn program<F: Fields>(inputs: &Inputs<'_>) -> Program {
     let mut rules = Vec::new();
     if inputs.release.release.has_priorities() {
         rules.push(change(vec![FROM_BGP], Action::MetricFromLocalPref, "LOCAL_PREF as route priority"));
@@ -41,7 +44,7 @@ pub(super) fn program<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -
     if F::AFI == Afi::Ipv6 || local.is_some() {
         let subnet = local.map(|address| IpPrefix::from(address.subnet));
         for pool in pools::<F>(inputs) {
-            rules.extend(pool_rules(inputs, pool, subnet, problems));
+            rules.extend(pool_rules(inputs, pool, subnet));
         }
     }
     Program { rules, default: Decision::Accept }
@@ -61,14 +64,8 @@ fn wireguard<F: Fields>(inputs: &Inputs<'_>) -> Vec<Rule> {
         .collect()
 }
 
-/// KERN-11 for one pool. Tunnel routes are not built yet: what would need one is left out, for a route that sends pods'
-/// packets to the other node without their tunnel would put them on a network that does not know them.
-fn pool_rules(
-    inputs: &Inputs<'_>,
-    pool: &IpPool,
-    subnet: Option<IpPrefix>,
-    problems: &mut Problems,
-) -> Vec<Rule> {
+/// KERN-11 to KERN-13 for one pool.
+fn pool_rules(inputs: &Inputs<'_>, pool: &IpPool, subnet: Option<IpPrefix>) -> Vec<Rule> {
     let within = Match::Within(pool.cidr);
     let rule = |when, decision, why: &str| decide(when, decision, format!("IPPool/{}: {why}", pool.name));
     let whole = |decision, why| vec![rule(vec![within.clone()], decision, why)];
@@ -85,15 +82,18 @@ fn pool_rules(
             whole(Decision::Accept, "routes of IPIP pools are ours, and IPv6 has no tunnel")
         }
         Encapsulation::Ipip(mode) => {
-            let left = "tunnel routes are not built yet: routes of this pool that need one are left out of the kernel";
-            problems.add(Severity::Error, format!("IPPool/{}", pool.name), "spec.ipipMode", left);
-            let own = vec![within.clone(), Match::Source(SourceClass::Static)];
-            let mut rules = vec![rule(own, Decision::Accept, "own blocks need no tunnel")];
+            let mut rules = Vec::new();
             if let (EncapMode::CrossSubnet, Some(subnet)) = (mode, subnet) {
                 let near = vec![within.clone(), FROM_BGP, Match::NextHopWithin(subnet)];
                 rules.push(rule(near, Decision::Accept, "next hops in the node's subnet need no tunnel"));
             }
-            rules.extend(whole(Decision::Reject, "tunnel routes are not built yet"));
+            let device = Device { name: TUNNEL, required: !inputs.facts.bare_without_tunnel };
+            rules.push(Rule {
+                when: vec![within],
+                then: vec![Action::Through(device)],
+                decision: Some(Decision::Accept),
+                origin: format!("IPPool/{}: routes of IPIP pools are ours", pool.name),
+            });
             rules
         }
     }

@@ -71,6 +71,9 @@ pub struct NodeFacts {
     pub secret_namespace: String,
     /// `CALICO_BGPD_STRICT`: a session whose password cannot be had stays down, where the incumbent leaves it unsigned.
     pub strict: bool,
+    /// `CALICO_BGPD_MISSING_TUNNEL=underlay`: routes of IPIP pools go without their tunnel while it is not there, as the
+    /// incumbent's do; else they wait for it (BDEF-10).
+    pub bare_without_tunnel: bool,
     /// What every session has unless a resource says otherwise.
     pub sessions: NextOpen,
 }

@@ -14,7 +14,7 @@ use crate::model::{
     self, AffinityState, BgpConfiguration, BgpPeer, BindMode, ClusterInformation, EncapMode, IpPool,
     NamespacedName, Node, PeerAddress, PrefixAdvertisement, ProgramClusterRoutes, SecretBytes, Severity,
 };
-use crate::policy::program::{Action, Decision, MAX_METRIC, Match, SourceClass};
+use crate::policy::program::{Action, Decision, Device, MAX_METRIC, Match, SourceClass};
 
 fn v4(text: &str) -> NodeAddress<V4> {
     let (addr, len) = text.split_once('/').unwrap();
@@ -500,7 +500,7 @@ fn an_ipip_pool_of_felix_is_left_to_felix_without_a_problem() {
 }
 
 #[test]
-fn of_an_ipip_pool_that_is_ours_what_needs_a_tunnel_is_left_out_and_a_problem() {
+fn routes_of_an_ipip_pool_that_is_ours_go_through_the_tunnel_unless_their_next_hop_is_near() {
     let mut world = World::new();
     world.config("default", |config| config.program_cluster_routes = ProgramClusterRoutes::Enabled);
     let mut ipip = pool("pool-x", "10.246.0.0/16");
@@ -508,16 +508,27 @@ fn of_an_ipip_pool_that_is_ours_what_needs_a_tunnel_is_left_out_and_a_problem() 
     world.pool(ipip);
     let state = world.state();
     let near = vec![Match::Source(SourceClass::Bgp), Match::NextHopWithin("10.0.0.0/24".parse().unwrap())];
-    let expected = [
-        (vec![Match::Source(SourceClass::Static)], Decision::Accept),
-        (near, Decision::Accept),
-        (vec![], Decision::Reject),
-    ];
-    assert_eq!(pool_decision(&state, "10.246.0.0/16"), expected);
-    assert_eq!(state.problems[0].resource, "IPPool/pool-x");
+    assert_eq!(
+        pool_decision(&state, "10.246.0.0/16"),
+        [(near, Decision::Accept), (vec![], Decision::Accept)]
+    );
+    let through = |state: &DesiredState| -> Vec<Vec<Action>> {
+        let rules = state.v4.kernel.rules.iter();
+        let of_pool = rules.filter(|rule| rule.when.first() == Some(&within("10.246.0.0/16")));
+        of_pool.map(|rule| rule.then.clone()).collect()
+    };
+    let tunnel = |required| Action::Through(Device { name: "tunl0", required });
+    assert_eq!(through(&state), [vec![], vec![tunnel(true)]]);
+    assert!(problems(&state).is_empty());
     // Whose the pool is decides the tunnel rule of the export too.
     let export = &peer(&state, "Mesh_10_0_0_2").treatment.export.rules;
     assert!(!export.iter().any(|rule| rule.when == [Match::Interface("tunl0".into())]));
+    world.facts.bare_without_tunnel = true;
+    assert_eq!(through(&world.state()), [vec![], vec![tunnel(false)]]);
+    let mut ipip = pool("pool-x", "10.246.0.0/16");
+    ipip.ipip = EncapMode::Always;
+    world.pool(ipip);
+    assert_eq!(through(&world.state()), [vec![tunnel(false)]]);
 }
 
 #[test]

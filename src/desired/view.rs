@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, StaticRoute, Unready};
 use crate::model::{Problem, Severity};
-use crate::policy::program::{Action, Match, Program, SourceClass};
+use crate::policy::program::{Action, Device, Match, Program, SourceClass};
 
 /// Everything that this node shall do.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -412,6 +412,10 @@ fn action(action: &Action) -> String {
         }
         Action::SetPreference(preference) => format!("preference {preference}"),
         Action::MetricFromLocalPref => "metric from LOCAL_PREF".to_owned(),
+        Action::Through(Device { name, required: true }) => format!("through {name} to the BGP next hop"),
+        Action::Through(Device { name, required: false }) => {
+            format!("through {name} to the BGP next hop, if there is a {name}")
+        }
     }
 }
 

@@ -102,8 +102,39 @@ impl Target {
 pub struct FibChange {
     /// The prefix.
     pub prefix: IpPrefix,
-    /// The route; `None`: nothing.
-    pub route: Option<FibRoute>,
+    /// What is wanted there.
+    pub wish: Wish,
+}
+
+/// What is wanted for a prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// No route of ours.
+    Nothing,
+    /// This route.
+    Route(FibRoute),
+    /// A route through a device that is not there or not up: what the kernel holds stays as it is until then
+    /// (BDEF-10).
+    Waits {
+        /// The device's name.
+        device: &'static str,
+    },
+}
+
+impl Wish {
+    /// The route, if it is one.
+    pub const fn route(&self) -> Option<&FibRoute> {
+        match self {
+            Wish::Route(route) => Some(route),
+            Wish::Nothing | Wish::Waits { .. } => None,
+        }
+    }
+}
+
+impl From<Option<FibRoute>> for Wish {
+    fn from(route: Option<FibRoute>) -> Self {
+        route.map_or(Wish::Nothing, Wish::Route)
+    }
 }
 
 /// Whether routes of ours that nobody wants may be removed.

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use super::mirror::{Mirror, Notice};
 use super::plan::{Planned, Written, all_prefixes, plan};
 use super::{
-    Errno, FibChange, FibRoute, Kernel, KernelError, KernelEvent, PROTOCOL, Phase, Refusal, RouteOp,
+    Errno, FibChange, FibRoute, Kernel, KernelError, KernelEvent, PROTOCOL, Phase, Refusal, RouteOp, Wish,
 };
 use crate::random::random;
 
@@ -49,6 +49,11 @@ pub enum RouteProblem {
         /// The protocol number of the owner.
         owner: u8,
     },
+    /// The device that it goes through is not there or not up (BDEF-10). What the kernel holds stays until then.
+    Waits {
+        /// The device's name.
+        device: &'static str,
+    },
     /// Somebody keeps changing or removing it; the next attempt waits.
     Contested {
         /// How often it was repaired since it last was at peace.
@@ -62,6 +67,12 @@ impl std::fmt::Display for RouteProblem {
             RouteProblem::Refused(refusal) => write!(f, "the kernel refuses it: {refusal}"),
             RouteProblem::Conflict { metric, owner } => {
                 write!(f, "a route of protocol {owner} has the same prefix and metric {metric}")
+            }
+            RouteProblem::Waits { device } => {
+                write!(
+                    f,
+                    "the device {device} is not there or not up; what the kernel holds stays until then"
+                )
             }
             RouteProblem::Contested { repairs } => {
                 write!(f, "another program keeps changing it (repaired {repairs} times)")
@@ -89,6 +100,8 @@ pub struct FibStatus {
     pub failed: usize,
     /// Those whose place is taken.
     pub conflicts: usize,
+    /// Those whose device is not there.
+    pub waiting: usize,
     /// Routes written or removed again because somebody else had changed them.
     pub repaired: u64,
     /// Full reads of the kernel.
@@ -179,6 +192,8 @@ struct Reconciler<K> {
     mirror: Mirror,
     next_event: Option<KernelEvent>,
     desired: BTreeMap<IpPrefix, FibRoute>,
+    /// Wanted through a device that is not there: not planned, so what is in the kernel stays.
+    held: BTreeMap<IpPrefix, &'static str>,
     phase: Phase,
     /// Empty in [`Phase::Normal`].
     written: Written,
@@ -215,6 +230,7 @@ impl<K: Kernel> Reconciler<K> {
             mirror: Mirror::new(),
             next_event: None,
             desired: BTreeMap::new(),
+            held: BTreeMap::new(),
             phase: Phase::Recovering,
             written: Written::default(),
             dirty: BTreeSet::new(),
@@ -239,21 +255,11 @@ impl<K: Kernel> Reconciler<K> {
     fn take(&mut self, input: FibInput) {
         match input {
             FibInput::Changes(changes) => {
-                for FibChange { prefix, route } in changes {
-                    let route = route.map(FibRoute::normalized);
-                    if self.desired.get(&prefix) == route.as_ref() {
-                        continue;
-                    }
-                    match route {
-                        Some(route) => self.desired.insert(prefix, route),
-                        None => self.desired.remove(&prefix),
-                    };
-                    self.clear_trouble(prefix);
-                    self.installed.remove(&prefix);
-                    self.efforts.remove(&prefix);
-                    self.fresh.insert(prefix);
-                    self.dirty.insert(prefix);
+                let mut waiting = Summary::new("routes wait for the device that they go through");
+                for FibChange { prefix, wish } in changes {
+                    self.wish(prefix, wish, &mut waiting);
                 }
+                waiting.write();
             }
             FibInput::Phase(phase) if phase != self.phase => {
                 self.phase = phase;
@@ -267,6 +273,37 @@ impl<K: Kernel> Reconciler<K> {
             }
             FibInput::Phase(_) => {}
         }
+    }
+
+    fn wish(&mut self, prefix: IpPrefix, wish: Wish, waiting: &mut Summary) {
+        let was_held = self.held.remove(&prefix).is_some();
+        let route = match wish {
+            Wish::Waits { device } => {
+                self.held.insert(prefix, device);
+                self.desired.remove(&prefix);
+                self.installed.remove(&prefix);
+                self.efforts.remove(&prefix);
+                self.fresh.remove(&prefix);
+                self.dirty.remove(&prefix);
+                let problem = RouteProblem::Waits { device };
+                waiting.note_if_new(&self.trouble, prefix, &problem);
+                return self.put_trouble(prefix, problem, None);
+            }
+            Wish::Route(route) => Some(route.normalized()),
+            Wish::Nothing => None,
+        };
+        if !was_held && self.desired.get(&prefix) == route.as_ref() {
+            return;
+        }
+        match route {
+            Some(route) => self.desired.insert(prefix, route),
+            None => self.desired.remove(&prefix),
+        };
+        self.clear_trouble(prefix);
+        self.installed.remove(&prefix);
+        self.efforts.remove(&prefix);
+        self.fresh.insert(prefix);
+        self.dirty.insert(prefix);
     }
 
     /// Does what is due, until nothing is.
@@ -383,7 +420,7 @@ impl<K: Kernel> Reconciler<K> {
         let mut prefixes = std::mem::take(&mut self.dirty);
         let fresh = std::mem::take(&mut self.fresh);
         // A prefix that waits is not planned before its time.
-        prefixes.retain(|prefix| !self.waits(*prefix));
+        prefixes.retain(|prefix| !self.waits(*prefix) && !self.held.contains_key(prefix));
         let Planned { plan, conflicts, installed } =
             plan(prefixes.iter().copied(), &self.desired, &self.mirror, self.phase, &self.written);
         for prefix in &prefixes {
@@ -555,16 +592,18 @@ impl<K: Kernel> Reconciler<K> {
         }
         let conflict = |p: &&RouteProblem| matches!(p, RouteProblem::Conflict { .. });
         let conflicts = self.problems.values().filter(conflict).count();
-        let failed = self.problems.len() - conflicts;
+        let failed = self.problems.len() - conflicts - self.held.len();
         let status = FibStatus {
             phase: self.phase,
             connected: self.connected,
             last_error: self.last_error.clone(),
-            desired: self.desired.len(),
+            desired: self.desired.len() + self.held.len(),
             installed: self.installed.len(),
-            pending: self.desired.len().saturating_sub(self.installed.len() + self.problems.len()),
+            pending: (self.desired.len() + self.held.len())
+                .saturating_sub(self.installed.len() + self.problems.len()),
             failed,
             conflicts,
+            waiting: self.held.len(),
             repaired: self.repaired,
             dumps: self.dumps,
             overruns: self.overruns,

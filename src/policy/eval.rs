@@ -94,6 +94,12 @@ fn apply(action: &Action, route: &mut RouteView<'_>) {
             route.attributes.local_pref = Some(MAX_METRIC.wrapping_sub(metric));
         }
         Action::SetPreference(preference) => route.preference = *preference,
+        Action::Through(device) => {
+            // A route without BGP next hop has nothing to say to the other end of a tunnel (KERN-13).
+            if route.class == SourceClass::Bgp {
+                route.device = Some(*device);
+            }
+        }
         Action::MetricFromLocalPref => route.metric = Some(MAX_METRIC.wrapping_sub(local_pref(route))),
     }
 }
@@ -114,6 +120,7 @@ mod tests {
             preference: class.preference(),
             attributes: Attributes::default(),
             next_hop: None,
+            device: None,
         }
     }
 

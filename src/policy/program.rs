@@ -6,7 +6,7 @@
 use std::fmt;
 
 use bgp_proto::IpPrefix;
-pub use bgp_proto::rib::SourceClass;
+pub use bgp_proto::rib::{Device, SourceClass};
 
 /// MAX = 2³¹ − 1: `LP = MAX − metric` and back, modulo 2³² (KERN-3, FILT-21).
 pub const MAX_METRIC: u32 = 2_147_483_647;
@@ -78,6 +78,8 @@ pub enum Action {
     SetPreference(u16),
     /// KERN-3: kernel metric := MAX − LP.
     MetricFromLocalPref,
+    /// KERN-13: a BGP route leaves through this device, to its BGP next hop. Counts on the way to the kernel only.
+    Through(Device),
 }
 
 impl fmt::Display for Decision {

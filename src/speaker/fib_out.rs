@@ -1,29 +1,34 @@
-//! What we want in the kernel: best paths through the kernel program (KRT-17 to KRT-23, KRT-28, KERN-1 to KERN-3).
+//! What we want in the kernel: best paths through the kernel program (KRT-17 to KRT-23, KRT-28, KRT-30 to KRT-34, KERN-1
+//! to KERN-3, KERN-13; BDEF-4, BDEF-10).
 //!
 //! Owns: what the reconciler was last told, so that it hears of differences only. Never: looks at what is in the
 //! kernel; that is the reconciler's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use bgp_proto::rib::{Dest, Forward, MAX_LEGS, Path, PathKind, Policy, Rib, RouteView, SourceClass};
+use bgp_proto::rib::{Dest, Device, Forward, MAX_LEGS, Path, PathKind, Policy, Rib, RouteView, SourceClass};
 use bgp_proto::wire::Attributes;
 use bgp_proto::{Family, IpPrefix, Prefix};
 use smallvec::SmallVec;
 
 use super::kernel_routes::Interfaces;
-use crate::fib::{FibChange, FibRoute, Leg, Target};
+use crate::fib::{FibChange, FibRoute, Leg, Target, Wish};
 use crate::policy::program::Program;
 
 /// One family's part.
 #[derive(Debug)]
 pub(super) struct FibOut<F: Family> {
-    told: BTreeMap<Prefix<F>, FibRoute>,
+    /// Never [`Wish::Nothing`].
+    told: BTreeMap<Prefix<F>, Wish>,
     dirty: BTreeSet<Prefix<F>>,
+    /// Which prefixes hang on the device of a name: the others have no part in its coming and going.
+    through: BTreeMap<&'static str, BTreeSet<Prefix<F>>>,
 }
 
 impl<F: Family> Default for FibOut<F> {
     fn default() -> Self {
-        FibOut { told: BTreeMap::new(), dirty: BTreeSet::new() }
+        FibOut { told: BTreeMap::new(), dirty: BTreeSet::new(), through: BTreeMap::new() }
     }
 }
 
@@ -39,8 +44,13 @@ impl<F: Family> FibOut<F> {
         self.dirty.extend(self.told.keys().copied());
     }
 
-    /// What was last told of a prefix.
-    pub fn told(&self, prefix: Prefix<F>) -> Option<&FibRoute> {
+    /// A device of this name came, went, or is another than before.
+    pub fn device_changed(&mut self, name: &str) {
+        self.dirty.extend(self.through.get(name).into_iter().flatten());
+    }
+
+    /// What was last told of a prefix; `None`: nothing is wanted there.
+    pub fn told(&self, prefix: Prefix<F>) -> Option<&Wish> {
         self.told.get(&prefix)
     }
 
@@ -53,16 +63,41 @@ impl<F: Family> FibOut<F> {
         out: &mut Vec<FibChange>,
     ) {
         for prefix in std::mem::take(&mut self.dirty) {
-            let route = wanted(rib, interfaces, program, prefix);
-            if self.told.get(&prefix) == route.as_ref() {
+            let Wanted { wish, devices } = wanted(rib, interfaces, program, prefix);
+            self.hangs_on(prefix, &devices);
+            if self.told.get(&prefix).unwrap_or(&Wish::Nothing) == &wish {
                 continue;
             }
-            match &route {
-                Some(route) => drop(self.told.insert(prefix, route.clone())),
-                None => drop(self.told.remove(&prefix)),
+            match &wish {
+                Wish::Nothing => drop(self.told.remove(&prefix)),
+                wish => drop(self.told.insert(prefix, wish.clone())),
             }
-            out.push(FibChange { prefix: prefix.into(), route });
+            out.push(FibChange { prefix: prefix.into(), wish });
         }
+    }
+
+    fn hangs_on(&mut self, prefix: Prefix<F>, devices: &[&'static str]) {
+        self.through.retain(|name, prefixes| {
+            if !devices.contains(name) {
+                prefixes.remove(&prefix);
+            }
+            !prefixes.is_empty()
+        });
+        for name in devices {
+            self.through.entry(name).or_default().insert(prefix);
+        }
+    }
+}
+
+/// What is wanted for a prefix, and on which devices that hangs by name.
+pub(super) struct Wanted {
+    pub wish: Wish,
+    pub devices: SmallVec<[&'static str; 1]>,
+}
+
+impl From<Wish> for Wanted {
+    fn from(wish: Wish) -> Self {
+        Wanted { wish, devices: SmallVec::new() }
     }
 }
 
@@ -73,30 +108,38 @@ pub(super) fn wanted<F: Family>(
     interfaces: &Interfaces,
     program: &Program,
     prefix: Prefix<F>,
-) -> Option<FibRoute> {
-    let dest = rib.dest(prefix)?;
-    let best = dest.best()?;
+) -> Wanted {
+    let Some((dest, best)) = rib.dest(prefix).and_then(|dest| Some((dest, dest.best()?))) else {
+        return Wish::Nothing.into();
+    };
     if !matches!(best.source.class(), SourceClass::Static | SourceClass::Bgp) {
-        return None;
+        return Wish::Nothing.into();
     }
-    let metric = accepted(rib, interfaces, program, prefix, best)?;
+    let Some(way) = accepted(rib, interfaces, program, prefix, best) else { return Wish::Nothing.into() };
     let target = match rib.forward(best) {
         Forward::Blackhole => Target::Blackhole,
         Forward::Unreachable => Target::Unreachable,
         Forward::Prohibit => Target::Prohibit,
-        Forward::Legs(_) => Target::Unicast(legs(rib, interfaces, program, prefix, dest)),
+        Forward::Legs(_) => return unicast(rib, interfaces, program, prefix, dest, way),
     };
-    Some(FibRoute { target, metric })
+    Wish::Route(FibRoute { target, metric: way.metric }).into()
 }
 
-/// The metric with which the program lets a path into the kernel.
+/// How the program lets a path into the kernel.
+struct Way {
+    metric: u32,
+    /// The tunnel, and its other end.
+    through: Option<(Device, IpAddr)>,
+}
+
+/// The metric and the device with which the program lets a path into the kernel.
 fn accepted<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
     program: &Program,
     prefix: Prefix<F>,
     path: &Path<F>,
-) -> Option<u32> {
+) -> Option<Way> {
     let (attributes, next_hop) = match &path.kind {
         PathKind::Bgp(bgp) => {
             let set = rib.attrs(bgp.used);
@@ -113,34 +156,62 @@ fn accepted<F: Family>(
         preference: path.preference,
         attributes,
         next_hop,
+        device: None,
     };
-    program.accepts(&mut view).then(|| view.metric.unwrap_or(0))
+    if !program.accepts(&mut view) {
+        return None;
+    }
+    // A tunnel is of the family of its ends.
+    let end = next_hop.map(|next_hop| next_hop.addr()).filter(|end| F::from_ip(*end).is_some());
+    Some(Way { metric: view.metric.unwrap_or(0), through: view.device.zip(end) })
 }
 
-/// The next hops of the best path and of all that may stand beside it (KRT-28).
-fn legs<F: Family>(
+/// The next hops of the best path and of all that may stand beside it (KRT-28), each through its own device or along
+/// its own way (BDEF-4). Those whose device is not there are left out; where none is left the route waits.
+fn unicast<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
     program: &Program,
     prefix: Prefix<F>,
     dest: &Dest<F>,
-) -> SmallVec<[Leg; 1]> {
+    best: Way,
+) -> Wanted {
+    let metric = best.metric;
+    let mut best = Some(best);
     let mut legs: SmallVec<[Leg; 1]> = SmallVec::new();
-    for (n, path) in rib.multipath(dest).enumerate() {
-        if n > 0 && accepted(rib, interfaces, program, prefix, path).is_none() {
-            continue;
+    let mut devices: SmallVec<[&'static str; 1]> = SmallVec::new();
+    let mut missing = None;
+    for path in rib.multipath(dest) {
+        // The first is the best path.
+        let way = best.take().or_else(|| accepted(rib, interfaces, program, prefix, path));
+        let Some(Way { through, .. }) = way else { continue };
+        if let Some((device, end)) = through {
+            if !devices.contains(&device.name) {
+                devices.push(device.name);
+            }
+            match interfaces.up_by_name(device.name) {
+                Some(ifindex) => {
+                    legs.push(Leg { via: Some(end), ifindex, onlink: true, weight: 1 });
+                    continue;
+                }
+                None if device.required => {
+                    missing = Some(device.name);
+                    continue;
+                }
+                None => {}
+            }
         }
         if let Forward::Legs(more) = rib.forward(path) {
             legs.extend(more);
         }
     }
+    if let Some(device) = missing.filter(|_| legs.is_empty()) {
+        return Wanted { wish: Wish::Waits { device }, devices };
+    }
     let mut target = Target::Unicast(legs);
     target.normalize();
-    match target {
-        Target::Unicast(mut legs) => {
-            legs.truncate(MAX_LEGS);
-            legs
-        }
-        _ => SmallVec::new(),
+    if let Target::Unicast(legs) = &mut target {
+        legs.truncate(MAX_LEGS);
     }
+    Wanted { wish: Wish::Route(FibRoute { target, metric }), devices }
 }

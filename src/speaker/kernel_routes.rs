@@ -18,20 +18,51 @@ const ONE: u32 = 0;
 #[derive(Debug, Default)]
 pub(super) struct Interfaces {
     links: BTreeMap<u32, Link>,
+    by_name: BTreeMap<String, u32>,
     addresses: BTreeMap<u32, Vec<Address>>,
 }
 
+/// What became of an interface.
+#[derive(Debug, Default)]
+pub(super) struct LinkChange {
+    /// It had another name before: filters may answer otherwise.
+    pub renamed: bool,
+    /// The names under which an interface came or went, or is another than before.
+    pub names: Vec<String>,
+}
+
 impl Interfaces {
-    /// Takes a link; `true` if its name is another than before, so that filters may answer otherwise.
-    pub fn set_link(&mut self, link: Link) -> bool {
-        let name = link.name.clone();
-        let old = self.links.insert(link.index, link);
-        old.is_none_or(|old| old.name != name)
+    /// Takes a link.
+    pub fn set_link(&mut self, link: Link) -> LinkChange {
+        let (index, name) = (link.index, link.name.clone());
+        let old = self.links.insert(index, link);
+        let mut names = Vec::new();
+        let renamed = old.is_none_or(|old| {
+            let renamed = old.name != name;
+            if renamed && self.by_name.get(&old.name) == Some(&index) {
+                self.by_name.remove(&old.name);
+                names.push(old.name);
+            }
+            renamed
+        });
+        self.by_name.insert(name.clone(), index);
+        names.push(name);
+        LinkChange { renamed, names }
     }
 
-    pub fn remove_link(&mut self, ifindex: u32) {
-        self.links.remove(&ifindex);
+    /// Forgets a link; the answer is its name.
+    pub fn remove_link(&mut self, ifindex: u32) -> Option<String> {
         self.addresses.remove(&ifindex);
+        let name = self.links.remove(&ifindex)?.name;
+        if self.by_name.get(&name) == Some(&ifindex) {
+            self.by_name.remove(&name);
+        }
+        Some(name)
+    }
+
+    /// Index of the interface of this name, if it is up.
+    pub fn up_by_name(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied().filter(|index| self.links.get(index).is_some_and(|link| link.up))
     }
 
     pub fn set_addresses(&mut self, ifindex: u32, addresses: Vec<Address>) {

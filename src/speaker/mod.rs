@@ -350,15 +350,17 @@ impl Speaker {
         match event {
             KernelEvent::Link(link) => {
                 let ifindex = link.index;
-                let renamed = self.interfaces.set_link(link);
+                let change = self.interfaces.set_link(link);
                 self.interface(ifindex);
-                if renamed {
+                if change.renamed {
                     self.renamed();
                 }
+                self.devices_changed(change.names);
             }
             KernelEvent::LinkGone(ifindex) => {
-                self.interfaces.remove_link(ifindex);
+                let name = self.interfaces.remove_link(ifindex);
                 self.interface(ifindex);
+                self.devices_changed(name);
             }
             KernelEvent::Addresses(ifindex, addresses) => {
                 self.interfaces.set_addresses(ifindex, addresses);
@@ -383,6 +385,14 @@ impl Speaker {
     fn interface(&mut self, ifindex: u32) {
         self.v4.interface(&self.interfaces, ifindex);
         self.v6.interface(&self.interfaces, ifindex);
+    }
+
+    /// Routes that go through devices of these names may go now, or no longer, or elsewhere (KRT-34).
+    fn devices_changed(&mut self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            self.v4.fib.device_changed(&name);
+            self.v6.fib.device_changed(&name);
+        }
     }
 
     /// A name changed, and filters may answer otherwise.

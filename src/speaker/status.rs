@@ -8,7 +8,7 @@ use bgp_proto::{Afi, Family, IpPrefix, PeerId, Prefix};
 
 use super::Speaker;
 use super::table::Table;
-use crate::fib::FibRoute;
+use crate::fib::Wish;
 
 /// One destination.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct RouteStatus {
     /// Its paths, the best first, then in table order.
     pub paths: Vec<PathStatus>,
     /// What the kernel is to hold for it.
-    pub kernel: Option<FibRoute>,
+    pub kernel: Option<Wish>,
 }
 
 /// One path.

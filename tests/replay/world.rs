@@ -12,7 +12,7 @@ use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, Release, Session
 use calico_bgpd::fib::fake::FakeKernel;
 use calico_bgpd::fib::mirror::Mirror;
 use calico_bgpd::fib::plan::{Written, plan};
-use calico_bgpd::fib::{FibRoute, Phase, Target};
+use calico_bgpd::fib::{FibRoute, Phase, Target, Wish};
 use calico_bgpd::speaker::{Speaker, SpeakerInput, SpeakerOutput};
 use serde_json::{Value, json};
 
@@ -447,9 +447,12 @@ impl<'a> World<'a> {
                 SpeakerOutput::Fib(changes) => {
                     let changed: Vec<IpPrefix> = changes.iter().map(|change| change.prefix).collect();
                     for change in changes {
-                        match change.route {
-                            Some(route) => drop(self.wanted.insert(change.prefix, route.normalized())),
-                            None => drop(self.wanted.remove(&change.prefix)),
+                        match change.wish {
+                            Wish::Route(route) => {
+                                drop(self.wanted.insert(change.prefix, route.normalized()));
+                            }
+                            // No situation has a kernel that holds a route for it already.
+                            Wish::Nothing | Wish::Waits { .. } => drop(self.wanted.remove(&change.prefix)),
                         }
                     }
                     self.reconcile(changed);

@@ -112,6 +112,7 @@ pub fn export(profile: &ExportProfile, path: &PathView<'_>, policy: &impl Policy
         preference: path.source.class().preference(),
         attributes,
         next_hop: Some(next_hop),
+        device: None,
     };
     if !policy.accepts(&mut view) {
         return None;

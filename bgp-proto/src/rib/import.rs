@@ -68,6 +68,7 @@ pub fn import(
         preference: SourceClass::Bgp.preference(),
         attributes,
         next_hop: Some(next_hop),
+        device: None,
     };
     let refused = refused.or_else(|| (!policy.accepts(&mut view)).then_some(Refused::Policy));
     Imported {

@@ -39,7 +39,7 @@ pub use nexthop::{Connected, LocalAddress, NextHops, Resolution, Unresolved};
 pub use path::{
     BgpPath, Dest, Forward, Freshness, Leg, Path, PathKind, Refused, Source, SourceClass, SourcePeer,
 };
-pub use policy::{Policy, RouteView};
+pub use policy::{Device, Policy, RouteView};
 
 use crate::prefix::{Family, Prefix};
 use crate::wire::{Attributes, NextHop};

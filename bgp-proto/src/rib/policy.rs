@@ -6,6 +6,15 @@ use crate::prefix::IpPrefix;
 use crate::rib::path::SourceClass;
 use crate::wire::{Attributes, NextHop};
 
+/// A device that policy sends a route through, in the place of the route's own way (KRT-30).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Device {
+    /// Its name.
+    pub name: &'static str,
+    /// While the device is not there the route waits for it; otherwise it then goes its own way.
+    pub required: bool,
+}
+
 /// A route as policy sees it and changes it (FILT-1).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RouteView<'a> {
@@ -25,6 +34,8 @@ pub struct RouteView<'a> {
     pub attributes: Attributes,
     /// The BGP next hop attribute; on export the one that will be sent. Not the resolved gateway.
     pub next_hop: Option<NextHop>,
+    /// The device to send it through; set by policy on the way to the kernel only.
+    pub device: Option<Device>,
 }
 
 /// A policy program.

@@ -3,6 +3,7 @@
 mod fresh_start;
 mod rules;
 mod situations;
+mod tunnels;
 mod views;
 
 use std::collections::BTreeMap;
@@ -22,9 +23,9 @@ use crate::desired::{
     Auth, ClusterRelease, ClusterRoutes, ClusterRoutesSource, DesiredState, FamilyIntent, LocalNode,
     NextHopRule, Peer, PeerClass, Release, ReleaseSource, StaticRoute, Treatment,
 };
-use crate::fib::{Address, AlienRoute, FibRoute, Leg, Link, Target};
+use crate::fib::{Address, AlienRoute, FibRoute, Leg, Link, Target, Wish};
 use crate::model::NodeAddress;
-use crate::policy::program::{Action, Decision, MAX_METRIC, Match, Program, Rule, SourceClass};
+use crate::policy::program::{Action, Decision, Device, MAX_METRIC, Match, Program, Rule, SourceClass};
 
 pub const OUR_AS: Asn = Asn(64512);
 
@@ -49,6 +50,8 @@ pub struct Bench {
     pub contexts: BTreeMap<PeerId, Context>,
     pub neighbours: BTreeMap<PeerId, Neighbour>,
     pub fib: BTreeMap<IpPrefix, FibRoute>,
+    /// All that was wished for last, what is no route included.
+    pub wishes: BTreeMap<IpPrefix, Wish>,
     /// Every change that the reconciler was told, in order.
     pub fib_log: Vec<FibChange>,
     pub phases: Vec<Phase>,
@@ -187,6 +190,7 @@ impl Bench {
             contexts: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             fib: BTreeMap::new(),
+            wishes: BTreeMap::new(),
             fib_log: Vec::new(),
             phases: Vec::new(),
         };
@@ -224,12 +228,11 @@ impl Bench {
                 SpeakerOutput::Fib(changes) => {
                     for change in changes {
                         self.fib_log.push(change.clone());
-                        match change.route {
-                            Some(route) => {
-                                let old = self.fib.insert(change.prefix, route.clone());
-                                assert_ne!(old, Some(route), "{} is no news", change.prefix);
-                            }
-                            None => assert!(self.fib.remove(&change.prefix).is_some(), "{}", change.prefix),
+                        let old = self.wishes.insert(change.prefix, change.wish.clone());
+                        assert_ne!(old.unwrap_or(Wish::Nothing), change.wish, "{} is no news", change.prefix);
+                        match change.wish {
+                            Wish::Route(route) => drop(self.fib.insert(change.prefix, route)),
+                            Wish::Nothing | Wish::Waits { .. } => drop(self.fib.remove(&change.prefix)),
                         }
                     }
                 }

@@ -5,13 +5,13 @@ use bgp_proto::ClusterId;
 use bgp_proto::rib::{LLGR_STALE, NO_LLGR};
 use bgp_proto::wire::Capability;
 
-const R2: &str = "10.10.0.2";
-const R3: &str = "10.10.0.3";
+pub(super) const R2: &str = "10.10.0.2";
+pub(super) const R3: &str = "10.10.0.3";
 const R4: &str = "10.10.0.4";
 const E9: &str = "10.10.0.9";
 const E8: &str = "10.10.0.8";
 
-fn two() -> Bench {
+pub(super) fn two() -> Bench {
     let mut bench = Bench::settled(&[peer(R2, 64512), peer(R3, 64512)]);
     bench.up(R2);
     bench.up(R3);
@@ -29,7 +29,7 @@ fn unicast(legs: &[(&str, u32)]) -> Target {
     Target::Unicast(legs.iter().map(leg).collect())
 }
 
-fn route(target: Target, metric: u32) -> FibRoute {
+pub(super) fn route(target: Target, metric: u32) -> FibRoute {
     FibRoute { target, metric }
 }
 

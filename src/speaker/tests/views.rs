@@ -207,8 +207,8 @@ impl Play {
         let table = &speaker.v4;
         let mut expected = BTreeMap::new();
         for (prefix, _) in table.rib.dests(None) {
-            let route = wanted(&table.rib, &speaker.interfaces, &table.kernel, prefix);
-            expected.extend(route.map(|route| (IpPrefix::from(prefix), route)));
+            let wanted = wanted(&table.rib, &speaker.interfaces, &table.kernel, prefix);
+            expected.extend(wanted.wish.route().map(|route| (IpPrefix::from(prefix), route.clone())));
         }
         assert_eq!(self.bench.fib, expected);
     }
