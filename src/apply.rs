@@ -510,6 +510,7 @@ mod tests {
             field: field.into(),
             why: why.into(),
             severity: Severity::Error,
+            code: crate::model::Code::FieldRefused,
         };
         let (a, b) = (problem("Node/a", "spec.bgp", "x"), problem("Node/b", "spec.bgp", "x"));
         let changed = problem("Node/a", "spec.bgp", "y");

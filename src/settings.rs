@@ -7,10 +7,13 @@
 mod sessions;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
 pub use self::sessions::SessionFlags;
+use crate::datastore::cache::CacheSettings;
+use crate::datastore::feed::FeedSettings;
 use crate::datastore::settings::{Backend, DatastoreSettings, SettingsError, boolean};
 use crate::desired::{DEFAULT_SECRET_NAMESPACE, NodeFacts, Release};
 use crate::last_release;
@@ -18,6 +21,8 @@ use crate::telemetry::log::{LogFormat, LogLevel, parse_level};
 
 /// Where sockets, the lock and state are unless said otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/var/run/calico";
+/// Where what has to survive a reboot is kept unless said otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/calico-bgpd";
 /// Where Calico's start-up leaves the node's name (NODE-1).
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";
 
@@ -75,6 +80,14 @@ pub struct DaemonFlags {
     /// Log lines as text or json [env: CALICO_BGPD_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// Directory of what has to survive a reboot: the last good state of the datastore
+    /// [env: CALICO_BGPD_STATE_DIR] [default: /var/lib/calico-bgpd]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Seconds that a mass loss in the datastore must last before it is believed; 0 believes it at once
+    /// [env: CALICO_BGPD_CONFIRM_LOSSES] [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub confirm_losses: Option<String>,
     /// Threads for sockets and datastore beside the thread of the table [env: CALICO_BGPD_WORKERS]
     /// [default: by processors granted]
     #[arg(long, value_name = "N")]
@@ -309,6 +322,29 @@ fn node_name(flags: &NodeFlags, world: &dyn Surroundings) -> Result<String, Sett
         .ok_or_else(|| SettingError::new("NODENAME", "not set, and this host has no name to take its place"))
 }
 
+/// What is made of what the datastore says.
+fn feed(daemon: &DaemonFlags, typed: &Typed<'_>) -> Result<FeedSettings, SettingError> {
+    let state_dir = typed.path(
+        ("--state-dir", daemon.state_dir.as_deref()),
+        "CALICO_BGPD_STATE_DIR",
+        DEFAULT_STATE_DIR,
+    )?;
+    let without_passwords = typed.boolean(&["CALICO_BGPD_CACHE_WITHOUT_PASSWORDS"])?;
+    let confirm_losses = match typed
+        .text(("--confirm-losses", daemon.confirm_losses.as_deref()), &["CALICO_BGPD_CONFIRM_LOSSES"])
+    {
+        None => FeedSettings::default().confirm_losses,
+        Some((name, value)) => {
+            let seconds = value.trim().parse().ok().filter(|seconds| *seconds <= 3600);
+            Duration::from_secs(seconds.ok_or_else(|| {
+                SettingError::new(name, format!("{value:?} is no number of seconds (0 to 3600)"))
+            })?)
+        }
+    };
+    let cache = CacheSettings { dir: state_dir, passwords: !without_passwords };
+    Ok(FeedSettings { confirm_losses, cache: Some(cache) })
+}
+
 /// Everything of `run`.
 pub fn resolve(
     run_dir: &RunDirFlag,
@@ -336,6 +372,7 @@ pub fn resolve(
                 _ => return Err(SettingError::new(name, format!("{value:?} is neither text nor json"))),
             },
         };
+    let feed = feed(daemon, &typed)?;
     let workers = typed
         .text(("--workers", daemon.workers.as_deref()), &["CALICO_BGPD_WORKERS"])
         .map(|(name, value)| {
@@ -348,14 +385,9 @@ pub fn resolve(
         .var("CALICO_NETWORKING_BACKEND")
         .map(|value| value.trim().to_string())
         .filter(|value| matches!(value.as_str(), "none" | "vxlan"));
-    Ok(Settings {
-        node: resolve_node(node, run_dir, world)?,
-        run_dir: resolve_run_dir(run_dir, world)?,
-        log_level,
-        log_format,
-        workers,
-        no_bgp,
-    })
+    let mut node = resolve_node(node, run_dir, world)?;
+    node.datastore.feed = feed;
+    Ok(Settings { node, run_dir: resolve_run_dir(run_dir, world)?, log_level, log_format, workers, no_bgp })
 }
 
 #[cfg(test)]
@@ -514,5 +546,30 @@ mod tests {
         assert_eq!(settings.run_dir, PathBuf::from("/var/run/calico"));
         assert_eq!(settings.log_level, LogLevel::Followed);
         assert_eq!(settings.no_bgp, None);
+    }
+
+    #[test]
+    fn what_survives_a_reboot_has_a_directory_and_passwords_can_be_left_out_of_it() {
+        let resolve = |vars: &[(&str, &str)]| {
+            let (run_dir, node, daemon) =
+                (RunDirFlag::default(), NodeFlags::default(), DaemonFlags::default());
+            let vars = [&[("NODENAME", "n")], vars].concat();
+            resolve(&run_dir, &node, &daemon, &World::with(&vars))
+                .map(|settings| settings.node.datastore.feed)
+        };
+        let default = resolve(&[]).unwrap();
+        let cache = default.cache.unwrap();
+        assert_eq!((cache.dir.to_str().unwrap(), cache.passwords), (DEFAULT_STATE_DIR, true));
+        assert_eq!(default.confirm_losses, Duration::from_secs(30));
+        let set = resolve(&[
+            ("CALICO_BGPD_STATE_DIR", "/state"),
+            ("CALICO_BGPD_CACHE_WITHOUT_PASSWORDS", "true"),
+            ("CALICO_BGPD_CONFIRM_LOSSES", "0"),
+        ]);
+        let set = set.unwrap();
+        assert_eq!(set.confirm_losses, Duration::ZERO);
+        assert_eq!(set.cache.unwrap(), CacheSettings { dir: "/state".into(), passwords: false });
+        let error = resolve(&[("CALICO_BGPD_CONFIRM_LOSSES", "ever")]).unwrap_err().to_string();
+        assert_eq!(error, "CALICO_BGPD_CONFIRM_LOSSES: \"ever\" is no number of seconds (0 to 3600)");
     }
 }

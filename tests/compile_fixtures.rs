@@ -30,7 +30,7 @@ fn state(snapshot: &Snapshot, node: &str) -> DesiredState {
 
 /// What every node of a cluster intends, by name, each reading the resources for itself: blocks are those of the node.
 fn states(resources: &Path) -> BTreeMap<String, DesiredState> {
-    let names = snapshot(resources, "").nodes.into_keys();
+    let names = snapshot(resources, "").nodes.keys().cloned().collect::<Vec<_>>().into_iter();
     names.map(|name| (name.clone(), state(&snapshot(resources, &name), &name))).collect()
 }
 
@@ -98,7 +98,7 @@ fn three_nodes_have_a_full_mesh_in_both_families_and_a_block_of_each_family() {
 #[test]
 fn compiling_the_same_resources_again_changes_nothing() {
     for resources in all_resources() {
-        let name = snapshot(&resources, "").nodes.into_keys().next().unwrap();
+        let name = snapshot(&resources, "").nodes.keys().next().cloned().unwrap();
         let [first, second] = [(), ()].map(|()| state(&snapshot(&resources, &name), &name));
         assert!(diff(Some(&first), &second).is_empty(), "{}: {name}", resources.display());
         assert_eq!(render_text(&first), render_text(&second));

@@ -33,6 +33,7 @@ impl Daemon {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs([("NODENAME", "node-1"), ("DATASTORE_TYPE", "file")])
             .env("DATASTORE_PATH", cluster)
+            .env("CALICO_BGPD_STATE_DIR", run_dir.join("state"))
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
@@ -112,6 +113,7 @@ fn a_second_daemon_on_the_same_run_directory_names_the_first_and_leaves_its_sock
         .args(["run", "--run-dir"])
         .arg(&run_dir)
         .envs([("NODENAME", "node-1"), ("DATASTORE_TYPE", "file"), ("DATASTORE_PATH", CLUSTER)])
+        .env("CALICO_BGPD_STATE_DIR", run_dir.join("state"))
         .output()
         .unwrap();
     assert_eq!(second.status.code(), Some(1));

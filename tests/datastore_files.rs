@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use calico_bgpd::datastore::feed::FeedSettings;
 use calico_bgpd::datastore::files::{FileSet, LOSS_DELAY, SETTLES_WITHIN, read_once};
 use calico_bgpd::datastore::settings::{Backend, DatastoreSettings};
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, run};
@@ -170,7 +171,11 @@ impl Following {
         let (out, receiver) = channel();
         let stop = CancellationToken::new();
         let token = stop.clone();
-        let settings = DatastoreSettings { backend: Backend::File { path }, use_pod_cidr: false };
+        let settings = DatastoreSettings {
+            backend: Backend::File { path },
+            use_pod_cidr: false,
+            feed: FeedSettings::default(),
+        };
         tokio::spawn(async move { run(settings, "a", out, token).await });
         Following { receiver, stop }
     }

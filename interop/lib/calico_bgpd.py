@@ -23,7 +23,9 @@ class CalicoBgpd(Daemon):
         return None if programs.calico_bgpd() else "calico-bgpd is not built (make build), or CALICO_BGPD does not name it"
 
     def env(self):
-        own = {"NODENAME": self.host.name, "CALICO_BGPD_RUN_DIR": str(self.run_folder), "RUST_BACKTRACE": "1"}
+        own = {"NODENAME": self.host.name, "CALICO_BGPD_RUN_DIR": str(self.run_folder), "RUST_BACKTRACE": "1",
+               # scenarios take away all of a kind and mean it; what is about the brake on mass losses says so
+               "CALICO_BGPD_STATE_DIR": str(self.folder / "state"), "CALICO_BGPD_CONFIRM_LOSSES": "0"}
         # nothing of the machine's environment that might configure it
         return {"PATH": os.environ["PATH"], **own, **self.datastore.environment(), **self.environment}
 

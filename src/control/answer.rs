@@ -319,6 +319,50 @@ pub struct Datastore {
     /// Revision (etcd).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,
+    /// How old what is known is: since when the datastore has said nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_age_seconds: Option<u64>,
+    /// It is locked: nothing changes meanwhile.
+    #[serde(default)]
+    pub locked: bool,
+    /// Kinds that are not in sync.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<KindState>,
+    /// Mass losses that wait for confirmation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unconfirmed: Vec<Unconfirmed>,
+    /// What is in force was kept on disk by an earlier run; how old it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_disk_age_seconds: Option<u64>,
+    /// How long ago the last good state was written to disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_age_seconds: Option<u64>,
+    /// Why it cannot be kept on disk, or what was there not be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_error: Option<String>,
+}
+
+/// A kind of resource that is not in sync.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KindState {
+    /// The kind.
+    pub kind: String,
+    /// `unknown`, `stale` or `refused`.
+    pub state: String,
+    /// Why it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A mass loss that is not believed yet.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unconfirmed {
+    /// What is lost, as in `3 of 4 Node`.
+    pub what: String,
+    /// After which time it is believed.
+    pub in_seconds: u64,
 }
 
 /// The kernel's routes as the daemon sees them.
@@ -360,6 +404,9 @@ pub struct Listen {
 pub struct Problem {
     /// `warning` or `error`.
     pub severity: String,
+    /// What kind of problem: a word that stays as it is.
+    #[serde(default)]
+    pub code: String,
     /// Which resource.
     pub resource: String,
     /// Which field.

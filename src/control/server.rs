@@ -29,6 +29,7 @@ use crate::core_thread::{CoreGone, CorePort, Urgent};
 use crate::datastore::SourceStatus;
 use crate::fib::Phase;
 use crate::fib::reconciler::FibStatus;
+use crate::model::store::KindState;
 use crate::net::dial;
 use crate::net::listener::ListenStatus;
 use crate::speaker::Speaker;
@@ -269,6 +270,7 @@ impl Views {
             .iter()
             .map(|problem| answer::Problem {
                 severity: problem.severity.name().into(),
+                code: problem.code.name().into(),
                 resource: problem.resource.clone(),
                 field: problem.field.clone(),
                 why: problem.why.clone(),
@@ -289,14 +291,7 @@ impl Views {
             release: state.map(|state| state.release.release.to_string()),
             release_source: state.map(|state| state.release.source.name().to_string()),
             phase: phase.into(),
-            datastore: answer::Datastore {
-                state: source.state.name().into(),
-                since_seconds: since(source.since),
-                in_sync: source.in_sync,
-                last_error: source.last_error,
-                failures: source.failures,
-                revision: source.revision,
-            },
+            datastore: datastore(source),
             kernel: answer::Kernel {
                 connected: fib.connected,
                 desired: fib.desired,
@@ -350,6 +345,42 @@ fn hint_at_strangers(peer: &mut answer::Peer, entry: &PeerEntry, strangers: &[Ip
             "{reason}; connections from unexpected source {} were refused, expected is {expected}",
             seen.join(", ")
         );
+    }
+}
+
+/// The datastore as the feed tells of it.
+fn datastore(source: SourceStatus) -> answer::Datastore {
+    let until = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs();
+    let kinds = source.kinds.iter().filter(|(_, state)| !matches!(state, KindState::InSync { .. }));
+    answer::Datastore {
+        state: source.state.name().into(),
+        since_seconds: since(source.since),
+        in_sync: source.in_sync,
+        failures: source.failures,
+        revision: source.revision,
+        known_age_seconds: source.heard.map(since),
+        locked: source.frozen,
+        kinds: kinds
+            .map(|(kind, state)| answer::KindState {
+                kind: kind.name().into(),
+                state: state.name().into(),
+                why: match state {
+                    KindState::Refused { why, .. } => Some(why.clone()),
+                    _ => None,
+                },
+            })
+            .collect(),
+        unconfirmed: source
+            .held
+            .into_iter()
+            .map(|(what, at)| answer::Unconfirmed { what, in_seconds: until(at) })
+            .collect(),
+        from_disk_age_seconds: source
+            .from_disk
+            .map(|written| written.elapsed().unwrap_or_default().as_secs()),
+        cache_age_seconds: source.kept.map(since),
+        cache_error: source.cache_error,
+        last_error: source.last_error,
     }
 }
 

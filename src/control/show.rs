@@ -287,6 +287,29 @@ pub fn status_text(status: &Status) -> String {
     if let Some(error) = &datastore.last_error {
         line("last error", error.clone());
     }
+    if let Some(known) = datastore.known_age_seconds.filter(|_| datastore.state != "connected") {
+        line("known as of", format!("{} ago", age(known)));
+    }
+    if let Some(written) = datastore.from_disk_age_seconds {
+        line("in force", format!("the last good state of an earlier run, kept on disk {} ago", age(written)));
+    }
+    if datastore.locked {
+        line(
+            "locked",
+            "ClusterInformation/default: spec.datastoreReady is false; nothing changes meanwhile".into(),
+        );
+    }
+    for loss in &datastore.unconfirmed {
+        let left = age(loss.in_seconds);
+        line("unconfirmed", format!("{} lost at once; what stood on that stays for {left} more", loss.what));
+    }
+    for kind in &datastore.kinds {
+        let why = kind.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        line("kind", format!("{} is {}{why}", kind.kind, kind.state));
+    }
+    if let Some(error) = &datastore.cache_error {
+        line("cache", error.clone());
+    }
     if let Some(why) = &status.waiting_for {
         line("waiting for", why.clone());
     }

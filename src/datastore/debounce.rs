@@ -1,16 +1,11 @@
-//! When changes are published: the first after quiet as soon as its transaction is complete, those close behind it
-//! together.
+//! When changes are published: the first after quiet at once, those close behind it together.
 //!
-//! Owns: [`Debounce`], pure. Never: waits.
+//! Owns: [`Debounce`], pure. What belongs together (one transaction, one list) reaches it as one change. Never: waits.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What one transaction changed arrives in pieces, one for each watched prefix, one right after the other. A
-/// piece alone is a state that never was: a datastore that is emptied would be taken for one without a
-/// BGPConfiguration (DEF-20).
-const PIECES: Duration = Duration::from_millis(20);
 /// Changes this close to the one before are joined.
 const JOIN: Duration = Duration::from_millis(50);
 /// No change waits longer.
@@ -41,7 +36,7 @@ impl Debounce {
         let Pending { first, last } = self.pending?;
         match self.published {
             Some(published) if first < published + JOIN => Some((last + JOIN).min(first + AT_MOST)),
-            _ => Some((last + PIECES).min(first + JOIN)),
+            _ => Some(first),
         }
     }
 
@@ -61,22 +56,16 @@ mod tests {
     }
 
     #[test]
-    fn the_first_change_after_quiet_is_due_as_soon_as_no_other_piece_of_it_follows() {
+    fn the_first_change_after_quiet_is_due_at_once() {
         let start = Instant::now();
         let mut debounce = Debounce::default();
         assert_eq!(debounce.due(), None);
         debounce.changed(start);
-        assert_eq!(debounce.due(), Some(at(start, 20)));
-        debounce.changed(at(start, 4));
-        assert_eq!(debounce.due(), Some(at(start, 24)));
-        debounce.published(at(start, 24));
+        assert_eq!(debounce.due(), Some(start));
+        debounce.published(at(start, 1));
         assert_eq!(debounce.due(), None);
         debounce.changed(at(start, 80));
-        assert_eq!(debounce.due(), Some(at(start, 100)));
-        for millis in (81..200).step_by(5) {
-            debounce.changed(at(start, millis));
-        }
-        assert_eq!(debounce.due(), Some(at(start, 130)), "and soon at any rate");
+        assert_eq!(debounce.due(), Some(at(start, 80)));
     }
 
     #[test]

@@ -22,12 +22,27 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::SourceSender;
+use super::feed::{Change, Events, SourceEvent};
 use crate::model::decode::documents::documents;
-use crate::model::decode::{Reading, ResourceKey, decode};
+use crate::model::decode::{Decoded, Reading, ResourceKey, decode};
 use crate::model::snapshot::Snapshot;
-use crate::model::store::{Held, SnapshotBuilder};
-use crate::model::{Problem, Severity};
+use crate::model::store::{Entry, Held, Remembered, SnapshotBuilder};
+use crate::model::{Code, Kind, Problem};
+
+/// Everything may be in a file.
+pub const KINDS: [Kind; 11] = [
+    Kind::Node,
+    Kind::BgpConfiguration,
+    Kind::ClusterInformation,
+    Kind::IpPool,
+    Kind::BlockAffinity,
+    Kind::BgpPeer,
+    Kind::BgpFilter,
+    Kind::Secret,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::FelixConfiguration,
+];
 
 /// How long a loss of resources must last before it is believed.
 pub const LOSS_DELAY: Duration = Duration::from_secs(1);
@@ -74,25 +89,36 @@ pub struct FileSet {
     reading: Reading,
     node: String,
     files: BTreeMap<String, File>,
+    /// Last good forms of an earlier run.
+    remembered: Remembered,
 }
 
 impl FileSet {
     /// No file yet.
     pub fn new(node: &str, reading: Reading) -> Self {
-        FileSet { reading, node: node.to_owned(), files: BTreeMap::new() }
+        FileSet { reading, node: node.to_owned(), files: BTreeMap::new(), remembered: Remembered::default() }
+    }
+
+    /// What cannot be read, and was never read before, has its last good form in `remembered`.
+    pub fn remember(mut self, remembered: Remembered) -> Self {
+        self.remembered = remembered;
+        self
     }
 
     /// Takes the content that file `name` has from `now` on; `print` as the file system has it.
     pub fn put(&mut self, name: &str, bytes: &[u8], print: Option<Fingerprint>, now: Instant) {
         let before = self.files.remove(name).unwrap_or_default();
         let mut file = File { print, changed_at: Some(now), ..File::default() };
-        let last = |key: &ResourceKey| before.said(key).and_then(|decoded| decoded.resource.as_ref());
+        let remembered = self.remembered.clone();
+        let last = |key: &ResourceKey| {
+            before.said(key).and_then(|decoded| decoded.resource.as_ref()).or_else(|| remembered.get(key))
+        };
         for document in documents(bytes) {
             let place = format!("{name} document {}", document.number);
             let value = match document.value {
                 Ok(value) => value,
                 Err(why) => {
-                    file.problems.push(problem(place, why));
+                    file.problems.push(Problem::of_whole(Code::Unreadable, place, why));
                     file.broken = true;
                     continue;
                 }
@@ -104,7 +130,7 @@ impl FileSet {
                 match file.held.get(&decoded.key) {
                     Some(first) if first.from_kubernetes_node == decoded.from_kubernetes_node => {
                         let why = format!("is in {name} more than once; the first one is used");
-                        file.problems.push(problem(decoded.key.to_string(), why));
+                        file.problems.push(Problem::of_whole(Code::Twice, decoded.key.to_string(), why));
                     }
                     // A Calico Node says more than the Kubernetes Node of its name.
                     Some(_) if decoded.from_kubernetes_node => {}
@@ -119,7 +145,7 @@ impl FileSet {
         {
             // A full disk or a crash leaves this; who means it removes the file.
             let why = "is empty; what it said before stays in force until it says something or is removed";
-            file.problems.push(problem(name.to_owned(), why.to_owned()));
+            file.problems.push(Problem::of_whole(Code::Unreadable, name, why));
             file.broken = true;
         }
         let replaced = print.map(|print| print.inode) != before.print.map(|print| print.inode);
@@ -141,7 +167,7 @@ impl FileSet {
     pub fn unreadable(&mut self, name: &str, why: &str, now: Instant) {
         let mut file = File { broken: true, changed_at: Some(now), ..File::default() };
         file.carry(self.files.remove(name).unwrap_or_default());
-        file.problems.push(problem(name.to_owned(), why.to_owned()));
+        file.problems.push(Problem::of_whole(Code::Unreadable, name, why));
         self.files.insert(name.to_owned(), file);
     }
 
@@ -177,7 +203,17 @@ impl FileSet {
     /// Everything that the files say.
     pub fn snapshot(&self) -> Snapshot {
         let mut builder = SnapshotBuilder::new(&self.node, self.reading.use_pod_cidr);
-        let mut taken: BTreeMap<&ResourceKey, (&str, &crate::model::decode::Decoded)> = BTreeMap::new();
+        let (taken, problems) = self.content();
+        for decoded in taken.values() {
+            builder.add(decoded);
+        }
+        builder.add_problems(problems);
+        builder.finish()
+    }
+
+    /// Each resource as the file has it that counts, and what is wrong with the files.
+    fn content(&self) -> (BTreeMap<&ResourceKey, &Decoded>, Vec<Problem>) {
+        let mut taken: BTreeMap<&ResourceKey, (&str, &Decoded)> = BTreeMap::new();
         let mut problems = Vec::new();
         for (name, file) in &self.files {
             for (key, decoded) in &file.held {
@@ -191,7 +227,7 @@ impl FileSet {
                     Some((_, first)) if !first.from_kubernetes_node && decoded.from_kubernetes_node => {}
                     Some((first, _)) => {
                         let why = format!("is in {first} and in {name}; the one in {first} is used");
-                        problems.push(problem(key.to_string(), why));
+                        problems.push(Problem::of_whole(Code::Twice, key.to_string(), why));
                     }
                 }
             }
@@ -202,16 +238,26 @@ impl FileSet {
                 taken.entry(key).or_insert((name, decoded));
             }
         }
-        for (_, decoded) in taken.values() {
-            builder.add(decoded);
+        (taken.into_iter().map(|(key, (_, decoded))| (key, decoded)).collect(), problems)
+    }
+
+    /// The changes that lead from what was said last to what the files say now.
+    fn news(&self, said: &mut Held) -> (Vec<Change>, Vec<Problem>) {
+        let (taken, problems) = self.content();
+        let gone = said.keys().filter(|key| !taken.contains_key(key)).cloned();
+        let mut changes: Vec<Change> = gone.map(Change::Delete).collect();
+        for (key, decoded) in &taken {
+            if said.get(key) != Some(*decoded) {
+                changes.push(Change::Put(Entry::Read((*decoded).clone())));
+            }
         }
-        builder.add_problems(problems);
-        builder.finish()
+        *said = taken.into_iter().map(|(key, decoded)| (key.clone(), decoded.clone())).collect();
+        (changes, problems)
     }
 }
 
 impl File {
-    fn said(&self, key: &ResourceKey) -> Option<&crate::model::decode::Decoded> {
+    fn said(&self, key: &ResourceKey) -> Option<&Decoded> {
         self.held.get(key).or_else(|| self.carried.get(key))
     }
 
@@ -224,10 +270,6 @@ impl File {
         let waits = !self.broken && !self.carried.is_empty();
         self.changed_at.filter(|_| waits).map(|at| at + LOSS_DELAY)
     }
-}
-
-fn problem(resource: String, why: String) -> Problem {
-    Problem { resource, field: String::new(), why, severity: Severity::Error }
 }
 
 /// The snapshot of texts that are already at hand, each with the name of its file.
@@ -324,17 +366,33 @@ fn apply(set: &mut FileSet, listing: &Listing, now: Instant) {
 }
 
 /// Watches the file or folder until `stop`.
-pub async fn run(path: PathBuf, node: &str, reading: Reading, out: SourceSender, stop: CancellationToken) {
-    let mut set = FileSet::new(node, reading);
+pub async fn run(
+    path: PathBuf,
+    node: &str,
+    reading: Reading,
+    remembered: Remembered,
+    events: Events,
+    stop: CancellationToken,
+) {
+    let follow = follow(path, FileSet::new(node, reading).remember(remembered), events);
+    stop.run_until_cancelled(follow).await;
+}
+
+async fn follow(path: PathBuf, mut set: FileSet, events: Events) {
     let (wake, mut woken) = mpsc::channel::<()>(1);
     let mut watch = FolderWatch::new(&path, wake);
-    let mut in_sync = false;
+    let (mut in_sync, mut away) = (false, false);
+    let mut said = Held::new();
     loop {
         watch.renew();
         let mut next = POLL;
         match settled(&path, &set, &watch.writing).await {
             Err(error) => {
-                out.retrying(format!("{} cannot be read: {error}", path.display()));
+                let why = format!("{} cannot be read: {error}", path.display());
+                if events.send(SourceEvent::Unavailable(why)).await.is_err() {
+                    return;
+                }
+                away = true;
                 next = RETRY;
             }
             Ok(listing) => {
@@ -351,10 +409,30 @@ pub async fn run(path: PathBuf, node: &str, reading: Reading, out: SourceSender,
                     }
                 }
                 let believed = set.expire(Instant::now());
-                out.connected(None);
+                let mut what = Vec::new();
                 if news || believed || !in_sync {
-                    in_sync = true;
-                    out.publish(set.snapshot());
+                    let (mut changes, problems) = set.news(&mut said);
+                    changes.push(Change::Problems(problems));
+                    if in_sync {
+                        what.push(SourceEvent::Changed { changes, resumed: away, revision: None });
+                    } else {
+                        let entry = |change: &Change| match change {
+                            Change::Put(entry) => Some(entry.clone()),
+                            Change::Delete(_) | Change::Problems(_) => None,
+                        };
+                        what.push(SourceEvent::Page(changes.iter().filter_map(entry).collect()));
+                        what.push(SourceEvent::Listed { kinds: KINDS.to_vec(), revision: None });
+                        changes.retain(|change| matches!(change, Change::Problems(_)));
+                        what.insert(0, SourceEvent::Changed { changes, resumed: false, revision: None });
+                    }
+                }
+                in_sync = true;
+                away = false;
+                what.push(SourceEvent::Connected { kinds: KINDS.to_vec(), revision: None });
+                for event in what {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
                 }
                 if let Some(at) = set.deadline() {
                     next = next.min(at.saturating_duration_since(Instant::now()));
@@ -362,7 +440,6 @@ pub async fn run(path: PathBuf, node: &str, reading: Reading, out: SourceSender,
             }
         }
         tokio::select! {
-            () = stop.cancelled() => return,
             _ = woken.recv() => {}
             () = tokio::time::sleep(next) => {}
         }

@@ -8,6 +8,8 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::feed::FeedSettings;
+
 /// Where the resources are and how they are read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DatastoreSettings {
@@ -15,6 +17,8 @@ pub struct DatastoreSettings {
     pub backend: Backend,
     /// `USE_POD_CIDR` (DS-38).
     pub use_pod_cidr: bool,
+    /// What is made of what the datastore says.
+    pub feed: FeedSettings,
 }
 
 /// A datastore.
@@ -154,7 +158,7 @@ impl DatastoreSettings {
             unset if unset.is_empty() => false,
             value => boolean(&value).ok_or(SettingsError::Boolean { name, value })?,
         };
-        Ok(DatastoreSettings { backend, use_pod_cidr })
+        Ok(DatastoreSettings { backend, use_pod_cidr, feed: FeedSettings::default() })
     }
 }
 
@@ -266,7 +270,10 @@ mod tests {
             ("USE_POD_CIDR", "True"),
         ]);
         let backend = Backend::File { path: "/etc/cluster".into() };
-        assert_eq!(settings, Ok(DatastoreSettings { backend, use_pod_cidr: true }));
+        assert_eq!(
+            settings,
+            Ok(DatastoreSettings { backend, use_pod_cidr: true, feed: FeedSettings::default() })
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
     bgp_peers, kernel, origin, peers,
 };
 use crate::model::snapshot::Snapshot;
-use crate::model::{BgpConfiguration, BindMode, Node, Problem, ProgramClusterRoutes, Severity};
+use crate::model::{BgpConfiguration, BindMode, Code, Node, Problem, ProgramClusterRoutes, Severity};
 
 /// Nothing can be configured yet: the local Node has not been seen (NODE-7). What was in force stays in force.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,11 +67,16 @@ impl Problems {
         field: &str,
         why: impl Into<String>,
     ) {
+        let code = match severity {
+            Severity::Error => Code::NotDone,
+            Severity::Warning => Code::Doubtful,
+        };
         self.0.push(Problem {
             resource: resource.into(),
             field: field.to_owned(),
             why: why.into(),
             severity,
+            code,
         });
     }
 

@@ -82,7 +82,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     let blocks = proptest::collection::btree_map(prefix(), states, 0..4);
     let configs = proptest::collection::vec(config(), 0..3);
     (nodes, pools, blocks, configs).prop_map(|(nodes, pools, blocks, configs)| {
-        let mut snapshot = Snapshot { blocks, ..Snapshot::default() };
+        let mut snapshot = Snapshot { blocks: blocks.into_iter().collect(), ..Snapshot::default() };
         for (i, node) in nodes.into_iter().enumerate() {
             let name = format!("node-{i}");
             snapshot.nodes.insert(name.clone(), Arc::new(Node { name, ..node }));

@@ -264,6 +264,7 @@ fn a_node_that_cannot_be_read_is_not_called_missing() {
         field: "spec.bgp.asNumber".into(),
         why: "is no number".into(),
         severity: Severity::Error,
+        code: crate::model::Code::FieldRefused,
     });
     let unready = compile(&world.snapshot, &world.facts).unwrap_err();
     let text: Vec<String> = unready.problems.iter().map(ToString::to_string).collect();
@@ -629,6 +630,7 @@ fn problems_of_reading_are_carried_on() {
         field: "spec.cidr".into(),
         why: "not an IP address".into(),
         severity: Severity::Error,
+        code: crate::model::Code::FieldRefused,
     };
     world.snapshot.problems.push(problem.clone());
     assert_eq!(world.state().problems, [problem]);

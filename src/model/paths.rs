@@ -36,6 +36,12 @@ pub fn prefixes(node: &str, use_pod_cidr: bool) -> Vec<String> {
     prefixes
 }
 
+/// The kinds that these prefixes hold.
+pub fn kinds(use_pod_cidr: bool) -> Vec<Kind> {
+    let affinities = (!use_pod_cidr).then_some(Kind::BlockAffinity);
+    PLURALS.iter().map(|(_, kind)| *kind).chain(affinities).collect()
+}
+
 /// What a key holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Holds {

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use bgp_proto::{Afi, Asn, ClusterId, Family, IpPrefix, Prefix, V4, V6};
+use zeroize::Zeroizing;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -29,6 +31,43 @@ impl Severity {
     }
 }
 
+/// What kind of problem it is, for programs: words may change, these do not.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Code {
+    /// A text that is no YAML or JSON, or a file that cannot be read.
+    Unreadable,
+    /// A document that is no resource: no name, no kind, another version of its API.
+    NoResource,
+    /// A resource that stands in more than one place.
+    Twice,
+    /// A field that cannot be used; it keeps its last good value, or what depends on it is left out.
+    FieldRefused,
+    /// A field that is read as a default.
+    FieldDefaulted,
+    /// A kind that the datastore does not let us read.
+    KindRefused,
+    /// Resources that can be read and ask for what is not done.
+    NotDone,
+    /// Resources that can be read and most likely do not mean what they say.
+    Doubtful,
+}
+
+impl Code {
+    /// The code in JSON and in documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Code::Unreadable => "unreadable",
+            Code::NoResource => "no-resource",
+            Code::Twice => "twice",
+            Code::FieldRefused => "field-refused",
+            Code::FieldDefaulted => "field-defaulted",
+            Code::KindRefused => "kind-refused",
+            Code::NotDone => "not-done",
+            Code::Doubtful => "doubtful",
+        }
+    }
+}
+
 /// Input that was refused, or whose effect is not built yet: which resource, which field, why.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Problem {
@@ -40,6 +79,21 @@ pub struct Problem {
     pub why: String,
     /// How bad.
     pub severity: Severity,
+    /// What kind of problem.
+    pub code: Code,
+}
+
+impl Problem {
+    /// One of the whole resource, or of a document or file, that costs something.
+    pub fn of_whole(code: Code, resource: impl Into<String>, why: impl Into<String>) -> Problem {
+        Problem {
+            resource: resource.into(),
+            field: String::new(),
+            why: why.into(),
+            severity: Severity::Error,
+            code,
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -490,14 +544,14 @@ impl fmt::Display for NamespacedName {
     }
 }
 
-/// Bytes of a Secret: never printed, wiped on drop.
+/// Bytes of a Secret: never printed, shared and not copied, wiped when the last holder lets go.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretBytes(Vec<u8>);
+pub struct SecretBytes(Arc<Zeroizing<Vec<u8>>>);
 
 impl SecretBytes {
     /// Takes the bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
-        SecretBytes(bytes)
+        SecretBytes(Arc::new(Zeroizing::new(bytes)))
     }
 
     /// The bytes.
@@ -509,14 +563,6 @@ impl SecretBytes {
 impl fmt::Debug for SecretBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretBytes(…)")
-    }
-}
-
-impl Drop for SecretBytes {
-    fn drop(&mut self) {
-        self.0.fill(0);
-        // Keeps the wipe from being optimised away as a dead store.
-        std::hint::black_box(&self.0);
     }
 }
 

@@ -1,13 +1,319 @@
 //! What is held of the datastore between two snapshots.
 //!
-//! Owns: resources by key with their problems, and how they become a [`Snapshot`]: only this node's own live blocks are
-//! in it (DS-37). Never: reads anything.
+//! Owns: [`Store`]: resources by kind with their last good content and their problems, the state of each kind, and how
+//! they become a [`Snapshot`]. What is absent, what is not known yet and what may not be read are three things: a kind
+//! is believed empty only where the datastore has said so. Only this node's own live blocks are in a snapshot (DS-37).
+//! Never: reads anything, or asks what time it is.
 
 use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
 
-use super::Problem;
-use super::decode::{Decoded, Resource, ResourceKey};
+use bgp_proto::Millis;
+
+use super::decode::{Decoded, Reading, Resource, ResourceKey, decode_as, decode_text};
+use super::paths::Holds;
 use super::snapshot::Snapshot;
+use super::{Code, Kind, Problem};
+
+/// What is known of a kind.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum KindState {
+    /// Never seen, or only in what was kept from an earlier run.
+    Unknown,
+    /// All of the kind is known, and its changes are told.
+    InSync {
+        /// Since when.
+        since: Millis,
+    },
+    /// It was known; changes are not told at present.
+    Stale {
+        /// Since when.
+        since: Millis,
+    },
+    /// The datastore does not let us read it; what was known before stays.
+    Refused {
+        /// Since when.
+        since: Millis,
+        /// In the datastore's words.
+        why: String,
+        /// It was known before.
+        known: bool,
+    },
+}
+
+impl KindState {
+    /// One word for people and for JSON.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            KindState::Unknown => "unknown",
+            KindState::InSync { .. } => "in sync",
+            KindState::Stale { .. } => "stale",
+            KindState::Refused { .. } => "refused",
+        }
+    }
+
+    /// Whether all of the kind was known at some time of this run.
+    pub const fn is_known(&self) -> bool {
+        match self {
+            KindState::Unknown => false,
+            KindState::InSync { .. } | KindState::Stale { .. } => true,
+            KindState::Refused { known, .. } => *known,
+        }
+    }
+}
+
+/// A resource as a source has it.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Entry {
+    /// A value whose kind and name are known from its place.
+    Text {
+        /// Which resource.
+        holds: Holds,
+        /// Its place, for people, where the value is not even JSON.
+        place: String,
+        /// JSON.
+        text: Vec<u8>,
+    },
+    /// A document that is split into values already.
+    Document {
+        /// Which resource.
+        key: ResourceKey,
+        /// The document.
+        value: serde_json::Value,
+    },
+    /// A resource that the source has read by itself.
+    Read(Decoded),
+}
+
+impl Entry {
+    /// Which resource it is.
+    pub fn key(&self) -> ResourceKey {
+        match self {
+            Entry::Text { holds, .. } => holds.key(),
+            Entry::Document { key, .. } => key.clone(),
+            Entry::Read(decoded) => decoded.key.clone(),
+        }
+    }
+}
+
+/// Resources of one place (a file, a kind) by key.
+pub type Held = BTreeMap<ResourceKey, Decoded>;
+
+/// Last good forms from an earlier run, for what cannot be read now.
+pub type Remembered = Arc<BTreeMap<ResourceKey, Resource>>;
+
+#[derive(Clone, Debug)]
+struct Content {
+    state: KindState,
+    held: Held,
+    /// The part of a list that has come so far; in force when it is complete.
+    listing: Held,
+    /// The snapshot does not show it yet.
+    changed: bool,
+    problems: Vec<Problem>,
+}
+
+/// Everything held.
+#[derive(Clone, Debug)]
+pub struct Store {
+    node: String,
+    reading: Reading,
+    kinds: BTreeMap<Kind, Content>,
+    remembered: Remembered,
+    problems: Vec<Problem>,
+    snapshot: Snapshot,
+}
+
+impl Store {
+    /// Nothing known yet of these kinds, for the node of this name.
+    pub fn new(node: &str, reading: Reading, kinds: &[Kind], remembered: Remembered) -> Self {
+        let unknown = || Content {
+            state: KindState::Unknown,
+            held: Held::new(),
+            listing: Held::new(),
+            changed: false,
+            problems: Vec::new(),
+        };
+        Store {
+            node: node.to_owned(),
+            reading,
+            kinds: kinds.iter().map(|kind| (*kind, unknown())).collect(),
+            remembered,
+            problems: Vec::new(),
+            snapshot: Snapshot::default(),
+        }
+    }
+
+    /// A resource is there, or is another one now. Whether that changed anything: most writes are heartbeats (DYN-11).
+    pub fn put(&mut self, entry: Entry) -> bool {
+        let decoded = self.decode(entry);
+        let Some(content) = self.kinds.get_mut(&decoded.key.kind) else { return false };
+        if content.held.get(&decoded.key) == Some(&decoded) {
+            return false;
+        }
+        content.held.insert(decoded.key.clone(), decoded);
+        content.changed = true;
+        true
+    }
+
+    /// A resource is gone. Whether it was there.
+    pub fn delete(&mut self, key: &ResourceKey) -> bool {
+        let Some(content) = self.kinds.get_mut(&key.kind) else { return false };
+        let was = content.held.remove(key).is_some();
+        content.changed |= was;
+        was
+    }
+
+    /// A part of a list; nothing changes by it before [`Store::listed`].
+    pub fn page(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            let decoded = self.decode(entry);
+            if let Some(content) = self.kinds.get_mut(&decoded.key.kind) {
+                // What is as it was is shared with the snapshots before.
+                let same = content.held.get(&decoded.key).filter(|held| **held == decoded).cloned();
+                content.listing.insert(decoded.key.clone(), same.unwrap_or(decoded));
+            }
+        }
+    }
+
+    /// The lists of these kinds are complete: all of them is what the pages said. Whether that changed anything.
+    pub fn listed(&mut self, kinds: &[Kind], now: Millis) -> bool {
+        let mut changed = false;
+        for kind in kinds {
+            let Some(content) = self.kinds.get_mut(kind) else { continue };
+            let listing = mem::take(&mut content.listing);
+            let news = content.held != listing;
+            if news {
+                content.held = listing;
+                content.changed = true;
+            }
+            changed |= news || !content.state.is_known();
+            if !matches!(content.state, KindState::InSync { .. }) {
+                content.state = KindState::InSync { since: now };
+            }
+        }
+        if self.is_known() {
+            // What cannot be read from now on has its last good form here.
+            self.remembered = Remembered::default();
+        }
+        changed
+    }
+
+    /// The list under way ends here and is worth nothing.
+    pub fn abandon_lists(&mut self) {
+        for content in self.kinds.values_mut() {
+            content.listing.clear();
+        }
+    }
+
+    /// Problems that belong to no resource, in place of those before. Whether they differ.
+    pub fn set_problems(&mut self, problems: Vec<Problem>) -> bool {
+        let news = self.problems != problems;
+        self.problems = problems;
+        news
+    }
+
+    /// The datastore is out of reach: nothing changes but that it may be out of date.
+    pub fn stale(&mut self, now: Millis) {
+        for content in self.kinds.values_mut() {
+            if matches!(content.state, KindState::InSync { .. }) {
+                content.state = KindState::Stale { since: now };
+            }
+        }
+    }
+
+    /// Changes of these kinds are told again, none having been missed.
+    pub fn resumed(&mut self, kinds: &[Kind], now: Millis) {
+        for kind in kinds {
+            if let Some(content) = self.kinds.get_mut(kind)
+                && matches!(content.state, KindState::Stale { .. })
+            {
+                content.state = KindState::InSync { since: now };
+            }
+        }
+    }
+
+    /// A kind may not be read: what is known of it stays, and it is said. Whether that is news.
+    pub fn refused(&mut self, kind: Kind, why: String, now: Millis) -> bool {
+        let Some(content) = self.kinds.get_mut(&kind) else { return false };
+        if matches!(&content.state, KindState::Refused { why: said, .. } if *said == why) {
+            return false;
+        }
+        content.listing.clear();
+        let known = content.state.is_known();
+        content.state = KindState::Refused { since: now, why, known };
+        content.changed = true;
+        true
+    }
+
+    /// Whether each kind has been known in full once, so that what is not there is absent and not merely unknown.
+    pub fn is_known(&self) -> bool {
+        self.kinds.values().all(|content| content.state.is_known())
+    }
+
+    /// The state of each kind.
+    pub fn states(&self) -> impl Iterator<Item = (Kind, &KindState)> {
+        self.kinds.iter().map(|(kind, content)| (*kind, &content.state))
+    }
+
+    /// Everything known. Kinds that did not change are those of the snapshot before.
+    pub fn snapshot(&mut self) -> Snapshot {
+        for (kind, content) in &mut self.kinds {
+            if !mem::take(&mut content.changed) {
+                continue;
+            }
+            let mut builder = SnapshotBuilder::new(&self.node, self.reading.use_pod_cidr);
+            for decoded in content.held.values() {
+                builder.add(decoded);
+            }
+            if let KindState::Refused { why, .. } = &content.state {
+                builder.add_problems([Problem::of_whole(Code::KindRefused, kind.name(), why.as_str())]);
+            }
+            let part = builder.finish();
+            content.problems = part.problems;
+            let whole = &mut self.snapshot;
+            match kind {
+                Kind::Node => whole.nodes = part.nodes,
+                Kind::BgpConfiguration => whole.bgp_configurations = part.bgp_configurations,
+                Kind::ClusterInformation => whole.cluster_information = part.cluster_information,
+                Kind::IpPool => whole.pools = part.pools,
+                Kind::BlockAffinity => whole.blocks = part.blocks,
+                Kind::BgpPeer => whole.peers = part.peers,
+                Kind::BgpFilter => whole.filters = part.filters,
+                Kind::Secret => whole.secrets = part.secrets,
+                Kind::Service => whole.services = part.services,
+                Kind::EndpointSlice => whole.endpoint_slices = part.endpoint_slices,
+                Kind::FelixConfiguration => whole.felix_configurations = part.felix_configurations,
+            }
+        }
+        let of_kinds = self.kinds.values().flat_map(|content| content.problems.iter().cloned());
+        let mut problems: Vec<Problem> = of_kinds.chain(self.problems.iter().cloned()).collect();
+        problems.sort();
+        problems.dedup();
+        self.snapshot.problems = problems;
+        self.snapshot.clone()
+    }
+
+    /// Reads an entry; what cannot be read keeps its last good form (D10).
+    fn decode(&self, entry: Entry) -> Decoded {
+        let last = |key: &ResourceKey| {
+            let held = self.kinds.get(&key.kind).and_then(|content| content.held.get(key));
+            held.and_then(|held| held.resource.as_ref()).or_else(|| self.remembered.get(key))
+        };
+        match entry {
+            Entry::Read(decoded) => decoded,
+            Entry::Document { key, value } => {
+                let last = last(&key);
+                decode_as(key, &value, self.reading, last)
+            }
+            Entry::Text { holds, place, text } => {
+                let last = last(&holds.key());
+                decode_text(&holds, &place, &text, self.reading, last)
+            }
+        }
+    }
+}
 
 /// Builds a [`Snapshot`] out of resources.
 pub struct SnapshotBuilder<'a> {
@@ -87,5 +393,69 @@ impl<'a> SnapshotBuilder<'a> {
     }
 }
 
-/// Resources of one place (a file, a cluster in etcd) by key.
-pub type Held = BTreeMap<ResourceKey, Decoded>;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &str = r#"{"metadata":{"name":"a"},"spec":{"bgp":{"asNumber":1}}}"#;
+
+    fn text(kind: Kind, name: &str, text: &str) -> Entry {
+        let holds = Holds::Resource(ResourceKey::global(kind, name));
+        Entry::Text { holds, place: format!("/{name}"), text: text.as_bytes().to_vec() }
+    }
+
+    fn store() -> Store {
+        Store::new("a", Reading::default(), &[Kind::Node, Kind::IpPool], Remembered::default())
+    }
+
+    #[test]
+    fn a_kind_is_absent_only_when_its_list_was_empty() {
+        let mut store = store();
+        assert!(!store.is_known(), "unknown is not empty");
+        assert!(store.listed(&[Kind::Node], Millis(5)));
+        assert!(store.refused(Kind::IpPool, "no".into(), Millis(6)));
+        assert!(!store.is_known(), "nor is refused");
+        assert_eq!(store.snapshot().problems.len(), 1);
+        assert!(store.listed(&[Kind::IpPool], Millis(7)), "an empty list is news where nothing was known");
+        assert!(store.is_known());
+        store.stale(Millis(8));
+        assert!(
+            store.is_known()
+                && store.states().all(|(_, state)| *state == KindState::Stale { since: Millis(8) })
+        );
+    }
+
+    #[test]
+    fn a_list_counts_when_it_is_complete_and_takes_away_only_what_is_gone() {
+        let mut store = store();
+        store.page(vec![text(Kind::Node, "a", NODE), text(Kind::Node, "b", NODE)]);
+        assert!(store.snapshot().nodes.is_empty());
+        store.listed(&[Kind::Node, Kind::IpPool], Millis(1));
+        let before = store.snapshot();
+        store.page(vec![text(Kind::Node, "a", NODE)]);
+        store.abandon_lists();
+        assert_eq!(store.snapshot(), before);
+        store.page(vec![text(Kind::Node, "b", NODE)]);
+        store.listed(&[Kind::Node, Kind::IpPool], Millis(2));
+        let after = store.snapshot();
+        assert_eq!(after.nodes.keys().collect::<Vec<_>>(), ["b"]);
+        assert!(after.pools.is(&before.pools), "what did not change is shared");
+        assert!(Arc::ptr_eq(&after.nodes["b"], &before.nodes["b"]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_at_the_start_has_the_last_good_form_of_the_run_before() {
+        let mut first = store();
+        first.page(vec![text(Kind::Node, "a", NODE)]);
+        first.listed(&[Kind::Node, Kind::IpPool], Millis(1));
+        let good = first.snapshot().nodes["a"].clone();
+        let remembered = [(ResourceKey::global(Kind::Node, "a"), Resource::Node(good.clone()))];
+        let mut store =
+            Store::new("a", Reading::default(), &[Kind::Node], Arc::new(remembered.into_iter().collect()));
+        store.page(vec![text(Kind::Node, "a", "{")]);
+        store.listed(&[Kind::Node], Millis(1));
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.nodes["a"], good);
+        assert_eq!(snapshot.problems[0].code, Code::Unreadable);
+    }
+}

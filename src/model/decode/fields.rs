@@ -14,7 +14,7 @@ use bgp_proto::{Asn, IpPrefix};
 use serde_json::{Map, Value};
 
 use super::text;
-use crate::model::{Problem, SecretKeyRef, Severity};
+use crate::model::{Code, Problem, SecretKeyRef, Severity};
 
 /// A field's value: `Ok(None)` where it is absent or null.
 pub type Read<T> = Result<Option<T>, Refused>;
@@ -53,7 +53,12 @@ impl Log {
     }
 
     fn note(&self, field: String, why: String, severity: Severity) {
-        self.problems.borrow_mut().push(Problem { resource: self.resource.clone(), field, why, severity });
+        let code = match severity {
+            Severity::Error => Code::FieldRefused,
+            Severity::Warning => Code::FieldDefaulted,
+        };
+        let resource = self.resource.clone();
+        self.problems.borrow_mut().push(Problem { resource, field, why, severity, code });
     }
 
     /// What was noted.

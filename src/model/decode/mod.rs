@@ -23,8 +23,9 @@ use bgp_proto::IpPrefix;
 use serde_json::{Map, Value};
 
 use self::fields::{Fields, Log, scalar_text, shown};
+use super::paths::Holds;
 use super::{
-    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, EndpointSlice,
+    BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, Code, EndpointSlice,
     FelixConfiguration, IpPool, Kind, NamespacedName, Node, Problem, Secret, Service, Severity,
 };
 
@@ -141,6 +142,37 @@ pub fn decode_affinity(
     Decoded { key, resource, problems: log.into_problems(), from_kubernetes_node: false }
 }
 
+/// Decodes a value that has to be JSON, `place` being its place; one that is not keeps its last good form (D10). An empty
+/// affinity value is an implicitly confirmed block (DS-16).
+pub fn decode_text(
+    holds: &Holds,
+    place: &str,
+    text: &[u8],
+    reading: Reading,
+    last: Option<&Resource>,
+) -> Decoded {
+    let parsed = match holds {
+        Holds::Affinity { .. } if text.is_empty() => Ok(Value::Object(Map::new())),
+        _ => serde_json::from_slice(text),
+    };
+    match (parsed, holds) {
+        (Ok(document), Holds::Resource(resource)) => decode_as(resource.clone(), &document, reading, last),
+        (Ok(document), Holds::Affinity { node, cidr }) => {
+            decode_affinity(holds.key(), node, *cidr, &document, last)
+        }
+        (Err(error), _) => {
+            let stays = if last.is_some() { "; its last good value stays in force" } else { "" };
+            let why = format!("the value is not JSON ({error}){stays}");
+            Decoded {
+                key: holds.key(),
+                resource: last.cloned(),
+                problems: vec![Problem::of_whole(Code::Unreadable, place.escape_debug().to_string(), why)],
+                from_kubernetes_node: false,
+            }
+        }
+    }
+}
+
 fn block_of(resource: Option<&Resource>) -> Option<&BlockAffinity> {
     if let Some(Resource::BlockAffinity(block)) = resource { Some(block) } else { None }
 }
@@ -166,6 +198,7 @@ impl Walk<'_, '_> {
             field: field.to_owned(),
             why: why.into(),
             severity,
+            code: Code::NoResource,
         });
     }
 

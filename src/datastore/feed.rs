@@ -1,0 +1,412 @@
+//! From what a source says to the snapshots that are compiled: one task for all sources.
+//!
+//! Owns: the store; the joining of changes; the freeze while the datastore is locked (O8); the brake on mass changes; the
+//! cache on disk, and the start with it where the datastore is out of reach; what status says of all that. Nothing is
+//! published before each kind has been known in full once: unknown is not empty. Never: speaks to a datastore, or
+//! decides what follows from a resource.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bgp_proto::Millis;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::SourceSender;
+use super::cache::{Cache, CacheSettings, Kept};
+use super::debounce::Debounce;
+use crate::clock::Clock;
+use crate::model::brake::Brake;
+use crate::model::decode::{Reading, ResourceKey};
+use crate::model::snapshot::Snapshot;
+use crate::model::store::{Entry, Remembered, Store};
+use crate::model::{Kind, Problem};
+
+/// Messages of a source that may wait.
+pub const QUEUE: usize = 16;
+/// How long the datastore is waited for at start before what was kept of it is used.
+const START_WITHOUT: Duration = Duration::from_secs(3);
+/// The cache is written this often at most.
+const CACHE_EVERY: Duration = Duration::from_secs(5);
+/// Larger pages are read beside the threads that carry sessions.
+const LARGE: usize = 64;
+
+/// How the feed works.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FeedSettings {
+    /// How long a mass loss must last before it is believed; nothing switches the brake off.
+    pub confirm_losses: Duration,
+    /// Where the last good state is kept, if anywhere.
+    pub cache: Option<CacheSettings>,
+}
+
+impl Default for FeedSettings {
+    /// 30 s, and no cache.
+    fn default() -> Self {
+        FeedSettings { confirm_losses: Duration::from_secs(30), cache: None }
+    }
+}
+
+/// One change of one resource.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Change {
+    /// It is there, or is another one now.
+    Put(Entry),
+    /// It is gone.
+    Delete(ResourceKey),
+    /// What is wrong with things that are no resources, in place of what was.
+    Problems(Vec<Problem>),
+}
+
+/// What a source says.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// A part of a list; it counts when the list is complete.
+    Page(Vec<Entry>),
+    /// The lists of these kinds are complete; all of the kind is what the pages said.
+    Listed {
+        /// Which.
+        kinds: Vec<Kind>,
+        /// The datastore's revision of it.
+        revision: Option<i64>,
+    },
+    /// Changes that belong together, as those of one transaction.
+    Changed {
+        /// In order.
+        changes: Vec<Change>,
+        /// They were missed for a while, and are told now that the watch has been resumed.
+        resumed: bool,
+        /// The datastore's revision after them.
+        revision: Option<i64>,
+    },
+    /// The datastore answers and tells changes of these kinds; all up to this revision have been said.
+    Connected {
+        /// Which.
+        kinds: Vec<Kind>,
+        /// Up to where.
+        revision: Option<i64>,
+    },
+    /// It is out of reach, and tried again.
+    Unavailable(String),
+    /// A kind may not be read.
+    Refused {
+        /// Which.
+        kind: Kind,
+        /// In its words.
+        why: String,
+    },
+}
+
+/// Where a source says it.
+pub type Events = mpsc::Sender<SourceEvent>;
+
+/// The state of the task.
+pub struct Feed {
+    store: Store,
+    brake: Brake,
+    debounce: Debounce,
+    clock: Clock,
+    started: Instant,
+    out: SourceSender,
+    /// What is in force.
+    published: Option<Arc<Snapshot>>,
+    /// What an earlier run left; until the datastore has said all it has.
+    kept: Option<Kept>,
+    /// Changes since the last publication were missed for a while, or listed.
+    relisted: bool,
+    locked: bool,
+    cache: Option<CacheWriter>,
+}
+
+/// Writes the cache now and then, one write at a time.
+struct CacheWriter {
+    cache: Arc<Cache>,
+    wanted: Option<Arc<Snapshot>>,
+    not_before: Instant,
+    writing: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Feed {
+    /// Nothing is known yet but what the cache has.
+    pub fn new(
+        settings: &FeedSettings,
+        node: &str,
+        datastore: String,
+        reading: Reading,
+        kinds: &[Kind],
+        out: SourceSender,
+    ) -> (Feed, Remembered) {
+        let cache = settings.cache.clone().map(|cache| Cache::new(cache, node, datastore, reading));
+        let mut kept = None;
+        if let Some(cache) = &cache {
+            match cache.read() {
+                Ok(found) => kept = found,
+                Err(why) => {
+                    warn!(path = %cache.path().display(), "the last good state of the datastore cannot be used: {why}");
+                    out.cache_failed(format!("{}: {why}", cache.path().display()));
+                }
+            }
+        }
+        let remembered = kept.as_mut().map(|kept| std::mem::take(&mut kept.resources)).unwrap_or_default();
+        let remembered: Remembered = Arc::new(remembered);
+        let started = Instant::now();
+        let window = u64::try_from(settings.confirm_losses.as_millis()).unwrap_or(u64::MAX / 2);
+        let feed = Feed {
+            store: Store::new(node, reading, kinds, remembered.clone()),
+            brake: Brake::new(node, Millis(window)),
+            debounce: Debounce::default(),
+            clock: Clock::start(),
+            started,
+            out,
+            published: None,
+            kept,
+            relisted: false,
+            locked: false,
+            cache: cache.map(|cache| CacheWriter {
+                cache: Arc::new(cache),
+                wanted: None,
+                not_before: started,
+                writing: None,
+            }),
+        };
+        (feed, remembered)
+    }
+
+    /// Takes what the source says until `stop`.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<SourceEvent>, stop: CancellationToken) {
+        loop {
+            self.act();
+            let due = self.due();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                event = inbox.recv() => match event {
+                    Some(event) => self.take(event).await,
+                    // The source has ended for good; what is in force stays.
+                    None => {
+                        stop.cancelled().await;
+                        break;
+                    }
+                },
+                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
+                written = written(self.cache.as_mut()) => self.cache_was_written(written),
+            }
+        }
+        self.write_last().await;
+    }
+
+    async fn take(&mut self, event: SourceEvent) {
+        let now = self.clock.now();
+        let changed = match event {
+            SourceEvent::Page(entries) => {
+                self.page(entries).await;
+                false
+            }
+            SourceEvent::Listed { kinds, revision } => {
+                let changed = self.store.listed(&kinds, now);
+                self.relisted |= changed;
+                self.out.heard(revision);
+                changed
+            }
+            SourceEvent::Changed { changes, resumed, revision } => {
+                let mut changed = false;
+                for change in changes {
+                    changed |= match change {
+                        Change::Put(entry) => self.store.put(entry),
+                        Change::Delete(key) => self.store.delete(&key),
+                        Change::Problems(problems) => self.store.set_problems(problems),
+                    };
+                }
+                self.relisted |= changed && resumed;
+                self.out.heard(revision);
+                changed
+            }
+            SourceEvent::Connected { kinds, revision } => {
+                self.store.resumed(&kinds, now);
+                self.out.connected(revision);
+                false
+            }
+            SourceEvent::Unavailable(why) => {
+                self.store.abandon_lists();
+                self.store.stale(now);
+                self.out.retrying(why);
+                self.start_without();
+                false
+            }
+            SourceEvent::Refused { kind, why } => {
+                let news = self.store.refused(kind, why.clone(), now);
+                if news {
+                    error!(
+                        kind = kind.name(),
+                        "the datastore does not let it be read; what was known stays: {why}"
+                    );
+                }
+                news
+            }
+        };
+        if changed {
+            self.debounce.changed(Instant::now());
+        }
+        self.out.kinds(self.store.states().map(|(kind, state)| (kind, state.clone())).collect());
+    }
+
+    /// Thousands of documents take their time.
+    async fn page(&mut self, entries: Vec<Entry>) {
+        if entries.len() < LARGE {
+            self.store.page(entries);
+            return;
+        }
+        let none = Store::new("", Reading::default(), &[], Remembered::default());
+        let mut store = std::mem::replace(&mut self.store, none);
+        let read = tokio::task::spawn_blocking(move || {
+            store.page(entries);
+            store
+        });
+        match read.await {
+            Ok(store) => self.store = store,
+            // A defect, and the store is gone: the task ends as if it had happened here.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// When there is something to do without any word of the source.
+    fn due(&self) -> Option<Instant> {
+        let brake = self.brake.deadline().map(|at| self.clock.instant(at));
+        let without = (self.published.is_none() && self.kept.is_some()).then(|| self.started + START_WITHOUT);
+        let cache = self.cache.as_ref().and_then(|cache| {
+            (cache.wanted.is_some() && cache.writing.is_none()).then_some(cache.not_before)
+        });
+        let changes = self.debounce.due().filter(|_| self.store.is_known());
+        [brake, without, cache, changes].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    fn act(&mut self) {
+        let now = Instant::now();
+        let changes = self.debounce.due().is_some_and(|due| due <= now) && self.store.is_known();
+        let confirmed = self.brake.deadline().is_some_and(|due| due <= self.clock.now());
+        if changes || confirmed {
+            self.publish();
+        }
+        if self.published.is_none() && now >= self.started + START_WITHOUT {
+            self.start_without();
+        }
+        if let Some(cache) = &mut self.cache {
+            cache.start(now);
+        }
+    }
+
+    /// The datastore has said nothing of use: the last good state of an earlier run is better than none.
+    fn start_without(&mut self) {
+        if self.published.is_some() {
+            return;
+        }
+        let Some(kept) = &self.kept else { return };
+        let age = SystemTime::now().duration_since(kept.written).unwrap_or_default();
+        warn!(
+            age_seconds = age.as_secs(),
+            "the datastore has not been read yet; sessions and routes begin with its last good state, kept on disk"
+        );
+        let snapshot = Arc::new(kept.snapshot.clone());
+        self.out.publish_kept(snapshot.clone(), kept.written);
+        self.published = Some(snapshot);
+    }
+
+    fn publish(&mut self) {
+        self.debounce.published(Instant::now());
+        let there = self.store.snapshot();
+        let was_locked = std::mem::replace(&mut self.locked, there.is_locked());
+        if self.locked {
+            // What is read while the datastore is moved to another one may lack anything (O8).
+            self.start_without();
+            self.relisted = true;
+            if self.published.is_some() {
+                if !was_locked {
+                    warn!(
+                        "the datastore is locked (ClusterInformation/default: spec.datastoreReady): nothing changes meanwhile"
+                    );
+                }
+                self.out.frozen(true);
+                return;
+            }
+        } else if was_locked {
+            info!("the datastore is no longer locked");
+        }
+        self.out.frozen(self.locked);
+        let kept = self.kept.take();
+        let relisted = std::mem::take(&mut self.relisted);
+        let before = match (&self.published, &kept) {
+            (Some(published), _) => published.clone(),
+            // What an earlier run had in force counts as well: routes of it are still in the kernel.
+            (None, Some(kept)) => Arc::new(kept.snapshot.clone()),
+            (None, None) => Arc::default(),
+        };
+        let (next, waits) = self.brake.pass(&before, &there, relisted, self.clock.now());
+        if let Some(what) = waits {
+            error!("the datastore lost {what} at once: what stood on that stays until the loss is confirmed");
+        }
+        let holds = self.brake.holds().iter();
+        self.out.held(holds.map(|hold| (hold.what.clone(), self.clock.instant(hold.until))).collect());
+        let next = self.out.publish(next);
+        if let Some(cache) = &mut self.cache
+            && !self.locked
+            && !self.published.as_ref().is_some_and(|before| Arc::ptr_eq(before, &next))
+        {
+            cache.wanted = Some(next.clone());
+        }
+        self.published = Some(next);
+    }
+
+    fn cache_was_written(&mut self, written: Result<(), String>) {
+        let Some(cache) = &mut self.cache else { return };
+        cache.writing = None;
+        cache.not_before = Instant::now() + CACHE_EVERY;
+        match written {
+            Ok(()) => self.out.cache_written(),
+            Err(why) => {
+                let why = format!("{}: {why}", cache.cache.path().display());
+                if self.out.cache_failed(why.clone()) {
+                    warn!("the last good state of the datastore cannot be kept over a restart: {why}");
+                }
+            }
+        }
+    }
+
+    /// What is not on disk yet gets there before the end.
+    async fn write_last(mut self) {
+        if let Some(written) = self.cache.as_mut().and_then(|cache| cache.writing.take()) {
+            let _ = written.await;
+        }
+        if let Some(cache) = &mut self.cache {
+            cache.not_before = Instant::now();
+            cache.start(Instant::now());
+            if let Some(written) = cache.writing.take() {
+                let _ = written.await;
+            }
+        }
+    }
+}
+
+impl CacheWriter {
+    fn start(&mut self, now: Instant) {
+        if self.writing.is_some() || self.not_before > now {
+            return;
+        }
+        let Some(snapshot) = self.wanted.take() else { return };
+        let cache = self.cache.clone();
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            cache.write(&snapshot).map_err(|error| error.to_string())
+        }));
+    }
+}
+
+/// Ends when the write under way does.
+async fn written(cache: Option<&mut CacheWriter>) -> Result<(), String> {
+    match cache.and_then(|cache| cache.writing.as_mut()) {
+        Some(writing) => writing.await.unwrap_or_else(|error| Err(error.to_string())),
+        None => pending().await,
+    }
+}
