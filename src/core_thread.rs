@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,13 +29,17 @@ const BULK: usize = 256;
 pub const BATCH_BYTES: usize = 64 * 1024;
 /// Urgent messages that may wait.
 const URGENT: usize = 1024;
-/// Inputs between two looks at what came out and at the urgent inbox.
+/// Inputs of one slice, after which the core settles.
 const SLICE: usize = 256;
+/// Time of one slice, after which the core settles.
+const SLICE_TIME: Duration = Duration::from_millis(1);
 
 /// What the thread drives. The speaker in the daemon; tests have slow ones and broken ones.
 pub trait Core: Send + 'static {
     /// Takes one input; never blocks for anything but its own work.
     fn handle(&mut self, now: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>);
+    /// Says what follows from the inputs since the last call; `true`: there is more to do.
+    fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) -> bool;
     /// When [`SpeakerInput::Tick`] is wanted.
     fn deadline(&self) -> Option<Millis>;
 }
@@ -42,6 +47,10 @@ pub trait Core: Send + 'static {
 impl Core for Speaker {
     fn handle(&mut self, now: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
         Speaker::handle(self, now, input, out);
+    }
+
+    fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) -> bool {
+        Speaker::settle(self, now, out)
     }
 
     fn deadline(&self) -> Option<Millis> {
@@ -197,7 +206,25 @@ struct Driver<C> {
     out: Vec<SpeakerOutput>,
     mailboxes: BTreeMap<PeerId, Arc<Mailbox>>,
     sessions: BTreeMap<PeerId, Sessions>,
+    /// The batch that is being worked on.
+    open: Option<OpenBatch>,
     fib: FibBacklog,
+}
+
+/// A batch that slices take from.
+struct OpenBatch {
+    peer: PeerId,
+    incarnation: Incarnation,
+    inputs: std::vec::IntoIter<SpeakerInput>,
+    /// Dropped with the batch.
+    _credit: oneshot::Sender<()>,
+}
+
+impl From<Batch> for OpenBatch {
+    fn from(batch: Batch) -> Self {
+        let Batch { peer, incarnation, inputs, credit } = batch;
+        OpenBatch { peer, incarnation, inputs: inputs.into_iter(), _credit: credit }
+    }
 }
 
 /// What the reconciler has not taken yet: the latest for each prefix.
@@ -231,6 +258,7 @@ impl<C: Core> Driver<C> {
             out: Vec::new(),
             mailboxes: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            open: None,
             fib: FibBacklog::default(),
         }
     }
@@ -238,6 +266,8 @@ impl<C: Core> Driver<C> {
     async fn run(&mut self, mut inbox: Inbox<C>, kernel: KernelPort) {
         let KernelPort { mut events, wanted } = kernel;
         let mut listening = true;
+        // The core has work left, or a batch is not done.
+        let mut busy = false;
         loop {
             let deadline = self.core.deadline().map(|at| self.clock.instant(at));
             let backlog = !self.fib.is_empty();
@@ -264,26 +294,62 @@ impl<C: Core> Driver<C> {
                     // The reconciler ends when the process does.
                     Err(_) => self.fib = FibBacklog::default(),
                 },
+                () = std::future::ready(()), if busy => {}
                 batch = inbox.bulk.recv() => match batch {
-                    Some(batch) => self.batch(batch, &mut inbox),
+                    Some(batch) => self.open = Some(batch.into()),
                     None => return,
                 },
             }
-            // As much as is there, before what came out is handed on.
-            for _ in 0..SLICE {
-                match inbox.urgent.try_recv() {
-                    Ok(urgent) => self.urgent(urgent),
-                    Err(_) => break,
-                }
-            }
-            for _ in 0..SLICE {
-                match events.try_recv() {
-                    Ok(event) => self.feed(SpeakerInput::Kernel(event)),
-                    Err(_) => break,
-                }
-            }
-            self.deliver();
+            self.slice(&mut inbox, &mut events);
+            busy = self.settle() || self.open.is_some();
         }
+    }
+
+    /// Takes what is there, urgent first, for as long as a slice lasts.
+    fn slice(&mut self, inbox: &mut Inbox<C>, events: &mut mpsc::Receiver<KernelEvent>) {
+        let until = Instant::now() + SLICE_TIME;
+        for _ in 0..SLICE {
+            if let Ok(urgent) = inbox.urgent.try_recv() {
+                self.urgent(urgent);
+            } else if let Ok(event) = events.try_recv() {
+                self.feed(SpeakerInput::Kernel(event));
+            } else if let Some(input) = self.next_input(inbox) {
+                self.feed(input);
+            } else {
+                return;
+            }
+            if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    /// The next message of a session that has not ended.
+    fn next_input(&mut self, inbox: &mut Inbox<C>) -> Option<SpeakerInput> {
+        loop {
+            if self.open.is_none() {
+                self.open = Some(inbox.bulk.try_recv().ok()?.into());
+            }
+            let batch = self.open.as_mut()?;
+            let (peer, incarnation) = (batch.peer, batch.incarnation);
+            // A peer that is no longer wanted, or a session that has ended.
+            let wanted = self.mailboxes.contains_key(&peer) && {
+                let sessions = self.sessions.entry(peer).or_default();
+                sessions.current = sessions.current.max(incarnation);
+                sessions.ended < incarnation
+            };
+            match batch.inputs.next().filter(|_| wanted) {
+                Some(input) => return Some(input),
+                None => self.open = None,
+            }
+        }
+    }
+
+    /// Has the core say what follows, and hands it on; whether there is more to do.
+    fn settle(&mut self) -> bool {
+        let more = self.core.settle(self.clock.now(), &mut self.out);
+        self.deliver();
+        more
     }
 
     fn feed(&mut self, input: SpeakerInput) {
@@ -310,35 +376,14 @@ impl<C: Core> Driver<C> {
         }
     }
 
-    fn batch(&mut self, batch: Batch, inbox: &mut Inbox<C>) {
-        let Batch { peer, incarnation, inputs, credit } = batch;
-        for (n, input) in inputs.into_iter().enumerate() {
-            if n % SLICE == SLICE - 1 {
-                while let Ok(urgent) = inbox.urgent.try_recv() {
-                    self.urgent(urgent);
-                }
-                self.deliver();
-            }
-            // A peer that is no longer wanted, or a session that has ended.
-            let wanted = self.mailboxes.contains_key(&peer) && {
-                let sessions = self.sessions.entry(peer).or_default();
-                sessions.current = sessions.current.max(incarnation);
-                sessions.ended < incarnation
-            };
-            if !wanted {
-                break;
-            }
-            self.feed(input);
-        }
-        drop(credit);
-    }
-
     /// Hands on what the core said.
     fn deliver(&mut self) {
         for output in std::mem::take(&mut self.out) {
             match output {
-                SpeakerOutput::Ready(peer) => self.mail(peer, |mailbox, n| mailbox.ready(n)),
-                SpeakerOutput::Fill { peer, bytes } => self.mail(peer, |mailbox, n| mailbox.fill(n, bytes)),
+                SpeakerOutput::Ready(peer, n) => self.mail_to(peer, |mailbox| mailbox.ready(n)),
+                SpeakerOutput::Fill { peer, incarnation, bytes } => {
+                    self.mail_to(peer, |mailbox| mailbox.fill(incarnation, bytes));
+                }
                 SpeakerOutput::EndSession(peer, why) => self.mail(peer, |mailbox, n| mailbox.end(n, why)),
                 SpeakerOutput::Fib(changes) => {
                     self.fib.changes.extend(changes.into_iter().map(|change| (change.prefix, change)));
@@ -351,9 +396,16 @@ impl<C: Core> Driver<C> {
         }
     }
 
+    /// For the session that stands.
     fn mail(&self, peer: PeerId, put: impl FnOnce(&Mailbox, Incarnation)) {
-        if let (Some(mailbox), Some(sessions)) = (self.mailboxes.get(&peer), self.sessions.get(&peer)) {
-            put(mailbox, sessions.current);
+        if let Some(sessions) = self.sessions.get(&peer) {
+            self.mail_to(peer, |mailbox| put(mailbox, sessions.current));
+        }
+    }
+
+    fn mail_to(&self, peer: PeerId, put: impl FnOnce(&Mailbox)) {
+        if let Some(mailbox) = self.mailboxes.get(&peer) {
+            put(mailbox);
         }
     }
 }
@@ -371,10 +423,14 @@ mod tests {
 
     impl Core for Recorder {
         fn handle(&mut self, _: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
-            if let SpeakerInput::Want { peer, .. } = input {
-                out.push(SpeakerOutput::Fill { peer, bytes: Bytes::from_static(b"update") });
+            if let SpeakerInput::Want { peer, incarnation, .. } = input {
+                out.push(SpeakerOutput::Fill { peer, incarnation, bytes: Bytes::from_static(b"update") });
             }
             let _ = self.0.send(format!("{input:?}"));
+        }
+        fn settle(&mut self, _: Millis, _: &mut Vec<SpeakerOutput>) -> bool {
+            let _ = self.0.send("settle".into());
+            false
         }
         fn deadline(&self) -> Option<Millis> {
             None
@@ -384,6 +440,16 @@ mod tests {
     fn batch(incarnation: Incarnation, inputs: Vec<SpeakerInput>) -> (Batch, oneshot::Receiver<()>) {
         let (credit, taken) = oneshot::channel();
         (Batch { peer: PEER, incarnation, inputs, credit }, taken)
+    }
+
+    /// Works on a batch until it is done.
+    fn run(driver: &mut Driver<Recorder>, inbox: &mut Inbox<Recorder>, batch: Batch) {
+        let (_, mut events) = mpsc::channel(1);
+        driver.open = Some(batch.into());
+        while driver.open.is_some() {
+            driver.slice(inbox, &mut events);
+            driver.settle();
+        }
     }
 
     fn recorder() -> (Driver<Recorder>, Inbox<Recorder>, Receiver<String>, Arc<Mailbox>) {
@@ -399,9 +465,9 @@ mod tests {
     fn what_an_ended_session_still_had_under_way_is_dropped_and_the_next_one_is_heard() {
         let (mut driver, mut inbox, heard, _) = recorder();
         driver.urgent(Urgent::PeerDown(PEER, 1));
-        driver.batch(batch(1, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0, &mut inbox);
-        driver.batch(batch(2, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv6)]).0, &mut inbox);
-        let heard: Vec<String> = heard.try_iter().collect();
+        run(&mut driver, &mut inbox, batch(1, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0);
+        run(&mut driver, &mut inbox, batch(2, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv6)]).0);
+        let heard: Vec<String> = heard.try_iter().filter(|line| line != "settle").collect();
         assert_eq!(heard.len(), 2, "{heard:?}");
         assert!(heard[0].contains("PeerDown") && heard[1].contains("Ipv6"), "{heard:?}");
     }
@@ -409,12 +475,50 @@ mod tests {
     #[test]
     fn the_credit_comes_back_when_the_batch_is_done_and_the_fill_names_the_session() {
         let (mut driver, mut inbox, _heard, mailbox) = recorder();
-        let (batch, mut taken) = batch(3, vec![SpeakerInput::Want { peer: PEER, budget: 100 }]);
-        driver.batch(batch, &mut inbox);
-        driver.deliver();
+        let (batch, mut taken) = batch(3, vec![want(3)]);
+        run(&mut driver, &mut inbox, batch);
         assert_eq!(taken.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         let mail = mailbox.take();
         assert_eq!((mail.incarnation, mail.fill), (3, Some(Bytes::from_static(b"update"))));
+    }
+
+    fn want(incarnation: Incarnation) -> SpeakerInput {
+        SpeakerInput::Want { peer: PEER, incarnation, budget: 100 }
+    }
+
+    #[test]
+    fn an_answer_to_a_lost_session_is_not_delivered_to_the_next() {
+        let (mut driver, mut inbox, _heard, mailbox) = recorder();
+        let (_, mut events) = mpsc::channel(1);
+        // Both in one slice: the second session is heard before the answer to the first is handed on.
+        driver.open = Some(batch(1, vec![want(1)]).0.into());
+        driver.slice(&mut inbox, &mut events);
+        driver.open = Some(batch(2, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0.into());
+        driver.slice(&mut inbox, &mut events);
+        driver.settle();
+        assert_eq!(mailbox.take().incarnation, 1, "named as what it is: the task of the second drops it");
+    }
+
+    #[test]
+    fn the_core_settles_once_for_a_slice_and_urgent_messages_go_between_slices() {
+        let (told, heard) = std::sync::mpsc::sync_channel(10_000);
+        let (port, mut inbox) = inboxes();
+        let (_, mut events) = mpsc::channel(1);
+        let mut driver = Driver::new(Recorder(told), Clock::start(), watch::channel(Phase::Recovering).0);
+        driver.mailboxes.insert(PEER, Arc::new(Mailbox::default()));
+        let inputs = (0..1000).map(|_| SpeakerInput::EndOfRib(PEER, Afi::Ipv4)).collect();
+        driver.open = Some(batch(1, inputs).0.into());
+        driver.slice(&mut inbox, &mut events);
+        driver.settle();
+        port.urgent.try_send(Urgent::Unreachable(PEER)).unwrap();
+        while driver.open.is_some() {
+            driver.slice(&mut inbox, &mut events);
+            driver.settle();
+        }
+        let heard: Vec<String> = heard.try_iter().collect();
+        let at = |word: &str| heard.iter().position(|line| line.contains(word)).unwrap();
+        assert!(at("settle") <= SLICE, "{}", at("settle"));
+        assert_eq!(at("PeerUnreachable"), at("settle") + 1);
     }
 
     #[test]
@@ -422,7 +526,7 @@ mod tests {
         let (mut driver, mut inbox, _heard, mailbox) = recorder();
         driver.urgent(Urgent::Refresh(PEER, Afi::Ipv4));
         assert!(mailbox.take().refresh.is_empty());
-        driver.batch(batch(2, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0, &mut inbox);
+        run(&mut driver, &mut inbox, batch(2, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0);
         driver.urgent(Urgent::Refresh(PEER, Afi::Ipv4));
         let mail = mailbox.take();
         assert_eq!((mail.incarnation, mail.refresh.contains(Afi::Ipv4)), (2, true));
@@ -434,6 +538,9 @@ mod tests {
     impl Core for Broken {
         fn handle(&mut self, _: Millis, _: SpeakerInput, _: &mut Vec<SpeakerOutput>) {
             panic!("a defect in the table");
+        }
+        fn settle(&mut self, _: Millis, _: &mut Vec<SpeakerOutput>) -> bool {
+            false
         }
         fn deadline(&self) -> Option<Millis> {
             Some(Millis(0))
@@ -458,8 +565,8 @@ mod tests {
     fn messages_of_a_peer_that_is_gone_reach_nobody() {
         let (mut driver, mut inbox, heard, _) = recorder();
         driver.mailboxes.clear();
-        driver.batch(batch(1, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0, &mut inbox);
+        run(&mut driver, &mut inbox, batch(1, vec![SpeakerInput::EndOfRib(PEER, Afi::Ipv4)]).0);
         driver.urgent(Urgent::PeerDown(PEER, 1));
-        assert_eq!(heard.try_iter().count(), 0);
+        assert_eq!(heard.try_iter().filter(|line| line != "settle").count(), 0);
     }
 }

@@ -20,10 +20,10 @@ use shell_lab::{Shells, ip};
 fn talker(input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
     let update: &[u8] = &[0xff; 16];
     match input {
-        SpeakerInput::PeerUp { peer, .. } => out.push(SpeakerOutput::Ready(peer)),
-        SpeakerInput::Want { peer, .. } => {
+        SpeakerInput::PeerUp { peer, incarnation, .. } => out.push(SpeakerOutput::Ready(peer, incarnation)),
+        SpeakerInput::Want { peer, incarnation, .. } => {
             let bytes: Vec<u8> = [update, &[0, 23, 2, 0, 0, 0, 0]].concat().repeat(200);
-            out.push(SpeakerOutput::Fill { peer, bytes: Bytes::from(bytes) });
+            out.push(SpeakerOutput::Fill { peer, incarnation, bytes: Bytes::from(bytes) });
         }
         _ => {}
     }

@@ -48,11 +48,11 @@ fn feeder(updates: usize) -> impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) +
     encode_end_of_rib(Afi::Ipv4, &mut end);
     let end = end.freeze();
     move |input, out| match input {
-        SpeakerInput::PeerUp { peer, .. } => {
+        SpeakerInput::PeerUp { peer, incarnation, .. } => {
             left.insert(peer, updates + 1);
-            out.push(SpeakerOutput::Ready(peer));
+            out.push(SpeakerOutput::Ready(peer, incarnation));
         }
-        SpeakerInput::Want { peer, .. } => {
+        SpeakerInput::Want { peer, incarnation, .. } => {
             let left = left.entry(peer).or_default();
             let bytes = match *left {
                 0 => Bytes::new(),
@@ -60,7 +60,7 @@ fn feeder(updates: usize) -> impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) +
                 _ => routes.clone(),
             };
             *left = left.saturating_sub(1);
-            out.push(SpeakerOutput::Fill { peer, bytes });
+            out.push(SpeakerOutput::Fill { peer, incarnation, bytes });
         }
         _ => {}
     }

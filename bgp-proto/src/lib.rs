@@ -11,7 +11,8 @@
 //! | [`wire`] | messages to bytes and back; RFC 7606 as a table |
 //! | [`session`] | one peer: RFC 4271 machine, two connections, timers |
 //! | [`gr`] | what becomes of a peer's routes while the peer restarts |
-//! | [`rib`] | destinations, paths, next hops, the decision, what is sent to whom |
+//! | [`rib`] | destinations, paths, next hops, the decision, what a path is on a session |
+//! | [`out`] | Adj-RIB-Out: who is sent what, and what has yet to be sent |
 //!
 //! Every core has one shape: `handle(now, input, out)` never blocks and never fails, `deadline()` says when the next
 //! tick is wanted, `status()` is a read-only view.
@@ -21,6 +22,7 @@
 
 pub mod gr;
 pub mod ids;
+pub mod out;
 pub mod prefix;
 pub mod rib;
 pub mod session;

@@ -11,8 +11,7 @@ use bgp_proto::{Afi, AfiSet};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// Counts the times that a session of one peer came up, from 1.
-pub type Incarnation = u64;
+pub use crate::speaker::Incarnation;
 
 /// What waits for the peer task.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,6 +38,9 @@ pub struct Mailbox {
 impl Mailbox {
     fn put(&self, incarnation: Incarnation, write: impl FnOnce(&mut Mail)) {
         let mut mail = self.lock();
+        if incarnation < mail.incarnation {
+            return;
+        }
         if mail.incarnation != incarnation {
             *mail = Mail { incarnation, ..Mail::default() };
         }
@@ -97,6 +99,14 @@ mod tests {
         mailbox.arrived().await;
         assert_eq!(mailbox.take(), Mail { incarnation: 2, ready: true, ..Mail::default() });
         assert_eq!(mailbox.take(), Mail { incarnation: 2, ..Mail::default() });
+    }
+
+    #[test]
+    fn what_comes_late_for_an_ended_session_leaves_the_mail_of_the_next_alone() {
+        let mailbox = Mailbox::default();
+        mailbox.ready(2);
+        mailbox.fill(1, Bytes::from_static(b"old"));
+        assert_eq!(mailbox.take(), Mail { incarnation: 2, ready: true, ..Mail::default() });
     }
 
     #[test]

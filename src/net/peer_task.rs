@@ -438,7 +438,7 @@ impl<'a, C: 'static> Shell<'a, C> {
                 {
                     line.max_message = MAX_EXTENDED_LEN;
                 }
-                self.tell(SpeakerInput::PeerUp { peer: id, negotiated });
+                self.tell(SpeakerInput::PeerUp { peer: id, incarnation: self.incarnation, negotiated });
             }
             Output::Update(update) => self.tell(SpeakerInput::Update { peer: id, update }),
             Output::RefreshRequested(afi) => self.tell(SpeakerInput::RefreshRequested(id, afi)),
@@ -584,7 +584,11 @@ impl<'a, C: 'static> Shell<'a, C> {
         let drained = self.lines.slot(conn).as_ref().is_some_and(Line::is_drained);
         if drained && self.pull.ready && !self.pull.asked {
             self.pull.asked = true;
-            self.tell(SpeakerInput::Want { peer: self.task.id, budget: BUDGET });
+            self.tell(SpeakerInput::Want {
+                peer: self.task.id,
+                incarnation: self.incarnation,
+                budget: BUDGET,
+            });
         }
     }
 

@@ -6,17 +6,19 @@
 //! |---|---|
 //! | `table` | one family: table, views, kernel routes |
 //! | `peers` | the peers and what their sessions agreed on |
-//! | `out` | what one peer is sent |
+//! | `adj_rib_out` | what the peers are sent, in groups |
+//! | `programs` | numbers for policy programs |
 //! | `kernel_routes` | what the kernel tells, as routes |
 //! | `fib_out` | what the kernel is to hold |
 //! | `recovery` | the wait after a start |
 //! | [`status`] | views for people |
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod adj_rib_out;
 mod fib_out;
 mod kernel_routes;
-mod out;
 mod peers;
+mod programs;
 mod recovery;
 pub mod status;
 mod table;
@@ -28,18 +30,21 @@ use std::sync::Arc;
 
 use bgp_proto::session::Negotiated;
 use bgp_proto::wire::{NlriList, Notification, Update};
-use bgp_proto::{Afi, AfiSet, Family, IpPrefix, Millis, PeerId, V4, V6};
+use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId, V4, V6};
 use bytes::{Bytes, BytesMut};
 
 use crate::desired::{DesiredState, SessionKey};
 use crate::fib::{FibChange, KernelEvent, Phase};
 use kernel_routes::Interfaces;
-use out::Feed;
 use peers::{PeerState, Peers, Session};
+use programs::Programs;
 use recovery::Recovery;
 use table::Table;
 
 pub use recovery::{RECOVERY_LIMIT, Restart};
+
+/// Counts the times that a session of one peer came up, from 1.
+pub type Incarnation = u64;
 
 /// What the world tells the speaker.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub enum SpeakerInput {
     PeerUp {
         /// Who.
         peer: PeerId,
+        /// Which session of this peer.
+        incarnation: Incarnation,
         /// What was agreed.
         negotiated: Box<Negotiated>,
     },
@@ -86,6 +93,8 @@ pub enum SpeakerInput {
     Want {
         /// Who.
         peer: PeerId,
+        /// The session that asks; another one than the present is told nothing.
+        incarnation: Incarnation,
         /// Bytes; at least one message is filled in if there is anything.
         budget: usize,
     },
@@ -98,16 +107,18 @@ pub enum SpeakerInput {
 /// What the speaker tells the world, in order.
 #[derive(Debug)]
 pub enum SpeakerOutput {
-    /// There is something to read for this peer: it should say `Want`.
-    Ready(PeerId),
+    /// There is something to read for this session of a peer: it should say `Want`.
+    Ready(PeerId, Incarnation),
     /// Answer to `Want`: whole messages. Empty: nothing left, `Ready` will come.
     Fill {
         /// Who.
         peer: PeerId,
+        /// The session that asked.
+        incarnation: Incarnation,
         /// UPDATE, End-of-RIB, BoRR, EoRR messages.
         bytes: Bytes,
     },
-    /// Close the session.
+    /// Close the session, whichever it is.
     EndSession(PeerId, Notification),
     /// The desired kernel routes changed.
     Fib(Vec<FibChange>),
@@ -123,7 +134,13 @@ pub struct Speaker {
     v4: Table<V4>,
     v6: Table<V6>,
     recovery: Recovery,
+    programs: Programs,
+    /// Slots whose routes are to be imported anew.
+    reimports: BTreeSet<u32>,
 }
+
+/// Units of work of one slice, about a millisecond: one destination exported for one group, or one path imported anew.
+const SLICE: usize = 2048;
 
 /// Does the same with the table of a family that is known at run time only.
 macro_rules! on_table {
@@ -155,15 +172,20 @@ impl Speaker {
             v4: Table::new(seed),
             v6: Table::new(seed),
             recovery: Recovery::after(restart),
+            programs: Programs::default(),
+            reimports: BTreeSet::new(),
         }
     }
 
-    /// Takes one input and appends what follows from it. Never blocks, never fails. Inputs that name a peer that is not
-    /// (or no longer) desired have no effect.
+    /// Takes one input. What follows from it is told by [`Speaker::settle`], once for any number of inputs; only the
+    /// answer to [`SpeakerInput::Want`] comes at once. Never blocks, never fails. Inputs that name a peer that is not (or
+    /// no longer) desired have no effect.
     pub fn handle(&mut self, now: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
         match input {
             SpeakerInput::Desired { state, peers } => self.desired(now, &state, &peers),
-            SpeakerInput::PeerUp { peer, negotiated } => self.peer_up(peer, *negotiated),
+            SpeakerInput::PeerUp { peer, incarnation, negotiated } => {
+                self.peer_up(peer, incarnation, *negotiated);
+            }
             SpeakerInput::Update { peer, update } => self.update(peer, update),
             SpeakerInput::EndOfRib(peer, afi) => self.recovery.told(peer, afi),
             SpeakerInput::RefreshRequested(peer, afi) => self.refresh(peer, afi),
@@ -181,11 +203,10 @@ impl Speaker {
                 }
             }
             SpeakerInput::PeerUnreachable(peer) => self.recovery.excuse(peer),
-            SpeakerInput::Want { peer, budget } => return self.want(peer, budget, out),
+            SpeakerInput::Want { peer, incarnation, budget } => self.want(peer, incarnation, budget, out),
             SpeakerInput::Kernel(event) => self.kernel(event),
             SpeakerInput::Tick => (),
         }
-        self.settle(now, out);
     }
 
     /// When [`SpeakerInput::Tick`] is wanted.
@@ -208,20 +229,27 @@ impl Speaker {
         }
         for (key, peer) in &state.peers {
             let Some(id) = handles.get(key).copied() else { continue };
+            let import = self.programs.id(&peer.treatment.import);
+            let export = self.programs.id(&peer.treatment.export);
             match self.peers.get_mut(id) {
-                None => self.peers.insert(PeerState::new(id, peer)),
+                None => self.peers.insert(PeerState::new(id, peer, import, export)),
                 Some(known) => {
-                    let rules = known.treatment != peer.treatment || known.open != peer.spec.open;
+                    let imported = (known.import_profile(), known.import_program);
                     known.name.clone_from(&peer.name);
                     known.addr = peer.spec.transport.peer;
                     known.open = peer.spec.open.clone();
-                    if rules {
-                        known.treatment = peer.treatment.clone();
-                        self.treat_anew(id);
+                    known.treatment = peer.treatment.clone();
+                    (known.import_program, known.export_program) = (import, export);
+                    if imported != (known.import_profile(), known.import_program) {
+                        self.reimports.insert(id.slot);
                     }
+                    self.retreat(id);
                 }
             }
         }
+        let peers = &self.peers;
+        let used = |id| peers.iter().any(|peer| peer.import_program == id || peer.export_program == id);
+        self.programs.retain(used);
         self.peers.rules_changed();
         let home4 = state.node.ipv4.as_ref().map(|address| address.subnet);
         let home6 = state.node.ipv6.as_ref().map(|address| address.subnet);
@@ -233,8 +261,8 @@ impl Speaker {
         self.recovery.desired(now, expected.into_iter());
     }
 
-    /// Rules changed: what came in is imported anew, what goes out is looked at again; nothing flaps.
-    fn treat_anew(&mut self, id: PeerId) {
+    /// Rules may have changed: the decision knows the session as it is now, and the peer reads the group that is its now.
+    fn retreat(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.source = peer.source_peer();
         let Some(peer) = self.peers.get(id) else { return };
@@ -243,8 +271,9 @@ impl Speaker {
                 if let Some(source) = peer.source {
                     table.rib.set_peer(id.slot, source);
                 }
-                table.import_again(&self.interfaces, peer);
-                table.export_again(id.slot);
+                if let Some(profile) = peer.export_profile(afi) {
+                    table.out.reassign(id.slot, profile, &peer.treatment.export);
+                }
             });
         }
     }
@@ -257,29 +286,32 @@ impl Speaker {
             });
         }
         self.recovery.forget(id);
+        self.reimports.remove(&id.slot);
         self.peers.remove(id);
     }
 
-    fn peer_up(&mut self, id: PeerId, negotiated: Negotiated) {
+    fn peer_up(&mut self, id: PeerId, incarnation: Incarnation, negotiated: Negotiated) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         // Perhaps it sends no End-of-RIB, or waits for ours.
         if !negotiated.peer_graceful || negotiated.peer_restarting {
             self.recovery.excuse(id);
         }
-        let session = Session::from(negotiated);
+        let session = Session::new(incarnation, negotiated);
         let families = session.context.families;
         peer.session = Some(session);
         peer.source = peer.source_peer();
         peer.idle = true;
-        let source = peer.source;
+        let Some(peer) = self.peers.get(id) else { return };
         for afi in Afi::ALL {
             on_table!(self, afi, table => {
                 table.close(id.slot);
-                if let Some(source) = source {
+                if let Some(source) = peer.source {
                     table.rib.set_peer(id.slot, source);
                 }
-                if families.contains(afi) {
-                    table.open(id.slot);
+                if families.contains(afi)
+                    && let Some(profile) = peer.export_profile(afi)
+                {
+                    table.out.open(id.slot, peer.addr, profile, &peer.treatment.export);
                 }
             });
         }
@@ -343,7 +375,7 @@ impl Speaker {
             .get(id)
             .and_then(|peer| peer.session.as_ref())
             .is_some_and(|session| session.enhanced_refresh);
-        on_table!(self, afi, table => table.refresh(id.slot, enhanced));
+        on_table!(self, afi, table => table.out.refresh(id.slot, enhanced));
     }
 
     fn kernel(&mut self, event: KernelEvent) {
@@ -376,7 +408,7 @@ impl Speaker {
                 self.recovery.synced();
                 // End-of-RIB may be sent now.
                 for afi in Afi::ALL {
-                    on_table!(self, afi, table => table.woken.extend(table.outs.keys()));
+                    on_table!(self, afi, table => table.out.complete());
                 }
             }
         }
@@ -403,10 +435,8 @@ impl Speaker {
                     if peer.treatment.import.reads_interface() {
                         table.import_again(&self.interfaces, peer);
                     }
-                    if peer.treatment.export.reads_interface() {
-                        table.export_again(peer.id.slot);
-                    }
                 }
+                table.out.reexport_by_interface();
                 if table.kernel.reads_interface() {
                     table.fib.touch_all(&table.rib);
                 }
@@ -414,43 +444,43 @@ impl Speaker {
         }
     }
 
-    fn want(&mut self, id: PeerId, budget: usize, out: &mut Vec<SpeakerOutput>) {
+    fn want(&mut self, id: PeerId, incarnation: Incarnation, budget: usize, out: &mut Vec<SpeakerOutput>) {
         let complete = self.recovery.complete();
-        let Some(peer) = self.peers.get(id) else { return };
-        let Some(session) = &peer.session else { return };
-        let feed = Feed {
-            peer,
-            profile: peer.export_profile(session),
-            context: &session.context,
-            interfaces: &self.interfaces,
-            enhanced_refresh: session.enhanced_refresh,
-            complete,
-            deferred: self.recovery.deferred(),
-        };
+        if self.peers.get(id).and_then(PeerState::incarnation) != Some(incarnation) {
+            return;
+        }
         let mut bytes = BytesMut::new();
-        fill(&mut self.v4, &feed, budget, &mut bytes);
-        fill(&mut self.v6, &feed, budget, &mut bytes);
-        let empty = bytes.is_empty();
-        out.push(SpeakerOutput::Fill { peer: id, bytes: bytes.freeze() });
-        if empty && let Some(peer) = self.peers.get_mut(id) {
-            // Much was looked at and nothing was news, or nothing is left.
-            let more = has_work(&self.v4, id, complete) || has_work(&self.v6, id, complete);
-            peer.idle = !more;
-            if more {
-                out.push(SpeakerOutput::Ready(id));
+        for afi in Afi::ALL {
+            if bytes.len() < budget.max(1) {
+                on_table!(self, afi, table => {
+                    let attrs = table.rib.attr_table();
+                    table.out.fill(id.slot, attrs, complete.contains(afi), budget, &mut bytes);
+                });
             }
+        }
+        let empty = bytes.is_empty();
+        out.push(SpeakerOutput::Fill { peer: id, incarnation, bytes: bytes.freeze() });
+        if empty && let Some(peer) = self.peers.get_mut(id) {
+            peer.idle = true;
         }
     }
 
-    /// Decides, and tells peers, kernel and people what follows.
-    fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) {
+    /// Decides, and tells peers, kernel and people what follows from all inputs since the last call. Long work is done in
+    /// parts: `true`, there is more to do, and the call is to be repeated when what came in meanwhile has been handled.
+    pub fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) -> bool {
+        let mut work = SLICE;
+        self.reimport(&mut work);
         self.v4.settle(&self.interfaces, &self.peers);
         self.v6.settle(&self.interfaces, &self.peers);
-        let deferred = self.recovery.deferral_ends(now);
-        for slot in self.peers.iter().map(|peer| peer.id.slot) {
-            for afi in deferred.iter() {
-                on_table!(self, afi, table => table.export_again(slot));
-            }
+        for afi in self.recovery.deferral_ends(now).iter() {
+            on_table!(self, afi, table => table.out.reexport());
+        }
+        let deferred = self.recovery.deferred();
+        for afi in Afi::ALL {
+            let deferred = deferred.contains(afi);
+            on_table!(self, afi, table => {
+                table.out.export(&mut table.rib, &self.interfaces, deferred, &mut work);
+            });
         }
         // Before both are known, next hops seem to lead nowhere that do not.
         if self.recovery.informed() {
@@ -464,31 +494,43 @@ impl Speaker {
                 out.push(SpeakerOutput::Fib(changes));
             }
         }
-        if self.recovery.ends(now) {
+        // What is still to be imported anew may be wanted in the kernel.
+        if self.reimports.is_empty() && self.recovery.ends(now) {
             out.push(SpeakerOutput::Phase(Phase::Normal));
         }
-        let complete = self.recovery.complete();
-        let mut woken = std::mem::take(&mut self.v4.woken);
-        woken.append(&mut self.v6.woken);
-        for slot in woken {
-            let Some(id) = self.peers.slot(slot).map(|peer| peer.id) else { continue };
-            let more = has_work(&self.v4, id, complete) || has_work(&self.v6, id, complete);
-            if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.idle && more) {
-                peer.idle = false;
-                out.push(SpeakerOutput::Ready(id));
+        self.wake(out);
+        !self.reimports.is_empty() || self.v4.out.is_busy() || self.v6.out.is_busy()
+    }
+
+    /// Runs import anew for peers whose rules changed, until `work` is used up.
+    fn reimport(&mut self, work: &mut usize) {
+        while *work > 0
+            && let Some(slot) = self.reimports.pop_first()
+        {
+            let Some(peer) = self.peers.slot(slot) else { continue };
+            for afi in Afi::ALL {
+                on_table!(self, afi, table => {
+                    *work = work.saturating_sub(table.import_again(&self.interfaces, peer));
+                });
             }
         }
     }
-}
 
-fn has_work<F: Family>(table: &Table<F>, id: PeerId, complete: AfiSet) -> bool {
-    table.outs.get(&id.slot).is_some_and(|out| out.has_work(complete))
-}
-
-fn fill<F: Family>(table: &mut Table<F>, feed: &Feed<'_>, budget: usize, bytes: &mut BytesMut) {
-    if let Some(out) = table.outs.get_mut(&feed.peer.id.slot)
-        && bytes.len() < budget.max(1)
-    {
-        out.fill(&mut table.rib, feed, budget.max(1), bytes);
+    /// Calls those who wait and have something to read.
+    fn wake(&mut self, out: &mut Vec<SpeakerOutput>) {
+        let complete = self.recovery.complete();
+        let mut woken = self.v4.out.take_woken();
+        woken.append(&mut self.v6.out.take_woken());
+        for slot in woken {
+            let Some(id) = self.peers.slot(slot).map(|peer| peer.id) else { continue };
+            let more = self.v4.out.has_work(slot, complete.contains(Afi::Ipv4))
+                || self.v6.out.has_work(slot, complete.contains(Afi::Ipv6));
+            if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.idle && more)
+                && let Some(incarnation) = peer.incarnation()
+            {
+                peer.idle = false;
+                out.push(SpeakerOutput::Ready(id, incarnation));
+            }
+        }
     }
 }

@@ -6,16 +6,18 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use bgp_proto::rib::{ExportProfile, ImportProfile, SourcePeer};
+use bgp_proto::rib::{ExportProfile, ImportProfile, ProgramId, SourcePeer};
 use bgp_proto::session::{Negotiated, OpenParams};
 use bgp_proto::wire::Context;
-use bgp_proto::{Asn, PeerId, RouterId};
+use bgp_proto::{Afi, Asn, PeerId, RouterId};
 
+use super::Incarnation;
 use crate::desired::{Peer, Treatment};
 
 /// What an established session brings.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
+    pub incarnation: Incarnation,
     pub context: Context,
     pub local_addr: IpAddr,
     pub peer_asn: Asn,
@@ -24,9 +26,10 @@ pub(super) struct Session {
     pub long_lived_aware: bool,
 }
 
-impl From<Negotiated> for Session {
-    fn from(negotiated: Negotiated) -> Self {
+impl Session {
+    pub fn new(incarnation: Incarnation, negotiated: Negotiated) -> Self {
         Session {
+            incarnation,
             local_addr: negotiated.endpoints.local.ip().to_canonical(),
             peer_asn: negotiated.peer_asn,
             peer_id: negotiated.peer_id,
@@ -45,6 +48,9 @@ pub(super) struct PeerState {
     pub addr: IpAddr,
     pub open: OpenParams,
     pub treatment: Treatment,
+    /// The numbers of the programs in `treatment`.
+    pub import_program: ProgramId,
+    pub export_program: ProgramId,
     /// While it is established.
     pub session: Option<Session>,
     /// What the table was last told of its session.
@@ -54,8 +60,10 @@ pub(super) struct PeerState {
 }
 
 impl PeerState {
-    pub fn new(id: PeerId, peer: &Peer) -> Self {
+    pub fn new(id: PeerId, peer: &Peer, import_program: ProgramId, export_program: ProgramId) -> Self {
         PeerState {
+            import_program,
+            export_program,
             id,
             name: peer.name.clone(),
             addr: peer.spec.transport.peer,
@@ -65,6 +73,11 @@ impl PeerState {
             source: None,
             idle: true,
         }
+    }
+
+    /// Which session of the peer is up.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.session.as_ref().map(|session| session.incarnation)
     }
 
     pub fn import_profile(&self) -> ImportProfile {
@@ -77,15 +90,24 @@ impl PeerState {
         }
     }
 
-    pub fn export_profile(&self, session: &Session) -> ExportProfile {
-        ExportProfile {
+    /// What decides about what it is sent in a family, while its session is up.
+    pub fn export_profile(&self, afi: Afi) -> Option<ExportProfile> {
+        let session = self.session.as_ref()?;
+        let context = &session.context;
+        Some(ExportProfile {
+            afi,
             internal: self.treatment.internal,
             local_asn: self.open.local_asn,
             local_addr: session.local_addr,
             rr_client: self.treatment.rr_client,
             next_hop: self.treatment.next_hop,
+            program: self.export_program,
             long_lived_aware: session.long_lived_aware,
-        }
+            add_path: context.add_path_tx.contains(afi),
+            extended_next_hop: context.extended_next_hop,
+            as4: context.as4,
+            extended_message: context.extended_message,
+        })
     }
 
     /// What the table is to know of its session, the present one or the one that left its routes stale.

@@ -163,6 +163,6 @@ fn counts<F: Family>(table: &Table<F>, slot: u32) -> PeerCounts {
             counts.filtered += 1;
         }
     }
-    counts.exported = table.outs.get(&slot).map_or(0, super::out::OutView::held);
+    counts.exported = table.out.held(slot);
     counts
 }

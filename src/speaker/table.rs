@@ -9,9 +9,9 @@ use bgp_proto::rib::{AttrId, Imported, PathKind, Rib, Source, import};
 use bgp_proto::wire::{Attributes, NextHop, Nlri};
 use bgp_proto::{Family, IpPrefix, Prefix};
 
+use super::adj_rib_out::AdjRibOut;
 use super::fib_out::FibOut;
 use super::kernel_routes::{Direct, Interfaces};
-use super::out::{OutView, concerns};
 use super::peers::{PeerState, Peers};
 use crate::desired::{FamilyIntent, StaticRoute};
 use crate::policy::program::{Decision, Program};
@@ -23,14 +23,12 @@ const ONE: u32 = 0;
 #[derive(Debug)]
 pub(super) struct Table<F: Family> {
     pub rib: Rib<F>,
-    /// What each established peer holds, by slot.
-    pub outs: BTreeMap<u32, OutView<F>>,
+    /// What the peers are sent.
+    pub out: AdjRibOut<F>,
     pub fib: FibOut<F>,
     pub direct: Direct<F>,
     pub ignored: Vec<String>,
     pub kernel: Arc<Program>,
-    /// Slots whose views have something new to look at.
-    pub woken: BTreeSet<u32>,
     statics: BTreeMap<Prefix<F>, StaticRoute<F>>,
 }
 
@@ -42,12 +40,11 @@ impl<F: Family> Table<F> {
     pub fn new(seed: u64) -> Self {
         Table {
             rib: Rib::new(seed),
-            outs: BTreeMap::new(),
+            out: AdjRibOut::new(seed),
             fib: FibOut::default(),
             direct: Direct::default(),
             ignored: Vec::new(),
             kernel: Arc::new(Program::always(Decision::Reject)),
-            woken: BTreeSet::new(),
             statics: BTreeMap::new(),
         }
     }
@@ -108,11 +105,14 @@ impl<F: Family> Table<F> {
     }
 
     /// Runs import anew on what the peer has sent (a change of rules needs nothing from the peer).
-    pub fn import_again(&mut self, interfaces: &Interfaces, peer: &PeerState) {
+    /// The number of paths.
+    pub fn import_again(&mut self, interfaces: &Interfaces, peer: &PeerState) -> usize {
         let slot = peer.id.slot;
-        for (prefix, path_id) in self.rib.paths_of(slot) {
-            self.import_path_again(interfaces, peer, prefix, path_id);
+        let paths = self.rib.paths_of(slot);
+        for (prefix, path_id) in &paths {
+            self.import_path_again(interfaces, peer, *prefix, *path_id);
         }
+        paths.len()
     }
 
     fn import_path_again(
@@ -141,37 +141,12 @@ impl<F: Family> Table<F> {
         import(&profile, IpPrefix::from(prefix), &set.attributes, next_hop, interface, program)
     }
 
-    /// The session is up: a new view, everything to be fed.
-    pub fn open(&mut self, slot: u32) {
-        self.close(slot);
-        self.outs.insert(slot, OutView::new());
-        self.woken.insert(slot);
-    }
-
-    /// Rules of export changed for a peer: everything is looked at again, and only differences are sent.
-    pub fn export_again(&mut self, slot: u32) {
-        if let Some(out) = self.outs.get_mut(&slot) {
-            out.look_again();
-            self.woken.insert(slot);
-        }
-    }
-
-    /// The peer asks for everything again.
-    pub fn refresh(&mut self, slot: u32, enhanced: bool) {
-        if let Some(out) = self.outs.get_mut(&slot) {
-            out.refresh(enhanced);
-            self.woken.insert(slot);
-        }
-    }
-
-    /// The session is gone: nothing is held.
+    /// The session is gone, or a new one takes its place: nothing is held.
     pub fn close(&mut self, slot: u32) {
-        if let Some(out) = self.outs.remove(&slot) {
-            out.close(&mut self.rib);
-        }
+        self.out.close(slot, self.rib.attr_table_mut());
     }
 
-    /// Decides, and says to views and kernel what changed.
+    /// Decides, and says to Adj-RIB-Out and kernel what changed.
     pub fn settle(&mut self, interfaces: &Interfaces, peers: &Peers) {
         self.rib.settle();
         let mut changes = self.rib.take_changes();
@@ -191,15 +166,7 @@ impl<F: Family> Table<F> {
             moved = self.rib.take_changes();
             changes.extend(&moved);
         }
-        for (slot, out) in &mut self.outs {
-            let Some(peer) = peers.slot(*slot) else { continue };
-            for prefix in &changes {
-                if out.holds(*prefix) || concerns(&self.rib, *prefix, peer) {
-                    out.touch(*prefix);
-                    self.woken.insert(*slot);
-                }
-            }
-        }
+        self.out.touch(changes.iter().copied());
         self.fib.touch(changes);
     }
 

@@ -95,6 +95,8 @@ pub struct World<'a> {
     called: BTreeMap<(IpAddr, u16), Call>,
     work: VecDeque<Work>,
     last_token: u64,
+    /// Sessions that came up.
+    established: u64,
     inputs: usize,
     refused: Vec<String>,
 }
@@ -163,6 +165,7 @@ impl<'a> World<'a> {
             called: BTreeMap::new(),
             work: VecDeque::new(),
             last_token: 0,
+            established: 0,
             inputs: 0,
             refused: Vec::new(),
             state,
@@ -389,7 +392,11 @@ impl<'a> World<'a> {
                 }
             }
             Output::Send(conn, bytes) => self.send(id, conn, &bytes),
-            Output::Up(negotiated) => self.tell(SpeakerInput::PeerUp { peer: id, negotiated }),
+            Output::Up(negotiated) => {
+                self.established += 1;
+                let incarnation = self.established;
+                self.tell(SpeakerInput::PeerUp { peer: id, incarnation, negotiated });
+            }
             Output::Update(update) => self.tell(SpeakerInput::Update { peer: id, update }),
             Output::RefreshRequested(afi) => self.tell(SpeakerInput::RefreshRequested(id, afi)),
             Output::EndOfRib(afi) => self.tell(SpeakerInput::EndOfRib(id, afi)),
@@ -431,14 +438,17 @@ impl<'a> World<'a> {
     fn speaker(&mut self, input: SpeakerInput) {
         let mut out = Vec::new();
         self.speaker.handle(self.now, input, &mut out);
+        while self.speaker.settle(self.now, &mut out) {}
         for output in out {
             match output {
-                SpeakerOutput::Ready(peer) => self.tell(SpeakerInput::Want { peer, budget: BUDGET }),
-                SpeakerOutput::Fill { peer, bytes } if bytes.is_empty() => drop((peer, bytes)),
-                SpeakerOutput::Fill { peer, bytes } => {
+                SpeakerOutput::Ready(peer, incarnation) => {
+                    self.tell(SpeakerInput::Want { peer, incarnation, budget: BUDGET });
+                }
+                SpeakerOutput::Fill { bytes, .. } if bytes.is_empty() => {}
+                SpeakerOutput::Fill { peer, incarnation, bytes } => {
                     if let Some(conn) = self.established(peer) {
                         self.send(peer, conn, &bytes);
-                        self.tell(SpeakerInput::Want { peer, budget: BUDGET });
+                        self.tell(SpeakerInput::Want { peer, incarnation, budget: BUDGET });
                     }
                 }
                 SpeakerOutput::EndSession(peer, why) => {

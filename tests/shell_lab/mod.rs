@@ -38,6 +38,9 @@ impl Core for Scripted {
     fn handle(&mut self, _: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
         (self.0)(input, out);
     }
+    fn settle(&mut self, _: Millis, _: &mut Vec<SpeakerOutput>) -> bool {
+        false
+    }
     fn deadline(&self) -> Option<Millis> {
         None
     }

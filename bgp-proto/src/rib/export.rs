@@ -9,14 +9,14 @@
 use std::net::IpAddr;
 
 use crate::ids::{Asn, ClusterId};
-use crate::prefix::{IpPrefix, is_link_local};
+use crate::prefix::{Afi, AfiSet, IpPrefix, is_link_local};
 use crate::rib::attrs::LLGR_STALE;
 use crate::rib::decision::DEFAULT_LOCAL_PREF;
 use crate::rib::path::{Forward, Source, SourcePeer};
 use crate::rib::policy::{Policy, RouteView};
 use crate::wire::attr::as_path::SEGMENT_MAX;
 use crate::wire::attr::rules::{PARTIAL, TRANSITIVE};
-use crate::wire::{AsPath, Attributes, NextHop, Segment};
+use crate::wire::{AsPath, Attributes, Context, NextHop, PeerType, Segment};
 
 /// NO_EXPORT (RFC 1997).
 const NO_EXPORT: u32 = 0xffff_ff01;
@@ -28,7 +28,7 @@ const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 const NON_TRANSITIVE_TYPE: u8 = 0x40;
 
 /// `nextHopMode` (PEER-64).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum NextHopRule {
     /// Kept on internal sessions, ours on external ones (PEER-65).
     #[default]
@@ -50,9 +50,17 @@ impl NextHopRule {
     }
 }
 
-/// All of a session that decides about what is sent on it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// A policy program, as its owner numbers them: equal programs have equal numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ProgramId(pub u32);
+
+/// All of a session that decides about what is sent on it in one family: the whole key of a group of
+/// [Adj-RIB-Out](crate::out). That what peers told waits for the end of our own restart is a state of the table, not of
+/// a session: were it in here, its end would send all again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ExportProfile {
+    /// The family.
+    pub afi: Afi,
     /// The session is within one AS.
     pub internal: bool,
     /// Our AS in it.
@@ -63,8 +71,34 @@ pub struct ExportProfile {
     pub rr_client: Option<ClusterId>,
     /// The next hop rule.
     pub next_hop: NextHopRule,
+    /// The export program.
+    pub program: ProgramId,
     /// The peer knows what LLGR_STALE means; one that does not would take such a route for a good one (RFC 9494 §4.3).
     pub long_lived_aware: bool,
+    /// Every usable path is sent, with path ids (RFC 7911).
+    pub add_path: bool,
+    /// The peer takes IPv6 next hops of IPv4 prefixes (RFC 8950).
+    pub extended_next_hop: bool,
+    /// AS numbers travel in four octets (RFC 6793).
+    pub as4: bool,
+    /// Messages up to 65535 octets (RFC 8654).
+    pub extended_message: bool,
+}
+
+impl ExportProfile {
+    /// What encoding reads of a session, and no more.
+    pub fn context(&self) -> Context {
+        let family = AfiSet::only(self.afi);
+        let peer_type = if self.internal { PeerType::Ibgp } else { PeerType::Ebgp };
+        Context {
+            families: family,
+            as4: self.as4,
+            add_path_tx: if self.add_path { family } else { AfiSet::EMPTY },
+            extended_next_hop: self.extended_next_hop,
+            extended_message: self.extended_message,
+            ..Context::new(peer_type)
+        }
+    }
 }
 
 /// A path as export sees it.

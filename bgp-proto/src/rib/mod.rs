@@ -33,7 +33,7 @@ use prefix_trie::PrefixMap;
 
 pub use attrs::{AttrId, AttrSet, AttrTable, LLGR_STALE, NO_LLGR};
 pub use decision::Reason;
-pub use export::{ExportProfile, NextHopRule, OutRoute, PathView, export};
+pub use export::{ExportProfile, NextHopRule, OutRoute, PathView, ProgramId, export};
 pub use import::{ImportProfile, Imported, import, is_ordinary};
 pub use nexthop::{Connected, LocalAddress, NextHops, Resolution, Unresolved};
 pub use path::{
@@ -283,6 +283,16 @@ impl<F: Family> Rib<F> {
     /// The destinations that changed since the last call.
     pub fn take_changes(&mut self) -> BTreeSet<Prefix<F>> {
         std::mem::take(&mut self.changed)
+    }
+
+    /// The attribute sets, for those who hold some of their own.
+    pub fn attr_table_mut(&mut self) -> &mut AttrTable {
+        &mut self.attrs
+    }
+
+    /// The same, to look at.
+    pub fn attr_table(&self) -> &AttrTable {
+        &self.attrs
     }
 
     // ---- views ----

@@ -48,6 +48,10 @@ pub struct Bench {
     pub state: DesiredState,
     pub ids: BTreeMap<SessionKey, PeerId>,
     pub contexts: BTreeMap<PeerId, Context>,
+    /// Sessions that came up.
+    pub sessions: Incarnation,
+    /// The last one of each peer.
+    pub incarnations: BTreeMap<PeerId, Incarnation>,
     pub neighbours: BTreeMap<PeerId, Neighbour>,
     pub fib: BTreeMap<IpPrefix, FibRoute>,
     /// All that was wished for last, what is no route included.
@@ -188,6 +192,8 @@ impl Bench {
             state,
             ids: BTreeMap::new(),
             contexts: BTreeMap::new(),
+            sessions: 0,
+            incarnations: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             fib: BTreeMap::new(),
             wishes: BTreeMap::new(),
@@ -217,9 +223,10 @@ impl Bench {
     pub fn tell(&mut self, input: SpeakerInput) {
         let mut out = Vec::new();
         self.speaker.handle(self.now, input, &mut out);
+        while self.speaker.settle(self.now, &mut out) {}
         for output in out {
             match output {
-                SpeakerOutput::Ready(peer) => {
+                SpeakerOutput::Ready(peer, _) => {
                     let neighbour = self.neighbours.entry(peer).or_default();
                     assert!(!neighbour.ready, "{peer} is called twice");
                     neighbour.ready = true;
@@ -310,7 +317,10 @@ impl Bench {
         change(&mut negotiated);
         self.contexts.insert(id, negotiated.context.clone());
         self.neighbours.insert(id, Neighbour::default());
-        self.tell(SpeakerInput::PeerUp { peer: id, negotiated: Box::new(negotiated) });
+        self.sessions += 1;
+        self.incarnations.insert(id, self.sessions);
+        let incarnation = self.sessions;
+        self.tell(SpeakerInput::PeerUp { peer: id, incarnation, negotiated: Box::new(negotiated) });
     }
 
     pub fn up(&mut self, addr: &str) -> PeerId {
@@ -355,7 +365,8 @@ impl Bench {
     /// One read; `false` if nothing was left. What the neighbour is sent goes through the codec.
     pub fn read(&mut self, id: PeerId, budget: usize) -> bool {
         let mut out = Vec::new();
-        self.speaker.handle(self.now, SpeakerInput::Want { peer: id, budget }, &mut out);
+        let incarnation = self.incarnations[&id];
+        self.speaker.handle(self.now, SpeakerInput::Want { peer: id, incarnation, budget }, &mut out);
         let context = &self.contexts[&id];
         // The neighbour decodes what we send: with path ids where we send them.
         let theirs = Context { add_path_rx: context.add_path_tx, ..context.clone() };
@@ -363,13 +374,13 @@ impl Bench {
         let mut any = false;
         for output in out {
             match output {
-                SpeakerOutput::Fill { peer, bytes } => {
+                SpeakerOutput::Fill { peer, bytes, .. } => {
                     assert_eq!(peer, id);
                     any = !bytes.is_empty();
                     neighbour.ready = any;
                     neighbour.receive(&bytes, &theirs);
                 }
-                SpeakerOutput::Ready(peer) => {
+                SpeakerOutput::Ready(peer, _) => {
                     assert_eq!(peer, id);
                     neighbour.ready = true;
                 }

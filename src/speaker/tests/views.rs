@@ -1,12 +1,11 @@
 //! Laws that hold whatever happens in which order.
 
 use super::*;
-use bgp_proto::rib::OutRoute;
-use bgp_proto::{ClusterId, V4};
+use bgp_proto::ClusterId;
+use bgp_proto::rib::{Path, PathKind, PathView, Source, export};
 use proptest::prelude::*;
 
 use crate::speaker::fib_out::wanted;
-use crate::speaker::out::routes;
 
 /// Internal, internal with path ids, client, external with path ids.
 const PEERS: [(&str, u32); 4] =
@@ -178,25 +177,48 @@ impl Play {
         }
     }
 
-    /// What export gives for the table as it is.
+    /// What export gives for the table as it is, path by path: nothing of groups, entries or bits.
     fn expected(&self, n: usize) -> Held {
         let speaker = &self.bench.speaker;
-        let peer = speaker.peers.get(self.id(n)).unwrap();
-        let session = peer.session.as_ref().unwrap();
-        let feed = Feed {
-            peer,
-            profile: peer.export_profile(session),
-            context: &session.context,
-            interfaces: &speaker.interfaces,
-            enhanced_refresh: false,
-            complete: AfiSet::BOTH,
-            deferred: AfiSet::EMPTY,
-        };
-        let rib = &speaker.v4.rib;
+        let (peer, rib) = (speaker.peers.get(self.id(n)).unwrap(), &speaker.v4.rib);
+        let profile = peer.export_profile(Afi::Ipv4).unwrap();
         let mut held = Held::new();
-        for (prefix, _) in rib.dests(None) {
-            for (path_id, OutRoute { attributes, next_hop }) in routes::<V4>(rib, &feed, prefix) {
-                held.insert((prefix.into(), path_id), (attributes, next_hop));
+        for (prefix, dest) in rib.dests(None) {
+            let paths: Vec<(u32, &Path<V4>)> = match profile.add_path {
+                true => dest.paths.iter().filter(|p| p.eligible()).map(|path| (path.out_id, path)).collect(),
+                false => dest.best().into_iter().map(|path| (0, path)).collect(),
+            };
+            for (path_id, path) in paths {
+                let slot = match path.source {
+                    Source::Peer(slot) => Some(slot),
+                    _ => None,
+                };
+                if slot == Some(peer.id.slot) {
+                    continue;
+                }
+                let set = match &path.kind {
+                    PathKind::Bgp(bgp) => Some(rib.attrs(bgp.used)),
+                    _ => None,
+                };
+                let forward = rib.forward(path);
+                let view = PathView {
+                    prefix: prefix.into(),
+                    source: path.source,
+                    from: slot.and_then(|slot| rib.peer(slot)),
+                    attributes: set.map(|set| &set.attributes),
+                    next_hop: set.and_then(|set| set.next_hop),
+                    interface: speaker.interfaces.name_of(&forward),
+                    forward: &forward,
+                    metric: match &path.kind {
+                        PathKind::Kernel { metric, .. } => Some(*metric),
+                        _ => None,
+                    },
+                };
+                if let Some(route) = export(&profile, &view, &*peer.treatment.export)
+                    && route.next_hop.addr() != peer.addr
+                {
+                    held.insert((prefix.into(), path_id), (route.attributes, route.next_hop));
+                }
             }
         }
         held

@@ -1,0 +1,581 @@
+//! A group: the routes that export gives for one profile, and who reads them.
+//!
+//! Owns: the entries with their dense ids, the readers, and what a change means for each of them. Whatever interleaving
+//! of changes and reads there is, a reader that has read everything holds exactly the group's routes but those that came
+//! from it or lead to it, and nothing was withdrawn that it did not hold. Never: decides what is sent; that is
+//! [`routes`](super::routes).
+//!
+//! Cost: changes are noted, and one [`Group::flush`] puts all of them into the readers' bits, a word for 64 entries;
+//! joining and a refresh copy one set of bits; nothing grows with the number of changes. An id is free again when its entry has no
+//! attributes and no reader has yet to hear of that.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use crate::out::pack::Chunks;
+use crate::out::reader::{Bits, Reader};
+use crate::prefix::{Family, Prefix};
+use crate::rib::{AttrId, AttrTable, ExportProfile};
+use crate::wire::Context;
+
+/// No entry, no reader, no source.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// One route of a destination as it is to be sent. `attrs` is a reference that the group takes over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// The path id that it is sent with; 0 without add-path.
+    pub path_id: u32,
+    /// Attributes and next hop.
+    pub attrs: AttrId,
+    /// Slot of the peer that it came from.
+    pub source: Option<u32>,
+}
+
+/// What the group sends under one `OutId`.
+#[derive(Debug)]
+pub(super) struct Entry<F: Family> {
+    pub prefix: Prefix<F>,
+    pub path_id: u32,
+    /// `None`: withdrawn, and kept for those who have yet to hear of it.
+    pub attrs: Option<AttrId>,
+    /// Slot of the peer that it came from, or [`NONE`].
+    pub source: u32,
+    /// How many readers hold it; counted only while it has no attributes.
+    waiting: u32,
+    /// The next entry of the same prefix, in order of path ids.
+    next: u32,
+}
+
+impl<F: Family> Entry<F> {
+    /// Whether a reader may get it: it does not come from it, and does not lead to it (BGP-23).
+    pub fn is_for(&self, slot: u32, addr: Option<IpAddr>, attrs: &AttrTable) -> bool {
+        let next_hop = self.attrs.and_then(|id| attrs.get(id).next_hop).map(|next_hop| next_hop.addr());
+        self.source != slot && next_hop.is_some() && next_hop != addr
+    }
+}
+
+/// One group of readers.
+#[derive(Debug)]
+pub struct Group<F: Family> {
+    pub(super) context: Context,
+    pub(super) entries: Vec<Entry<F>>,
+    free: Vec<u32>,
+    /// The first entry of each prefix.
+    heads: HashTable<u32>,
+    hasher: FixedState,
+    /// Entries with attributes.
+    pub(super) live: Bits,
+    pub(super) readers: Vec<Reader>,
+    /// Place of each slot's reader.
+    places: Vec<u32>,
+    /// The readers of each address.
+    slots: BTreeMap<IpAddr, SmallVec<[u32; 1]>>,
+    woken: Vec<u32>,
+    dirty: Dirty,
+    pub(super) chunks: Chunks,
+}
+
+/// What changed and is not in the readers' bits yet.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// New or changed entries.
+    live: Bits,
+    /// Entries that were withdrawn.
+    dead: Bits,
+    /// Entries that a reader may not get, with its slot.
+    barred: Vec<(u32, u32)>,
+    /// Words in which there is anything.
+    words: std::ops::Range<usize>,
+}
+
+impl Dirty {
+    fn note(&mut self, id: u32) {
+        let at = index(id / u64::BITS);
+        self.words = if self.words.is_empty() {
+            at..at + 1
+        } else {
+            self.words.start.min(at)..self.words.end.max(at + 1)
+        };
+    }
+}
+
+fn index(id: u32) -> usize {
+    usize::try_from(id).unwrap_or(usize::MAX)
+}
+
+impl<F: Family> Group<F> {
+    /// A group without routes and readers. `seed` makes hashes unpredictable for peers.
+    pub fn new(profile: &ExportProfile, seed: u64) -> Self {
+        Group {
+            context: profile.context(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            heads: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+            live: Bits::default(),
+            readers: Vec::new(),
+            places: Vec::new(),
+            slots: BTreeMap::new(),
+            woken: Vec::new(),
+            dirty: Dirty::default(),
+            chunks: Chunks::default(),
+        }
+    }
+
+    // ---- routes ----
+
+    /// Replaces what is sent of a prefix. `routes` is sorted here by path id; no two have the same. The readers hear of
+    /// any number of such changes by one [`Group::flush`].
+    pub fn set(&mut self, prefix: Prefix<F>, routes: &mut [Sent], attrs: &mut AttrTable) {
+        let first = self.head(prefix);
+        if first == NONE && routes.is_empty() {
+            return;
+        }
+        routes.sort_unstable_by_key(|route| route.path_id);
+        let mut chain = Chain { first, last: NONE, at: first };
+        for route in routes.iter() {
+            while let Some(entry) = self.entry(chain.at).filter(|entry| entry.path_id < route.path_id) {
+                let next = entry.next;
+                self.withdraw(&mut chain, next, attrs);
+            }
+            match self.entry(chain.at).filter(|entry| entry.path_id == route.path_id).map(|entry| entry.next)
+            {
+                Some(next) => {
+                    self.replace(chain.at, *route, attrs);
+                    chain.last = chain.at;
+                    chain.at = next;
+                }
+                None => {
+                    let id = self.add(prefix, *route, chain.at);
+                    self.link(&mut chain, id);
+                    chain.last = id;
+                    self.changed(id, *route, attrs);
+                }
+            }
+        }
+        while let Some(next) = self.entry(chain.at).map(|entry| entry.next) {
+            self.withdraw(&mut chain, next, attrs);
+        }
+        self.set_head(prefix, first, chain.first);
+    }
+
+    /// Number of routes.
+    pub fn routes(&self) -> usize {
+        self.live.count()
+    }
+
+    /// Number of ids in use, those of withdrawn routes that somebody still holds among them.
+    pub fn ids(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Gives back what it holds of the attribute table. The group is of no use afterwards.
+    pub fn close(&mut self, attrs: &mut AttrTable) {
+        for id in self.entries.iter_mut().filter_map(|entry| entry.attrs.take()) {
+            attrs.release(id);
+        }
+        self.readers.clear();
+        self.places.clear();
+    }
+
+    pub(super) fn entry(&self, id: u32) -> Option<&Entry<F>> {
+        self.entries.get(index(id))
+    }
+
+    fn head(&self, prefix: Prefix<F>) -> u32 {
+        let hash = self.hasher.hash_one(prefix);
+        let found = self.heads.find(hash, |id| self.entry(*id).is_some_and(|entry| entry.prefix == prefix));
+        found.copied().unwrap_or(NONE)
+    }
+
+    fn set_head(&mut self, prefix: Prefix<F>, old: u32, new: u32) {
+        if old == new {
+            return;
+        }
+        let hash = self.hasher.hash_one(prefix);
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let rehash = |id: &u32| entries.get(index(*id)).map_or(0, |entry| hasher.hash_one(entry.prefix));
+        match self.heads.find_entry(hash, |id| *id == old) {
+            Ok(mut place) if new != NONE => *place.get_mut() = new,
+            Ok(place) => drop(place.remove()),
+            Err(_) => drop(self.heads.insert_unique(hash, new, rehash)),
+        }
+    }
+
+    /// Puts `id` after the last visited entry of a chain.
+    fn link(&mut self, chain: &mut Chain, id: u32) {
+        match self.entries.get_mut(index(chain.last)) {
+            Some(last) => last.next = id,
+            None => chain.first = id,
+        }
+    }
+
+    fn add(&mut self, prefix: Prefix<F>, route: Sent, next: u32) -> u32 {
+        let source = route.source.unwrap_or(NONE);
+        let id = self.place(Entry {
+            prefix,
+            path_id: route.path_id,
+            attrs: Some(route.attrs),
+            source,
+            waiting: 0,
+            next,
+        });
+        self.live.set(id);
+        id
+    }
+
+    fn place(&mut self, entry: Entry<F>) -> u32 {
+        match self.free.pop() {
+            Some(id) => {
+                if let Some(place) = self.entries.get_mut(index(id)) {
+                    *place = entry;
+                }
+                id
+            }
+            None => {
+                // Routes are bounded by memory long before a `u32` is.
+                self.entries.push(entry);
+                u32::try_from(self.entries.len() - 1).unwrap_or(NONE)
+            }
+        }
+    }
+
+    fn replace(&mut self, id: u32, route: Sent, attrs: &mut AttrTable) {
+        let source = route.source.unwrap_or(NONE);
+        let Some(entry) = self.entries.get_mut(index(id)) else { return };
+        let (old, old_source) = (entry.attrs.replace(route.attrs), entry.source);
+        entry.source = source;
+        entry.waiting = 0;
+        if let Some(old) = old {
+            attrs.release(old);
+        }
+        if old == Some(route.attrs) && old_source == source {
+            return;
+        }
+        if old == Some(route.attrs) {
+            // Equal attributes from another peer: nothing changes but for the two.
+            self.flush();
+            for slot in [old_source, source] {
+                self.look_again(id, slot, attrs);
+            }
+        } else {
+            self.live.set(id);
+            self.changed(id, route, attrs);
+        }
+    }
+
+    /// Whether one reader may get an entry is another question than before.
+    fn look_again(&mut self, id: u32, slot: u32, attrs: &AttrTable) {
+        self.chunks.forget(id);
+        let may = self.entry(id).is_some_and(|entry| entry.is_for(slot, self.addr_of(slot), attrs));
+        let at = self.place_of(slot);
+        let Some(reader) = self.readers.get_mut(at) else { return };
+        if may || reader.held.get(id) {
+            reader.set_pending(id);
+            wake(reader, &mut self.woken);
+        } else {
+            reader.clear_pending(id);
+        }
+    }
+
+    fn addr_of(&self, slot: u32) -> Option<IpAddr> {
+        self.reader(slot).map(|reader| reader.addr)
+    }
+
+    /// A new or changed entry: whoever may get it, or holds what it was, has something to read.
+    fn changed(&mut self, id: u32, route: Sent, attrs: &AttrTable) {
+        self.chunks.forget(id);
+        let dirty = &mut self.dirty;
+        if !dirty.live.set(id) {
+            // What was true of the change before this one.
+            dirty.barred.retain(|(other, _)| *other != id);
+        }
+        dirty.dead.clear(id);
+        dirty.note(id);
+        dirty.barred.extend(route.source.map(|slot| (id, slot)));
+        let next_hop = attrs.get(route.attrs).next_hop.map(|next_hop| next_hop.addr());
+        if let Some(slots) = next_hop.and_then(|addr| self.slots.get(&addr)) {
+            dirty.barred.extend(slots.iter().map(|slot| (id, *slot)));
+        }
+    }
+
+    /// Withdraws the entry at the place of a chain, and goes on to `next`.
+    fn withdraw(&mut self, chain: &mut Chain, next: u32, attrs: &mut AttrTable) {
+        let id = chain.at;
+        chain.at = next;
+        chain.last = id;
+        let Some(old) = self.entries.get_mut(index(id)).and_then(|entry| entry.attrs.take()) else {
+            // Somebody has yet to hear of it.
+            return;
+        };
+        attrs.release(old);
+        self.live.clear(id);
+        self.chunks.forget(id);
+        if self.dirty.live.clear(id) {
+            self.dirty.barred.retain(|(other, _)| *other != id);
+        }
+        self.dirty.dead.set(id);
+        self.dirty.note(id);
+    }
+
+    /// Tells the readers what changed: who may get it or holds it has something to read. Ids that nobody holds are free.
+    pub fn flush(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        if dirty.words.is_empty() {
+            return;
+        }
+        for reader in &mut self.readers {
+            let mut news = false;
+            for at in dirty.words.clone() {
+                let (live, dead) = (dirty.live.word(at), dirty.dead.word(at));
+                if live | dead == 0 {
+                    continue;
+                }
+                let mut gone = if dead == 0 { 0 } else { reader.held.word(at) & dead };
+                reader.set_word(at, live | gone, dead & !gone);
+                news |= live | gone != 0;
+                while gone != 0 {
+                    let id = at * 64 + index(gone.trailing_zeros());
+                    gone &= gone - 1;
+                    if let Some(entry) = self.entries.get_mut(id) {
+                        entry.waiting += 1;
+                    }
+                }
+            }
+            if news {
+                wake(reader, &mut self.woken);
+            }
+        }
+        for (id, slot) in dirty.barred {
+            let at = self.place_of(slot);
+            let barred = self.entry(id).is_some_and(|entry| entry.attrs.is_some());
+            if let Some(reader) = self.readers.get_mut(at).filter(|reader| barred && !reader.held.get(id)) {
+                reader.clear_pending(id);
+            }
+        }
+        for id in dirty.dead.iter() {
+            if self.entry(id).is_some_and(|entry| entry.attrs.is_none() && entry.waiting == 0) {
+                self.unlink(id);
+            }
+        }
+    }
+
+    /// A reader has heard that an entry is gone, or has gone itself.
+    pub(super) fn heard(&mut self, id: u32) {
+        let Some(entry) = self.entries.get_mut(index(id)) else { return };
+        debug_assert!(entry.attrs.is_none() && entry.waiting > 0, "counted only while withdrawn");
+        entry.waiting = entry.waiting.saturating_sub(1);
+        if entry.waiting == 0 {
+            self.unlink(id);
+        }
+    }
+
+    /// Frees an id.
+    fn unlink(&mut self, id: u32) {
+        let Some(entry) = self.entry(id) else { return };
+        let (prefix, next) = (entry.prefix, entry.next);
+        let first = self.head(prefix);
+        if first == id {
+            self.set_head(prefix, id, next);
+        } else {
+            let mut at = first;
+            while let Some(entry) = self.entries.get_mut(index(at)) {
+                if entry.next == id {
+                    entry.next = next;
+                    break;
+                }
+                at = entry.next;
+            }
+        }
+        self.free.push(id);
+    }
+
+    // ---- readers ----
+
+    /// A session has come up; all that is there is pending.
+    pub fn join(&mut self, slot: u32, addr: IpAddr) {
+        let reader = Reader::new(slot, addr, &self.live);
+        self.insert(reader);
+    }
+
+    fn insert(&mut self, mut reader: Reader) {
+        let at = index(reader.slot);
+        if self.places.len() <= at {
+            self.places.resize(at + 1, NONE);
+        }
+        wake(&mut reader, &mut self.woken);
+        self.slots.entry(reader.addr).or_default().push(reader.slot);
+        if let Some(place) = self.places.get_mut(at) {
+            debug_assert!(*place == NONE, "a slot joins once");
+            *place = u32::try_from(self.readers.len()).unwrap_or(NONE);
+        }
+        self.readers.push(reader);
+    }
+
+    /// The session is gone.
+    pub fn leave(&mut self, slot: u32) {
+        self.flush();
+        self.take(slot);
+    }
+
+    fn take(&mut self, slot: u32) -> Option<Reader> {
+        let place = self.places.get_mut(index(slot))?;
+        let at = index(std::mem::replace(place, NONE));
+        if at >= self.readers.len() {
+            return None;
+        }
+        let reader = self.readers.swap_remove(at);
+        if let Some(slots) = self.slots.get_mut(&reader.addr) {
+            slots.retain(|other| *other != slot);
+            if slots.is_empty() {
+                self.slots.remove(&reader.addr);
+            }
+        }
+        if let Some(moved) = self.readers.get(at)
+            && let Some(place) = self.places.get_mut(index(moved.slot))
+        {
+            *place = u32::try_from(at).unwrap_or(NONE);
+        }
+        // What is pending without attributes is held, or it would not be pending.
+        let gone: Vec<u32> = (0..reader.pending.len())
+            .filter(|at| reader.pending.word(*at) & !self.live.word(*at) != 0)
+            .flat_map(|at| {
+                let word = reader.pending.word(at) & !self.live.word(at);
+                (0..u64::BITS).filter(move |bit| word >> bit & 1 == 1).map(move |bit| (at, bit))
+            })
+            .filter_map(|(at, bit)| Some(u32::try_from(at).ok()? * u64::BITS + bit))
+            .collect();
+        for id in gone {
+            self.heard(id);
+        }
+        Some(reader)
+    }
+
+    /// Moves a reader to another group of the same family, whose routes are complete. What is held there already in the
+    /// same form is not sent again; what is held and not there is withdrawn; nothing flaps.
+    pub fn move_to(&mut self, slot: u32, other: &mut Group<F>, attrs: &AttrTable) {
+        self.flush();
+        other.flush();
+        let Some(reader) = self.reader(slot) else { return };
+        let (addr, owed) = (reader.addr, reader.owed);
+        let mut held = Vec::with_capacity(reader.held.count());
+        for id in reader.held.iter() {
+            if let Some(entry) = self.entry(id) {
+                let same = entry.attrs.filter(|_| !reader.pending.get(id));
+                held.push((entry.prefix, entry.path_id, same));
+            }
+        }
+        self.take(slot);
+        let mut reader = Reader::new(slot, addr, &other.live);
+        reader.owed = owed;
+        for (prefix, path_id, had) in held {
+            let id = other.adopt(prefix, path_id);
+            reader.held.set(id);
+            let now = other.entry(id).filter(|entry| entry.attrs.is_some() && entry.attrs == had);
+            let same = now.is_some_and(|entry| entry.is_for(slot, Some(addr), attrs));
+            // A refresh under way sends everything.
+            if same && owed.refresh.is_none() {
+                reader.clear_pending(id);
+            } else {
+                reader.set_pending(id);
+            }
+        }
+        other.insert(reader);
+    }
+
+    /// The id of a prefix and path id that a reader brings along; without attributes where the group does not send it.
+    fn adopt(&mut self, prefix: Prefix<F>, path_id: u32) -> u32 {
+        let first = self.head(prefix);
+        let mut chain = Chain { first, last: NONE, at: first };
+        while let Some(entry) = self.entries.get_mut(index(chain.at)).filter(|entry| entry.path_id <= path_id)
+        {
+            if entry.path_id == path_id {
+                entry.waiting += u32::from(entry.attrs.is_none());
+                return chain.at;
+            }
+            chain.last = chain.at;
+            chain.at = entry.next;
+        }
+        let id = self.place(Entry { prefix, path_id, attrs: None, source: NONE, waiting: 1, next: chain.at });
+        self.link(&mut chain, id);
+        self.set_head(prefix, first, chain.first);
+        id
+    }
+
+    /// The reader asks for everything again; `enhanced`: between BoRR and EoRR.
+    pub fn refresh(&mut self, slot: u32, enhanced: bool) {
+        let at = self.place_of(slot);
+        if let Some(reader) = self.readers.get_mut(at) {
+            reader.refresh(&self.live, enhanced);
+            wake(reader, &mut self.woken);
+        }
+    }
+
+    /// End-of-RIB may be sent from now on: those who wait for it have something to read.
+    pub fn complete(&mut self) {
+        for reader in self.readers.iter_mut().filter(|reader| reader.owed.end_of_rib) {
+            wake(reader, &mut self.woken);
+        }
+    }
+
+    /// Slots that got something to read since the last call.
+    pub fn take_woken(&mut self) -> Vec<u32> {
+        self.flush();
+        for slot in &self.woken {
+            let at = self.places.get(index(*slot)).map_or(usize::MAX, |place| index(*place));
+            if let Some(reader) = self.readers.get_mut(at) {
+                reader.woken = false;
+            }
+        }
+        std::mem::take(&mut self.woken)
+    }
+
+    /// Whether there is anything to read for a slot, as of the last [`Group::flush`]. `may_end`: End-of-RIB may be sent.
+    pub fn has_work(&self, slot: u32, may_end: bool) -> bool {
+        self.reader(slot).is_some_and(|reader| reader.has_work(may_end))
+    }
+
+    /// How many routes a slot holds.
+    pub fn held(&self, slot: u32) -> usize {
+        self.reader(slot).map_or(0, |reader| reader.held.count())
+    }
+
+    /// Whether nobody reads.
+    pub fn is_idle(&self) -> bool {
+        self.readers.is_empty()
+    }
+
+    /// Slots of the readers.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        self.readers.iter().map(|reader| reader.slot)
+    }
+
+    fn reader(&self, slot: u32) -> Option<&Reader> {
+        self.readers.get(self.place_of(slot))
+    }
+
+    pub(super) fn place_of(&self, slot: u32) -> usize {
+        self.places.get(index(slot)).map_or(usize::MAX, |place| index(*place))
+    }
+}
+
+/// A walk over the entries of one prefix.
+struct Chain {
+    first: u32,
+    /// The last entry that was passed and stays.
+    last: u32,
+    /// The next to visit.
+    at: u32,
+}
+
+fn wake(reader: &mut Reader, woken: &mut Vec<u32>) {
+    if !std::mem::replace(&mut reader.woken, true) {
+        woken.push(reader.slot);
+    }
+}

@@ -1,0 +1,313 @@
+//! Adj-RIB-Out of one family: which group each peer reads, and what has yet to be exported for the groups.
+//!
+//! Owns: the groups by their [`ExportProfile`], each with the program that the profile names, and the work that is under
+//! way: destinations that changed, groups that are exported anew, peers that move to another group. All of it is done in
+//! parts of bounded size ([`AdjRibOut::export`]); what comes in meanwhile is no less right for it. Never: reads the clock,
+//! or knows when a peer reads.
+//!
+//! A peer whose rules changed reads its old group until the new one is complete, and is then sent the differences.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::out::{Exporter, Group, Sent, routes};
+use bgp_proto::rib::{AttrTable, ExportProfile, Rib};
+use bgp_proto::{Family, Prefix};
+use bytes::BytesMut;
+
+use super::kernel_routes::Interfaces;
+use crate::policy::program::Program;
+
+/// A group and its state.
+#[derive(Debug)]
+struct ExportGroup<F: Family> {
+    profile: ExportProfile,
+    program: Arc<Program>,
+    group: Group<F>,
+    /// All destinations are exported anew; the last that was visited.
+    walk: Option<Option<Prefix<F>>>,
+    /// Peers that move here.
+    awaited: usize,
+}
+
+/// All groups of one family.
+#[derive(Debug)]
+pub(super) struct AdjRibOut<F: Family> {
+    seed: u64,
+    /// Places stay: a peer names its group by place.
+    groups: Vec<Option<ExportGroup<F>>>,
+    places: BTreeMap<ExportProfile, usize>,
+    /// The group that each established peer reads, by slot.
+    reads: BTreeMap<u32, usize>,
+    /// Where a peer moves to.
+    moves: BTreeMap<u32, usize>,
+    /// Destinations that are to be exported anew.
+    changed: BTreeSet<Prefix<F>>,
+    woken: Vec<u32>,
+}
+
+impl<F: Family> AdjRibOut<F> {
+    pub fn new(seed: u64) -> Self {
+        AdjRibOut {
+            seed,
+            groups: Vec::new(),
+            places: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            woken: Vec::new(),
+        }
+    }
+
+    // ---- peers ----
+
+    /// The session is up: all that there is will be sent.
+    pub fn open(&mut self, slot: u32, addr: IpAddr, profile: ExportProfile, program: &Arc<Program>) {
+        let at = self.place(profile, program);
+        if let Some(group) = self.group_mut(at) {
+            group.group.join(slot, addr);
+            self.reads.insert(slot, at);
+        }
+    }
+
+    /// The rules for a peer may be others than before; nothing that it holds is sent again.
+    pub fn reassign(&mut self, slot: u32, profile: ExportProfile, program: &Arc<Program>) {
+        let Some(now) = self.reads.get(&slot).copied() else { return };
+        let target = self.moves.get(&slot).copied().unwrap_or(now);
+        if self.group(target).is_some_and(|group| group.profile == profile) {
+            return;
+        }
+        self.stay(slot);
+        let at = self.place(profile, program);
+        if at != now
+            && let Some(group) = self.group_mut(at)
+        {
+            group.awaited += 1;
+            self.moves.insert(slot, at);
+        }
+    }
+
+    /// Gives up a move that was under way.
+    fn stay(&mut self, slot: u32) {
+        if let Some(at) = self.moves.remove(&slot)
+            && let Some(group) = self.group_mut(at)
+        {
+            group.awaited -= 1;
+        }
+    }
+
+    /// The peer asks for everything again; `enhanced`: between BoRR and EoRR.
+    pub fn refresh(&mut self, slot: u32, enhanced: bool) {
+        if let Some(group) = self.read_by_mut(slot) {
+            group.group.refresh(slot, enhanced);
+        }
+    }
+
+    /// The session is gone.
+    pub fn close(&mut self, slot: u32, attrs: &mut AttrTable) {
+        self.stay(slot);
+        if let Some(at) = self.reads.remove(&slot) {
+            if let Some(group) = self.group_mut(at) {
+                group.group.leave(slot);
+            }
+            self.drop_idle(attrs);
+        }
+    }
+
+    /// Number of routes that a peer holds.
+    pub fn held(&self, slot: u32) -> usize {
+        self.read_by(slot).map_or(0, |group| group.group.held(slot))
+    }
+
+    /// Whether there is anything to read. `may_end`: End-of-RIB may be sent in this family.
+    pub fn has_work(&self, slot: u32, may_end: bool) -> bool {
+        self.read_by(slot).is_some_and(|group| group.group.has_work(slot, may_end && group.walk.is_none()))
+    }
+
+    /// Appends messages for a peer to `out` until that has about `budget` octets or nothing is left.
+    pub fn fill(&mut self, slot: u32, attrs: &AttrTable, may_end: bool, budget: usize, out: &mut BytesMut) {
+        if let Some(group) = self.read_by_mut(slot) {
+            let may_end = may_end && group.walk.is_none();
+            group.group.fill(slot, attrs, may_end, budget, out);
+        }
+    }
+
+    /// Slots that got something to read since the last call.
+    pub fn take_woken(&mut self) -> Vec<u32> {
+        let mut woken = std::mem::take(&mut self.woken);
+        for group in self.groups.iter_mut().flatten() {
+            woken.append(&mut group.group.take_woken());
+        }
+        woken
+    }
+
+    // ---- routes ----
+
+    /// These destinations are to be exported anew.
+    pub fn touch(&mut self, prefixes: impl IntoIterator<Item = Prefix<F>>) {
+        if !self.places.is_empty() {
+            self.changed.extend(prefixes);
+        }
+    }
+
+    /// Everything is to be exported anew for all groups.
+    pub fn reexport(&mut self) {
+        for group in self.groups.iter_mut().flatten() {
+            group.walk = Some(None);
+        }
+    }
+
+    /// The same for the groups whose program asks for interfaces.
+    pub fn reexport_by_interface(&mut self) {
+        for group in self.groups.iter_mut().flatten().filter(|group| group.program.reads_interface()) {
+            group.walk = Some(None);
+        }
+    }
+
+    /// End-of-RIB may be sent from now on.
+    pub fn complete(&mut self) {
+        for group in self.groups.iter_mut().flatten() {
+            group.group.complete();
+        }
+    }
+
+    /// Whether [`AdjRibOut::export`] has more to do.
+    pub fn is_busy(&self) -> bool {
+        !self.changed.is_empty()
+            || !self.moves.is_empty()
+            || self.groups.iter().flatten().any(|group| group.walk.is_some())
+    }
+
+    /// Exports what is to be exported until `work` is used up; one unit is one destination for one group. `deferred`: what
+    /// peers told waits until our own restart is over.
+    pub fn export(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, deferred: bool, work: &mut usize) {
+        while *work > 0
+            && let Some(prefix) = self.changed.pop_first()
+        {
+            for group in self.groups.iter_mut().flatten() {
+                group.export(rib, interfaces, deferred, prefix);
+                *work = work.saturating_sub(1);
+            }
+        }
+        for group in self.groups.iter_mut().flatten() {
+            group.walk(rib, interfaces, deferred, work);
+        }
+        while *work > 0
+            && let Some(slot) = self.next_move()
+        {
+            self.stay_or_move(slot, rib.attr_table());
+            *work = work.saturating_sub(1 + self.held(slot) / 8);
+        }
+        self.drop_idle(rib.attr_table_mut());
+        for group in self.groups.iter_mut().flatten() {
+            group.group.flush();
+        }
+    }
+
+    /// A peer whose new group is complete.
+    fn next_move(&self) -> Option<u32> {
+        let ready = |at: usize| self.group(at).is_some_and(|group| group.walk.is_none());
+        self.moves.iter().find(|(_, at)| ready(**at)).map(|(slot, _)| *slot)
+    }
+
+    fn stay_or_move(&mut self, slot: u32, attrs: &AttrTable) {
+        let Some(to) = self.moves.get(&slot).copied() else { return };
+        self.stay(slot);
+        let Some(from) = self.reads.get(&slot).copied() else { return };
+        // Both at once: one is taken out of its place meanwhile.
+        let Some(mut old) = self.groups.get_mut(from).and_then(Option::take) else { return };
+        if let Some(new) = self.group_mut(to) {
+            old.group.move_to(slot, &mut new.group, attrs);
+            self.reads.insert(slot, to);
+        }
+        if let Some(place) = self.groups.get_mut(from) {
+            *place = Some(old);
+        }
+    }
+
+    fn drop_idle(&mut self, attrs: &mut AttrTable) {
+        for place in &mut self.groups {
+            if let Some(mut group) = place.take_if(|group| group.group.is_idle() && group.awaited == 0) {
+                self.places.remove(&group.profile);
+                group.group.close(attrs);
+            }
+        }
+        if self.places.is_empty() {
+            self.changed.clear();
+        }
+    }
+
+    fn place(&mut self, profile: ExportProfile, program: &Arc<Program>) -> usize {
+        if let Some(at) = self.places.get(&profile) {
+            return *at;
+        }
+        let group = ExportGroup {
+            profile,
+            program: program.clone(),
+            group: Group::new(&profile, self.seed),
+            walk: Some(None),
+            awaited: 0,
+        };
+        let at = self.groups.iter().position(Option::is_none).unwrap_or(self.groups.len());
+        match self.groups.get_mut(at) {
+            Some(place) => *place = Some(group),
+            None => self.groups.push(Some(group)),
+        }
+        self.places.insert(profile, at);
+        at
+    }
+
+    fn group(&self, at: usize) -> Option<&ExportGroup<F>> {
+        self.groups.get(at)?.as_ref()
+    }
+
+    fn group_mut(&mut self, at: usize) -> Option<&mut ExportGroup<F>> {
+        self.groups.get_mut(at)?.as_mut()
+    }
+
+    fn read_by(&self, slot: u32) -> Option<&ExportGroup<F>> {
+        self.group(*self.reads.get(&slot)?)
+    }
+
+    fn read_by_mut(&mut self, slot: u32) -> Option<&mut ExportGroup<F>> {
+        self.group_mut(*self.reads.get(&slot)?)
+    }
+}
+
+impl<F: Family> ExportGroup<F> {
+    /// Exports one destination anew.
+    fn export(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, deferred: bool, prefix: Prefix<F>) {
+        let exporter = Exporter { profile: &self.profile, policy: &*self.program, deferred };
+        let routes = match rib.dest(prefix) {
+            Some(dest) => routes(rib, &exporter, prefix, dest, |forward| interfaces.name_of(forward)),
+            None => Default::default(),
+        };
+        let mut sent: Vec<Sent> = Vec::with_capacity(routes.len());
+        for (path_id, source, route) in routes {
+            let attrs = rib.intern(route.attributes, Some(route.next_hop));
+            sent.push(Sent { path_id, attrs, source });
+        }
+        self.group.set(prefix, &mut sent, rib.attr_table_mut());
+    }
+
+    /// Goes on with the export of everything. What is gone from the table came in as a change of its own.
+    fn walk(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, deferred: bool, work: &mut usize) {
+        if self.walk.is_none() {
+            return;
+        }
+        while *work > 0
+            && let Some(after) = self.walk
+        {
+            let next: Vec<Prefix<F>> = rib.dests(after).map(|(prefix, _)| prefix).take(*work).collect();
+            self.walk = next.last().map(|last| Some(*last));
+            *work -= next.len();
+            for prefix in next {
+                self.export(rib, interfaces, deferred, prefix);
+            }
+        }
+        if self.walk.is_none() {
+            self.group.complete();
+        }
+    }
+}
