@@ -1,9 +1,10 @@
-//! `case.json` as types. An unknown field is an error, so that a case never asks for
-//! something that is silently left out.
+//! Situations: `case.json` as types, with resources and recording beside it, out of a folder or of a file that has one
+//! situation in each line. An unknown field is an error, so that a case never asks for something that is silently
+//! left out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bgp_proto::{Afi, IpPrefix};
 use serde::Deserialize;
@@ -19,9 +20,12 @@ pub struct Case {
     pub _title: Option<String>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// The Calico release that was recorded.
+    #[serde(default = "newest")]
+    pub release: String,
     #[serde(default)]
-    #[serde(rename = "endpointStatus")]
-    pub _endpoint_status: BTreeMap<String, Value>,
+    #[allow(dead_code, reason = "peerings of local workloads are not played yet")]
+    pub endpoint_status: BTreeMap<String, Value>,
     #[serde(default)]
     pub links: Vec<Link>,
     #[serde(default)]
@@ -32,8 +36,22 @@ pub struct Case {
     pub peers: Vec<Peer>,
     #[serde(rename = "settle")]
     pub _settle: Option<f64>,
+    /// The datastore, as YAML documents.
     #[serde(skip)]
-    pub folder: PathBuf,
+    pub resources: String,
+    /// What the incumbents did.
+    #[serde(skip)]
+    pub observed: Value,
+}
+
+/// A situation in one line of a file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    name: String,
+    case: Case,
+    resources: String,
+    observed: Value,
 }
 
 /// An interface of the node.
@@ -133,6 +151,10 @@ pub enum Hop {
     Set(Vec<u32>),
 }
 
+fn newest() -> String {
+    "v3.33".into()
+}
+
 fn bgp_port() -> u16 {
     179
 }
@@ -166,13 +188,17 @@ impl Case {
     pub fn load(folder: &Path) -> Case {
         let mut case: Case = serde_json::from_str(&text(&folder.join("case.json")))
             .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        case.folder = folder.to_owned();
+        case.resources = text(&folder.join("resources.yaml"));
+        case.observed = serde_json::from_str(&text(&folder.join("observed.json"))).unwrap();
         case
     }
 
-    /// What the incumbents did.
-    pub fn observed(&self) -> Value {
-        serde_json::from_str(&text(&self.folder.join("observed.json"))).unwrap()
+    /// Reads a line of FILE.jsonl.
+    pub fn of_line(line: &str) -> Case {
+        let Line { name, case, resources, observed } = serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("{}: {error}", &line[..line.len().min(80)]));
+        assert_eq!(name, case.name, "the name of a line is that of its case");
+        Case { resources, observed, ..case }
     }
 
     /// The prefixes of the node's own addresses.

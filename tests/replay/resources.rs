@@ -4,9 +4,8 @@ use calico_bgpd::datastore::files::snapshot_of_texts;
 use calico_bgpd::model::decode::Reading;
 use calico_bgpd::model::snapshot::Snapshot;
 
-use super::case::{Case, text};
+use super::case::Case;
 
 pub fn snapshot(case: &Case) -> Snapshot {
-    let resources = text(&case.folder.join("resources.yaml"));
-    snapshot_of_texts(&case.node, Reading::default(), &[("resources.yaml", &resources)])
+    snapshot_of_texts(&case.node, Reading::default(), &[("resources.yaml", &case.resources)])
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bgp_proto::session::{CloseCause, Conn, Endpoints, Input, Output, Session};
 use bgp_proto::wire::Notification;
 use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId};
-use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, Release, SessionKey, Unready};
+use calico_bgpd::desired::{self, Auth, DesiredState, NodeFacts, SessionKey, Unready};
 use calico_bgpd::fib::fake::FakeKernel;
 use calico_bgpd::fib::mirror::Mirror;
 use calico_bgpd::fib::plan::{Written, plan};
@@ -137,7 +137,7 @@ pub fn facts(case: &Case) -> NodeFacts {
     NodeFacts {
         node_name: case.node.clone(),
         router_id: env("CALICO_ROUTER_ID"),
-        cluster_release: Some(Release { major: 3, minor: 33 }),
+        cluster_release: Some(case.release.parse().unwrap()),
         secret_namespace: env("NAMESPACE").unwrap_or_else(|| "kube-system".into()),
         ..NodeFacts::default()
     }
