@@ -1,4 +1,4 @@
-//! Small typed numbers: AS numbers, identifiers, peer handles.
+//! Small typed numbers: AS numbers, identifiers, handles of peers and destinations.
 //!
 //! Owns: the newtypes that keep an AS number from being taken for a router id. Never: wire encoding (an AS number
 //! becomes AS_TRANS only in the encoder, RFC 6793).
@@ -91,6 +91,25 @@ pub struct PeerId {
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "peer{}.{}", self.slot, self.generation)
+    }
+}
+
+/// A destination of one table: dense, the lowest free number first, so that what is kept for each destination is a
+/// vector and sets of destinations are bitmaps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DestId(pub u32);
+
+impl DestId {
+    /// Its place in a vector.
+    pub fn index(self) -> usize {
+        // No platform with a smaller `usize` is built for.
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for DestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dest{}", self.0)
     }
 }
 

@@ -6,7 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`prefix`] | address families and masked prefixes |
-//! | [`ids`] | AS numbers, router ids, peer handles |
+//! | [`ids`] | AS numbers, router ids, handles of peers and destinations |
 //! | [`time`] | milliseconds since start; nobody here reads a clock |
 //! | [`wire`] | messages to bytes and back; RFC 7606 as a table |
 //! | [`session`] | one peer: RFC 4271 machine, two connections, timers |
@@ -29,6 +29,6 @@ pub mod session;
 pub mod time;
 pub mod wire;
 
-pub use ids::{Asn, ClusterId, PeerId, RouterId};
+pub use ids::{Asn, ClusterId, DestId, PeerId, RouterId};
 pub use prefix::{Afi, AfiSet, Family, IpPrefix, Prefix, Prefix4, Prefix6, V4, V6};
 pub use time::Millis;

@@ -49,16 +49,30 @@ impl Program {
 
     /// Whether it asks for the interface of a route.
     pub fn reads_interface(&self) -> bool {
-        self.rules
-            .iter()
-            .flat_map(|rule| &rule.when)
-            .any(|condition| matches!(condition, Match::Interface(_)))
+        self.asks(|condition| matches!(condition, Match::Interface(_)))
+    }
+
+    /// Whether it asks for the prefix of a route.
+    pub fn reads_prefix(&self) -> bool {
+        self.asks(|condition| matches!(condition, Match::Within(_) | Match::Equals(_)))
+    }
+
+    fn asks(&self, what: impl Fn(&Match) -> bool) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.when).any(what)
     }
 }
 
 impl Policy for Program {
     fn accepts(&self, route: &mut RouteView<'_>) -> bool {
         self.run(route, None) == Decision::Accept
+    }
+
+    fn reads_prefix(&self) -> bool {
+        Program::reads_prefix(self)
+    }
+
+    fn reads_interface(&self) -> bool {
+        Program::reads_interface(self)
     }
 }
 
@@ -91,7 +105,7 @@ fn apply(action: &Action, route: &mut RouteView<'_>) {
             }
             let metric = route.metric.filter(|metric| !(*zero_is_none && *metric == 0)).unwrap_or(*priority);
             route.metric = Some(metric);
-            route.attributes.local_pref = Some(MAX_METRIC.wrapping_sub(metric));
+            route.attributes.to_mut().local_pref = Some(MAX_METRIC.wrapping_sub(metric));
         }
         Action::SetPreference(preference) => route.preference = *preference,
         Action::Through(device) => {
@@ -106,6 +120,8 @@ fn apply(action: &Action, route: &mut RouteView<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::policy::program::Rule;
     use bgp_proto::wire::{Attributes, NextHop};
@@ -118,7 +134,7 @@ mod tests {
             internal: Some(true),
             metric: None,
             preference: class.preference(),
-            attributes: Attributes::default(),
+            attributes: Cow::Owned(Attributes::default()),
             next_hop: None,
             device: None,
         }
@@ -174,7 +190,7 @@ mod tests {
         apply(&normalise(false), &mut elevated);
         assert_eq!(elevated.attributes.local_pref, Some(2_147_483_135));
         let mut received = route("10.2.0.0/26", SourceClass::Bgp);
-        received.attributes.local_pref = Some(2_147_483_648);
+        received.attributes.to_mut().local_pref = Some(2_147_483_648);
         apply(&normalise(false), &mut received);
         assert_eq!(received.metric, Some(u32::MAX), "modulo 2^32");
         assert_eq!(received.attributes.local_pref, Some(2_147_483_648));
@@ -203,7 +219,7 @@ mod tests {
         let mut received = route("10.2.0.0/26", SourceClass::Bgp);
         assert!(!holds(&Match::LocalPrefAbove(100), &received));
         assert!(holds(&Match::LocalPrefAbove(99), &received));
-        received.attributes.local_pref = Some(u32::MAX);
+        received.attributes.to_mut().local_pref = Some(u32::MAX);
         assert!(holds(&Match::LocalPrefAbove(MAX_METRIC), &received));
     }
 

@@ -279,7 +279,7 @@ impl<F: Family> ExportGroup<F> {
     /// Exports one destination anew.
     fn export(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, deferred: bool, prefix: Prefix<F>) {
         let exporter = Exporter { profile: &self.profile, policy: &*self.program, deferred };
-        let routes = match rib.dest(prefix) {
+        let routes = match rib.dest_of(prefix) {
             Some(dest) => routes(rib, &exporter, prefix, dest, |forward| interfaces.name_of(forward)),
             None => Default::default(),
         };
@@ -299,7 +299,7 @@ impl<F: Family> ExportGroup<F> {
         while *work > 0
             && let Some(after) = self.walk
         {
-            let next: Vec<Prefix<F>> = rib.dests(after).map(|(prefix, _)| prefix).take(*work).collect();
+            let next: Vec<Prefix<F>> = rib.dests(after).map(|(_, dest)| dest.prefix).take(*work).collect();
             self.walk = next.last().map(|last| Some(*last));
             *work -= next.len();
             for prefix in next {

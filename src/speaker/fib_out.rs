@@ -4,6 +4,7 @@
 //! Owns: what the reconciler was last told, so that it hears of differences only. Never: looks at what is in the
 //! kernel; that is the reconciler's.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -40,7 +41,7 @@ impl<F: Family> FibOut<F> {
 
     /// Everything has to be looked at.
     pub fn touch_all(&mut self, rib: &Rib<F>) {
-        self.dirty.extend(rib.dests(None).map(|(prefix, _)| prefix));
+        self.dirty.extend(rib.dests(None).map(|(_, dest)| dest.prefix));
         self.dirty.extend(self.told.keys().copied());
     }
 
@@ -109,10 +110,10 @@ pub(super) fn wanted<F: Family>(
     program: &Program,
     prefix: Prefix<F>,
 ) -> Wanted {
-    let Some((dest, best)) = rib.dest(prefix).and_then(|dest| Some((dest, dest.best()?))) else {
+    let Some((dest, best)) = rib.dest_of(prefix).and_then(|dest| Some((dest, dest.best()?))) else {
         return Wish::Nothing.into();
     };
-    if !matches!(best.source.class(), SourceClass::Static | SourceClass::Bgp) {
+    if !matches!(best.source().class(), SourceClass::Static | SourceClass::Bgp) {
         return Wish::Nothing.into();
     }
     let Some(way) = accepted(rib, interfaces, program, prefix, best) else { return Wish::Nothing.into() };
@@ -143,13 +144,13 @@ fn accepted<F: Family>(
     let (attributes, next_hop) = match &path.kind {
         PathKind::Bgp(bgp) => {
             let set = rib.attrs(bgp.used);
-            (set.attributes.clone(), set.next_hop)
+            (Cow::Borrowed(&set.attributes), set.next_hop)
         }
-        _ => (Attributes::default(), None),
+        _ => (Cow::Owned(Attributes::default()), None),
     };
     let mut view = RouteView {
         prefix: IpPrefix::from(prefix),
-        class: path.source.class(),
+        class: path.source().class(),
         interface: interfaces.name_of(&rib.forward(path)),
         internal: None,
         metric: None,

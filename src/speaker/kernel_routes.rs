@@ -5,14 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bgp_proto::rib::{Forward, LocalAddress, PathKind, Rib, Source};
+use bgp_proto::rib::{Forward, KernelRoute, LocalAddress, LocalRoute, LocalSource, Rib};
 use bgp_proto::{Family, Prefix};
 
 use crate::fib::{Address, AlienRoute, Link, Target};
 use crate::policy::glob;
-
-/// Path id of a foreign route: there is one for a prefix (KRT-14).
-const ONE: u32 = 0;
 
 /// The interfaces as the kernel has them.
 #[derive(Debug, Default)]
@@ -127,10 +124,10 @@ impl<F: Family> Direct<F> {
         rib.set_addresses(ifindex, local);
         let old = self.routes.remove(&ifindex).unwrap_or_default();
         for prefix in old.difference(&routes) {
-            rib.remove_local(*prefix, Source::Direct, ifindex);
+            rib.remove_local(*prefix, LocalSource::Direct(ifindex));
         }
         for prefix in routes.difference(&old) {
-            rib.put_local(*prefix, Source::Direct, ifindex, PathKind::Direct { ifindex });
+            rib.put_local(*prefix, LocalRoute::Direct(ifindex));
         }
         if !routes.is_empty() {
             self.routes.insert(ifindex, routes);
@@ -142,14 +139,11 @@ impl<F: Family> Direct<F> {
 pub(super) fn alien<F: Family>(rib: &mut Rib<F>, prefix: Prefix<F>, route: Option<AlienRoute>) {
     match route {
         Some(route) => {
-            let kind = PathKind::Kernel {
-                forward: forward(&route.target),
-                metric: route.metric,
-                protocol: route.protocol,
-            };
-            rib.put_local(prefix, Source::Kernel, ONE, kind);
+            let (metric, protocol) = (route.metric, route.protocol);
+            let route = KernelRoute { forward: forward(&route.target), metric, protocol };
+            rib.put_local(prefix, LocalRoute::Kernel(Box::new(route)));
         }
-        None => rib.remove_local(prefix, Source::Kernel, ONE),
+        None => rib.remove_local(prefix, LocalSource::Kernel),
     }
 }
 

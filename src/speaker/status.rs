@@ -4,7 +4,7 @@
 
 use bgp_proto::rib::{Forward, PathKind, Reason, Source};
 use bgp_proto::wire::{Attributes, NextHop};
-use bgp_proto::{Afi, Family, IpPrefix, PeerId, Prefix};
+use bgp_proto::{Afi, DestId, Family, IpPrefix, PeerId, Prefix};
 
 use super::Speaker;
 use super::table::Table;
@@ -102,12 +102,12 @@ impl Speaker {
     fn page<F: Family>(&self, table: &Table<F>, after: Option<IpPrefix>, limit: usize) -> Vec<RouteStatus> {
         let after = after.and_then(Prefix::from_ip);
         let dests = table.rib.dests(after).take(limit);
-        dests.filter_map(|(prefix, _)| self.describe(table, prefix)).collect()
+        dests.filter_map(|(_, dest)| self.describe(table, dest.prefix)).collect()
     }
 
     fn describe<F: Family>(&self, table: &Table<F>, prefix: Prefix<F>) -> Option<RouteStatus> {
         let rib = &table.rib;
-        let dest = rib.dest(prefix)?;
+        let dest = rib.dest_of(prefix)?;
         let mut paths: Vec<PathStatus> = Vec::with_capacity(dest.paths.len());
         for (path, reason) in dest.paths.iter().zip(rib.reasons(dest)) {
             let forward = rib.forward(path);
@@ -116,8 +116,8 @@ impl Speaker {
                 _ => None,
             };
             let status = PathStatus {
-                source: path.source,
-                peer: match path.source {
+                source: path.source(),
+                peer: match path.source() {
                     Source::Peer(slot) => {
                         self.peers.slot(slot).map(|peer| peer.name.clone()).unwrap_or_default()
                     }
@@ -131,8 +131,8 @@ impl Speaker {
                 forward,
                 attributes: set.map(|set| set.attributes.clone()),
                 next_hop: set.and_then(|set| set.next_hop),
-                metric: match path.kind {
-                    PathKind::Kernel { metric, .. } => Some(metric),
+                metric: match &path.kind {
+                    PathKind::Kernel(route) => Some(route.metric),
                     _ => None,
                 },
             };
@@ -147,14 +147,9 @@ impl Speaker {
 
 fn counts<F: Family>(table: &Table<F>, slot: u32) -> PeerCounts {
     let mut counts = PeerCounts::default();
-    for (prefix, path_id) in table.rib.paths_of(slot) {
-        let source = Source::Peer(slot);
-        let Some(dest) = table.rib.dest(prefix) else { continue };
-        let Some(path) = dest.paths.iter().find(|path| path.source == source && path.path_id == path_id)
-        else {
-            continue;
-        };
-        let best = dest.best().is_some_and(|best| best.source == source && best.path_id == path_id);
+    let dests = table.rib.dests_of(slot, DestId(0)).filter_map(|id| table.rib.dest(id));
+    for (dest, path) in dests.flat_map(|dest| dest.paths_of(slot).map(move |path| (dest, path))) {
+        let best = dest.best().is_some_and(|best| std::ptr::eq(best, path));
         counts.stale += usize::from(path.is_stale());
         counts.preferred += usize::from(best);
         if path.eligible() {

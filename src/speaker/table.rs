@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bgp_proto::rib::{AttrId, Imported, PathKind, Rib, Source, import};
+use bgp_proto::rib::{Forward, ImportRules, LocalRoute, LocalSource, Rib, Source};
 use bgp_proto::wire::{Attributes, NextHop, Nlri};
-use bgp_proto::{Family, IpPrefix, Prefix};
+use bgp_proto::{DestId, Family, Prefix};
 
 use super::adj_rib_out::AdjRibOut;
 use super::fib_out::FibOut;
@@ -15,9 +15,6 @@ use super::kernel_routes::{Direct, Interfaces};
 use super::peers::{PeerState, Peers};
 use crate::desired::{FamilyIntent, StaticRoute};
 use crate::policy::program::{Decision, Program};
-
-/// Path id of a static route: there is one for a prefix.
-const ONE: u32 = 0;
 
 /// One family's part of the speaker.
 #[derive(Debug)]
@@ -52,14 +49,14 @@ impl<F: Family> Table<F> {
     /// Takes the family's intent; what is unchanged is not touched.
     pub fn desired(&mut self, intent: &FamilyIntent<F>, home: Option<Prefix<F>>, interfaces: &Interfaces) {
         for prefix in self.statics.keys().filter(|prefix| !intent.statics.contains_key(prefix)) {
-            self.rib.remove_local(*prefix, Source::Static, ONE);
+            self.rib.remove_local(*prefix, LocalSource::Static);
         }
         for (prefix, route) in &intent.statics {
-            let kind = match route {
-                StaticRoute::Blackhole => PathKind::Blackhole,
-                StaticRoute::Via(via) => PathKind::Gateway { via: *via, ifindex: None },
+            let route = match route {
+                StaticRoute::Blackhole => LocalRoute::Blackhole,
+                StaticRoute::Via(via) => LocalRoute::Gateway(*via),
             };
-            self.rib.put_local(*prefix, Source::Static, ONE, kind);
+            self.rib.put_local(*prefix, route);
         }
         self.statics.clone_from(&intent.statics);
         // One address is no subnet: what is meant to be on the link is not said.
@@ -90,55 +87,27 @@ impl<F: Family> Table<F> {
         next_hop: NextHop,
         nlri: &[Nlri<F>],
     ) {
-        let got = self.rib.intern(attributes, Some(next_hop));
-        for nlri in nlri {
-            let imported = self.import(interfaces, peer, nlri.prefix, got);
-            self.rib.put_received(peer.id.slot, nlri.prefix, nlri.path_id, got, imported, true);
-        }
-        self.rib.release(got);
+        let name = |forward: &Forward| interfaces.name_of(forward);
+        self.rib.announce(peer.id.slot, &rules(peer, &name), attributes, next_hop, nlri);
     }
 
     pub fn withdrawn(&mut self, slot: u32, nlri: &[Nlri<F>]) {
         for nlri in nlri {
-            self.rib.withdraw(slot, nlri.prefix, nlri.path_id);
+            self.rib.withdraw(slot, *nlri);
         }
     }
 
     /// Runs import anew on what the peer has sent (a change of rules needs nothing from the peer).
-    /// The number of paths.
+    /// The number of destinations.
     pub fn import_again(&mut self, interfaces: &Interfaces, peer: &PeerState) -> usize {
         let slot = peer.id.slot;
-        let paths = self.rib.paths_of(slot);
-        for (prefix, path_id) in &paths {
-            self.import_path_again(interfaces, peer, *prefix, *path_id);
+        let name = |forward: &Forward| interfaces.name_of(forward);
+        let rules = rules(peer, &name);
+        let dests: Vec<DestId> = self.rib.dests_of(slot, DestId(0)).collect();
+        for id in &dests {
+            self.rib.reimport(slot, &rules, *id);
         }
-        paths.len()
-    }
-
-    fn import_path_again(
-        &mut self,
-        interfaces: &Interfaces,
-        peer: &PeerState,
-        prefix: Prefix<F>,
-        path_id: u32,
-    ) {
-        let slot = peer.id.slot;
-        let Some(path) = self.rib.path(prefix, Source::Peer(slot), path_id) else { return };
-        let PathKind::Bgp(bgp) = &path.kind else { return };
-        let got = bgp.got;
-        let imported = self.import(interfaces, peer, prefix, got);
-        self.rib.put_received(slot, prefix, path_id, got, imported, false);
-    }
-
-    fn import(&self, interfaces: &Interfaces, peer: &PeerState, prefix: Prefix<F>, got: AttrId) -> Imported {
-        let set = self.rib.attrs(got);
-        // What was interned as received has a next hop.
-        let next_hop = set.next_hop.unwrap_or(NextHop::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        let program = &*peer.treatment.import;
-        let forward = program.reads_interface().then(|| self.rib.resolve(next_hop).forward);
-        let interface = forward.as_ref().map_or("", |forward| interfaces.name_of(forward));
-        let profile = peer.import_profile();
-        import(&profile, IpPrefix::from(prefix), &set.attributes, next_hop, interface, program)
+        dests.len()
     }
 
     /// The session is gone, or a new one takes its place: nothing is held.
@@ -159,15 +128,17 @@ impl<F: Family> Table<F> {
             if by_interface.is_empty() || moved.is_empty() {
                 break;
             }
-            for prefix in moved {
-                self.import_over_interface(interfaces, peers, by_interface, prefix);
+            for id in moved {
+                self.import_over_interface(interfaces, peers, by_interface, id);
             }
             self.rib.settle();
             moved = self.rib.take_changes();
             changes.extend(&moved);
         }
+        let changes: BTreeSet<Prefix<F>> = changes.into_iter().filter_map(|id| self.rib.prefix(id)).collect();
         self.out.touch(changes.iter().copied());
         self.fib.touch(changes);
+        self.rib.free_ids();
     }
 
     /// The next hops of a destination moved: import rules that ask for interfaces may answer otherwise.
@@ -176,22 +147,23 @@ impl<F: Family> Table<F> {
         interfaces: &Interfaces,
         peers: &Peers,
         slots: &BTreeSet<u32>,
-        prefix: Prefix<F>,
+        id: DestId,
     ) {
-        let paths: Vec<(u32, u32)> = self
-            .rib
-            .dest(prefix)
-            .into_iter()
-            .flat_map(|dest| &dest.paths)
-            .filter_map(|path| match path.source {
-                Source::Peer(slot) if slots.contains(&slot) => Some((slot, path.path_id)),
+        let paths = self.rib.dest(id).into_iter().flat_map(|dest| &dest.paths);
+        let concerned: BTreeSet<u32> = paths
+            .filter_map(|path| match path.source() {
+                Source::Peer(slot) if slots.contains(&slot) => Some(slot),
                 _ => None,
             })
             .collect();
-        for (slot, path_id) in paths {
-            if let Some(peer) = peers.slot(slot) {
-                self.import_path_again(interfaces, peer, prefix, path_id);
-            }
+        let name = |forward: &Forward| interfaces.name_of(forward);
+        for peer in concerned.into_iter().filter_map(|slot| peers.slot(slot)) {
+            self.rib.reimport(peer.id.slot, &rules(peer, &name), id);
         }
     }
+}
+
+/// The rules for what a peer sends.
+fn rules<'a>(peer: &'a PeerState, name: &'a dyn Fn(&Forward) -> &'a str) -> ImportRules<'a, Program> {
+    ImportRules { profile: peer.import_profile(), policy: &peer.treatment.import, interface: name }
 }

@@ -47,7 +47,7 @@ fn route<'a, F: Family, P: Policy>(
     path: &Path<F>,
     interface: impl Fn(&Forward) -> &'a str,
 ) -> Option<(Option<u32>, OutRoute)> {
-    let (source, from) = match path.source {
+    let (source, from) = match path.source() {
         Source::Peer(_) if exporter.deferred => return None,
         Source::Peer(slot) => (Some(slot), Some(rib.peer(slot)?)),
         _ => (None, None),
@@ -57,13 +57,13 @@ fn route<'a, F: Family, P: Policy>(
             let set = rib.attrs(bgp.used);
             (Some(&set.attributes), set.next_hop, None)
         }
-        PathKind::Kernel { metric, .. } => (None, None, Some(*metric)),
+        PathKind::Kernel(route) => (None, None, Some(route.metric)),
         _ => (None, None, None),
     };
     let forward = rib.forward(path);
     let view = PathView {
         prefix: IpPrefix::from(prefix),
-        source: path.source,
+        source: path.source(),
         from,
         attributes,
         next_hop,

@@ -7,7 +7,6 @@
 //! are compared only between paths from one neighbouring AS. BIRD's result depends there on the order of arrival; ours
 //! does not: a path is out if any path that is still in has the same neighbouring AS and a lower MED.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use smallvec::SmallVec;
@@ -16,7 +15,7 @@ use crate::ids::{Asn, RouterId};
 use crate::prefix::Family;
 use crate::rib::attrs::AttrTable;
 use crate::rib::nexthop::NextHops;
-use crate::rib::path::{BgpPath, Path, PathKind, Refused, Source, SourceClass, SourcePeer};
+use crate::rib::path::{BgpPath, Path, PathKind, Refused, SourceClass, SourcePeer};
 use crate::wire::Origin;
 
 /// LOCAL_PREF of a route that has none (PEER-69).
@@ -68,24 +67,21 @@ pub(super) struct Facts<'a, F: Family> {
 }
 
 impl<F: Family> Facts<'_, F> {
-    fn peer(&self, source: Source) -> Option<&SourcePeer> {
-        match source {
-            Source::Peer(slot) => self.peers.get(usize::try_from(slot).ok()?)?.as_ref(),
-            _ => None,
-        }
+    fn peer(&self, slot: u32) -> Option<&SourcePeer> {
+        self.peers.get(usize::try_from(slot).ok()?)?.as_ref()
     }
 
     fn rank(&self, index: usize, path: &Path<F>) -> Rank {
         let bgp = match &path.kind {
-            PathKind::Bgp(bgp) => Some(self.bgp_rank(path.source, bgp)),
+            PathKind::Bgp(bgp) => Some(self.bgp_rank(bgp)),
             _ => None,
         };
-        Rank { index, preference: path.preference, class: path.source.class(), path_id: path.path_id, bgp }
+        Rank { index, preference: path.preference, class: path.source().class(), path_id: path.path_id, bgp }
     }
 
-    fn bgp_rank(&self, source: Source, bgp: &BgpPath) -> BgpRank {
+    fn bgp_rank(&self, bgp: &BgpPath) -> BgpRank {
         let set = self.attrs.get(bgp.used);
-        let peer = self.peer(source);
+        let peer = self.peer(bgp.slot);
         let resolution = self.next_hops.resolution(bgp.next_hop);
         BgpRank {
             resolvable: resolution.resolvable(),
@@ -159,14 +155,17 @@ fn eliminate(ranks: &mut Ranks, lost: &mut impl FnMut(usize, Reason)) {
     keep_least(ranks, Reason::LocalPref, lost, |rank| bgp(rank, |b| u64::from(u32::MAX - b.local_pref)));
     keep_least(ranks, Reason::PathLength, lost, |rank| bgp(rank, |b| u64::from(b.path_length)));
     keep_least(ranks, Reason::Origin, lost, |rank| rank.bgp.as_ref().map(|b| b.origin));
-    let mut least_med = BTreeMap::new();
-    for b in ranks.iter().filter_map(|rank| rank.bgp.as_ref()) {
-        let least = least_med.entry(b.neighbour).or_insert(b.med);
-        *least = b.med.min(*least);
+    if ranks.len() > 1 {
+        let mut least_med: SmallVec<[_; 4]> =
+            ranks.iter().filter_map(|rank| rank.bgp.as_ref()).map(|b| (b.neighbour, b.med)).collect();
+        least_med.sort_unstable();
+        least_med.dedup_by_key(|(neighbour, _)| *neighbour);
+        let is_above = |b: &BgpRank| {
+            let at = least_med.binary_search_by_key(&b.neighbour, |(neighbour, _)| *neighbour);
+            at.ok().and_then(|at| least_med.get(at)).is_some_and(|(_, least)| b.med > *least)
+        };
+        keep_least(ranks, Reason::Med, lost, |rank| rank.bgp.as_ref().is_some_and(is_above));
     }
-    keep_least(ranks, Reason::Med, lost, |rank| {
-        rank.bgp.as_ref().is_some_and(|b| least_med.get(&b.neighbour).is_some_and(|least| b.med > *least))
-    });
     keep_least(ranks, Reason::Internal, lost, |rank| bgp(rank, |b| u64::from(b.internal)));
     keep_least(ranks, Reason::IgpMetric, lost, |rank| bgp(rank, |b| u64::from(b.igp_metric)));
     keep_least(ranks, Reason::RouterId, lost, |rank| rank.bgp.as_ref().map(|b| b.router_id));
@@ -200,7 +199,7 @@ pub(super) fn mergeable<F: Family>(best: &Path<F>, other: &Path<F>, facts: Facts
         return false;
     }
     let (PathKind::Bgp(a), PathKind::Bgp(b)) = (&best.kind, &other.kind) else { return false };
-    let (a, b) = (facts.bgp_rank(best.source, a), facts.bgp_rank(other.source, b));
+    let (a, b) = (facts.bgp_rank(a), facts.bgp_rank(b));
     a.resolvable
         && b.resolvable
         && a.long_lived_stale == b.long_lived_stale

@@ -6,6 +6,7 @@
 //! for each reader are [`PathView::source`] (never back to where it came from) and [`OutRoute::next_hop`] (never the
 //! reader's own address), and the caller makes them.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::ids::{Asn, ClusterId};
@@ -135,7 +136,10 @@ pub struct OutRoute {
 pub fn export(profile: &ExportProfile, path: &PathView<'_>, policy: &impl Policy) -> Option<OutRoute> {
     let (attributes, next_hop) = match (path.attributes, path.from) {
         (Some(attributes), Some(from)) => received(profile, path, attributes, from)?,
-        _ => originated(profile, path),
+        _ => {
+            let (attributes, next_hop) = originated(profile, path);
+            (Cow::Owned(attributes), next_hop)
+        }
     };
     let mut view = RouteView {
         prefix: path.prefix,
@@ -152,7 +156,7 @@ pub fn export(profile: &ExportProfile, path: &PathView<'_>, policy: &impl Policy
         return None;
     }
     let next_hop = view.next_hop.unwrap_or(next_hop);
-    Some(OutRoute { attributes: for_wire(profile, view.attributes), next_hop })
+    Some(OutRoute { attributes: for_wire(profile, view.attributes.into_owned()), next_hop })
 }
 
 /// BGP-21, BGP-23.
@@ -167,12 +171,12 @@ fn originated(profile: &ExportProfile, path: &PathView<'_>) -> (Attributes, Next
 }
 
 /// BGP-22, BGP-24, BGP-25.
-fn received(
+fn received<'a>(
     profile: &ExportProfile,
     path: &PathView<'_>,
-    attributes: &Attributes,
+    attributes: &'a Attributes,
     from: &SourcePeer,
-) -> Option<(Attributes, NextHop)> {
+) -> Option<(Cow<'a, Attributes>, NextHop)> {
     // A client whose cluster the route has passed has seen it.
     if profile.rr_client.is_some_and(|cluster| attributes.cluster_list.contains(&cluster)) {
         return None;
@@ -184,11 +188,12 @@ fn received(
     if has(LLGR_STALE) && !profile.long_lived_aware {
         return None;
     }
-    let mut attributes = attributes.clone();
+    let mut attributes = Cow::Borrowed(attributes);
     if profile.internal && from.internal && profile.local_asn == from.local_asn {
         reflect(profile, &mut attributes, from)?;
     }
     if !profile.internal {
+        let attributes = attributes.to_mut();
         prepend(&mut attributes.as_path, &[profile.local_asn]);
         // The neighbour that set it is not the one that reads it; BIRD sends 0 instead of none.
         if attributes.med.is_some() {
@@ -206,8 +211,9 @@ fn received(
 }
 
 /// RFC 4456; `None` where neither side is a client.
-fn reflect(profile: &ExportProfile, attributes: &mut Attributes, from: &SourcePeer) -> Option<()> {
+fn reflect(profile: &ExportProfile, attributes: &mut Cow<'_, Attributes>, from: &SourcePeer) -> Option<()> {
     let entered = from.rr_client.or(profile.rr_client)?;
+    let attributes = attributes.to_mut();
     attributes.originator_id.get_or_insert(from.router_id);
     attributes.cluster_list.insert(0, entered);
     // Two clients of different clusters: the route leaves one and enters the other.

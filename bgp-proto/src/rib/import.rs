@@ -2,14 +2,15 @@
 //!
 //! Owns: the loop checks (BGP-26, RFC 4456 §8), what is ignored from external peers (BGP-27), which prefixes are
 //! taken at all (KRT-11), and the run of the import policy. Never: stores; the outcome goes to
-//! [`Rib::put_received`](super::Rib::put_received).
+//! [`Rib::announce`](super::Rib::announce).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::ids::{Asn, ClusterId, RouterId};
 use crate::prefix::IpPrefix;
 use crate::rib::decision::DEFAULT_LOCAL_PREF;
-use crate::rib::path::{Refused, SourceClass};
+use crate::rib::path::{Forward, Refused, SourceClass};
 use crate::rib::policy::{Policy, RouteView};
 use crate::wire::{Attributes, NextHop};
 
@@ -28,11 +29,22 @@ pub struct ImportProfile {
     pub allow_own_as: u8,
 }
 
+/// What a peer sent, before policy: all of it that does not depend on the prefix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Admitted {
+    /// The attributes as they may count on this session.
+    pub attributes: Attributes,
+    /// The session is within one AS.
+    pub internal: bool,
+    /// Why it may not be used whatever policy says.
+    pub refused: Option<Refused>,
+}
+
 /// A route after import.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Imported {
-    /// Its attributes.
-    pub attributes: Attributes,
+pub struct Imported<'a> {
+    /// Its attributes; borrowed where policy left them as they were.
+    pub attributes: Cow<'a, Attributes>,
     /// Its next hop.
     pub next_hop: NextHop,
     /// Its preference.
@@ -41,41 +53,51 @@ pub struct Imported {
     pub refused: Option<Refused>,
 }
 
-/// Imports one received route. `interface` names the interface towards the resolved next hop.
-pub fn import(
-    profile: &ImportProfile,
-    prefix: IpPrefix,
-    got: &Attributes,
-    next_hop: NextHop,
-    interface: &str,
-    policy: &impl Policy,
-) -> Imported {
-    let mut attributes = got.clone();
-    if profile.internal {
-        attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
-    } else {
-        attributes.local_pref = Some(DEFAULT_LOCAL_PREF);
-        attributes.originator_id = None;
-        attributes.cluster_list.clear();
+impl Admitted {
+    /// Takes the attributes of a received route.
+    pub fn new(profile: &ImportProfile, mut attributes: Attributes) -> Self {
+        if profile.internal {
+            attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        } else {
+            attributes.local_pref = Some(DEFAULT_LOCAL_PREF);
+            attributes.originator_id = None;
+            attributes.cluster_list.clear();
+        }
+        let refused = looped(profile, &attributes);
+        Admitted { attributes, internal: profile.internal, refused }
     }
-    let refused = looped(profile, &attributes).or_else(|| (!is_ordinary(prefix)).then_some(Refused::Bogus));
-    let mut view = RouteView {
-        prefix,
-        class: SourceClass::Bgp,
-        interface,
-        internal: Some(profile.internal),
-        metric: None,
-        preference: SourceClass::Bgp.preference(),
-        attributes,
-        next_hop: Some(next_hop),
-        device: None,
-    };
-    let refused = refused.or_else(|| (!policy.accepts(&mut view)).then_some(Refused::Policy));
-    Imported {
-        attributes: view.attributes,
-        next_hop: view.next_hop.unwrap_or(next_hop),
-        preference: view.preference,
-        refused,
+
+    /// Runs the import policy on the route to one prefix. `interface` names the interface towards the resolved next hop.
+    pub fn import(
+        &self,
+        prefix: IpPrefix,
+        next_hop: NextHop,
+        interface: &str,
+        policy: &impl Policy,
+    ) -> Imported<'_> {
+        let mut view = RouteView {
+            prefix,
+            class: SourceClass::Bgp,
+            interface,
+            internal: Some(self.internal),
+            metric: None,
+            preference: SourceClass::Bgp.preference(),
+            attributes: Cow::Borrowed(&self.attributes),
+            next_hop: Some(next_hop),
+            device: None,
+        };
+        let refused = self.refused.or_else(|| (!is_ordinary(prefix)).then_some(Refused::Bogus));
+        let refused = refused.or_else(|| (!policy.accepts(&mut view)).then_some(Refused::Policy));
+        Imported {
+            // The view's lifetime is the shorter one of attributes and interface.
+            attributes: match view.attributes {
+                Cow::Borrowed(_) => Cow::Borrowed(&self.attributes),
+                Cow::Owned(attributes) => Cow::Owned(attributes),
+            },
+            next_hop: view.next_hop.unwrap_or(next_hop),
+            preference: view.preference,
+            refused,
+        }
     }
 }
 
@@ -92,6 +114,16 @@ fn looped(profile: &ImportProfile, attributes: &Attributes) -> Option<Refused> {
         .rr_client
         .is_some_and(|cluster| attributes.cluster_list.contains(&cluster))
         .then_some(Refused::ClusterLoop)
+}
+
+/// The rules of one session for what comes in.
+pub struct ImportRules<'a, P> {
+    /// What of the session decides.
+    pub profile: ImportProfile,
+    /// The import policy.
+    pub policy: &'a P,
+    /// Name of the interface that a route leaves through, as policy sees it; empty if there is none.
+    pub interface: &'a dyn Fn(&Forward) -> &'a str,
 }
 
 /// Whether a prefix may be in the table (KRT-11), whoever it comes from: its network is ordinary unicast,

@@ -5,45 +5,53 @@
 //! [`Policy`]. Input: paths put and withdrawn, the node's addresses. Output: the destinations that changed.
 //!
 //! A change is made by any number of calls, then [`Rib::settle`] decides once for each destination that was touched and
-//! [`Rib::take_changes`] names those whose paths, order or next hops are not what they were.
+//! [`Rib::take_changes`] names those whose paths, order or next hops are not what they were, by their dense ids. An id
+//! names its prefix until [`Rib::free_ids`] finds nothing left of it: no path, nothing to be told, no [pin](Rib::pin).
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`path`] | sources, paths, where a path leads |
+//! | [`dest`] | destinations and their ids |
+//! | [`dense`] | sets of ids |
 //! | [`attrs`] | attribute sets, each held once |
 //! | [`decision`] | the best path and the reason of every loser |
 //! | [`nexthop`] | tracked next hops, recursive resolution |
 //! | [`policy`] | the view of a route that policy works on |
 //! | [`mod@import`] | from what a peer sent to a path |
+//! | `received` | the paths of peers: their entry, their ageing, their exit |
 //! | [`mod@export`] | from a path to what a peer is sent |
 
 pub mod attrs;
 pub mod decision;
+pub mod dense;
+pub mod dest;
 pub mod export;
 pub mod import;
 pub mod nexthop;
 pub mod path;
 pub mod policy;
+mod received;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-
-use prefix_trie::PrefixMap;
-
 pub use attrs::{AttrId, AttrSet, AttrTable, LLGR_STALE, NO_LLGR};
 pub use decision::Reason;
+pub use dense::DestSet;
+pub use dest::Dest;
 pub use export::{ExportProfile, NextHopRule, OutRoute, PathView, ProgramId, export};
-pub use import::{ImportProfile, Imported, import, is_ordinary};
+pub use import::{Admitted, ImportProfile, ImportRules, Imported, is_ordinary};
 pub use nexthop::{Connected, LocalAddress, NextHops, Resolution, Unresolved};
 pub use path::{
-    BgpPath, Dest, Forward, Freshness, Leg, Path, PathKind, Refused, Source, SourceClass, SourcePeer,
+    BgpPath, Forward, Freshness, KernelRoute, Leg, LocalRoute, LocalSource, NextHopId, Path, PathKind,
+    Refused, Source, SourceClass, SourcePeer,
 };
 pub use policy::{Device, Policy, RouteView};
 
+use crate::ids::DestId;
 use crate::prefix::{Family, Prefix};
 use crate::wire::{Attributes, NextHop};
 use decision::Facts;
+use dest::Dests;
 use nexthop::Lead;
 
 /// Most next hops of one kernel route (KRT-28).
@@ -52,32 +60,28 @@ pub const MAX_LEGS: usize = 16;
 /// One family's table.
 #[derive(Debug)]
 pub struct Rib<F: Family> {
-    dests: PrefixMap<Prefix<F>, Dest<F>>,
+    dests: Dests<F>,
     attrs: AttrTable,
     next_hops: NextHops<F>,
     connected: Connected<F>,
     peers: Vec<Option<SourcePeer>>,
-    /// The paths of each peer, by slot.
-    by_peer: Vec<BTreeSet<(Prefix<F>, u32)>>,
-    /// Static routes over a gateway, which follow the addresses.
-    gateways: BTreeSet<Prefix<F>>,
-    touched: BTreeSet<Prefix<F>>,
-    changed: BTreeSet<Prefix<F>>,
+    /// The destinations to which each peer has paths, by slot.
+    by_peer: Vec<DestSet>,
+    /// Destinations with a static route over a gateway, which follows the addresses.
+    gateways: DestSet,
 }
 
 impl<F: Family> Rib<F> {
     /// An empty table; `seed` makes hashes unpredictable for peers.
     pub fn new(seed: u64) -> Self {
         Rib {
-            dests: PrefixMap::new(),
+            dests: Dests::default(),
             attrs: AttrTable::new(seed),
             next_hops: NextHops::default(),
             connected: Connected::default(),
             peers: Vec::new(),
             by_peer: Vec::new(),
-            gateways: BTreeSet::new(),
-            touched: BTreeSet::new(),
-            changed: BTreeSet::new(),
+            gateways: DestSet::default(),
         }
     }
 
@@ -97,53 +101,41 @@ impl<F: Family> Rib<F> {
         }
     }
 
-    /// What is known of the session in a slot, for the decision and for export.
-    pub fn set_peer(&mut self, slot: u32, peer: SourcePeer) {
-        let Ok(at) = usize::try_from(slot) else { return };
-        if self.peers.len() <= at {
-            self.peers.resize(at + 1, None);
-            self.by_peer.resize_with(at + 1, BTreeSet::new);
-        }
-        if let Some(place) = self.peers.get_mut(at)
-            && place.replace(peer).is_some_and(|old| old != peer)
-            && let Some(paths) = self.by_peer.get(at)
-        {
-            self.touched.extend(paths.iter().map(|(prefix, _)| *prefix));
-        }
-    }
-
-    /// Forgets a slot, its paths included.
-    pub fn remove_peer(&mut self, slot: u32) {
-        self.sweep(slot);
-        if let Some(place) = usize::try_from(slot).ok().and_then(|at| self.peers.get_mut(at)) {
-            *place = None;
-        }
-    }
-
-    /// Puts a path of our own: connected, static or foreign. `kind` must be of the class of `source`.
-    pub fn put_local(&mut self, prefix: Prefix<F>, source: Source, path_id: u32, kind: PathKind<F>) {
-        let kind = match kind {
-            PathKind::Gateway { via, .. } => {
-                self.gateways.insert(prefix);
+    /// Puts a path of our own: connected, static or foreign.
+    pub fn put_local(&mut self, prefix: Prefix<F>, route: LocalRoute<F>) {
+        let id = self.dests.id_or_new(prefix);
+        let source = match &route {
+            LocalRoute::Direct(ifindex) => LocalSource::Direct(*ifindex),
+            LocalRoute::Blackhole | LocalRoute::Gateway(_) => LocalSource::Static,
+            LocalRoute::Kernel(_) => LocalSource::Kernel,
+        };
+        let kind = match route {
+            LocalRoute::Direct(ifindex) => PathKind::Direct { ifindex },
+            LocalRoute::Kernel(route) => PathKind::Kernel(route),
+            LocalRoute::Blackhole => {
+                self.gateways.remove(id);
+                PathKind::Blackhole
+            }
+            LocalRoute::Gateway(via) => {
+                self.gateways.insert(id);
                 PathKind::Gateway { via, ifindex: self.connected.interface_of(via) }
             }
-            PathKind::Bgp(_) => {
-                debug_assert!(false, "received paths come in by put_received");
-                return;
-            }
-            kind => {
-                if source == Source::Static {
-                    self.gateways.remove(&prefix);
-                }
-                kind
-            }
         };
-        self.put(prefix, source, path_id, source.class().preference(), kind, Freshness::Fresh);
+        let (source, path_id) = source.key();
+        let Some(place) = self.dests.get(id).map(|dest| dest.place(source, path_id)) else { return };
+        self.put(id, place, path_id, source.class().preference(), kind, Freshness::Fresh);
     }
 
     /// Takes a path of our own away.
-    pub fn remove_local(&mut self, prefix: Prefix<F>, source: Source, path_id: u32) {
-        self.remove(prefix, source, path_id);
+    pub fn remove_local(&mut self, prefix: Prefix<F>, source: LocalSource) {
+        let Some(id) = self.dests.id(prefix) else { return };
+        let (source, path_id) = source.key();
+        if let Some(Ok(at)) = self.dests.get(id).map(|dest| dest.place(source, path_id)) {
+            self.remove(id, at);
+            if source == Source::Static {
+                self.gateways.remove(id);
+            }
+        }
     }
 
     /// One more holder of these attributes, as they were received. Give it back by [`Rib::release`].
@@ -161,128 +153,52 @@ impl<F: Family> Rib<F> {
         self.attrs.release(id);
     }
 
-    /// Puts a received path. The caller keeps its own reference to `got`. A path that is put again without `fresh`
-    /// stays stale if it was (a change of rules, not news from the peer).
-    pub fn put_received(
-        &mut self,
-        slot: u32,
-        prefix: Prefix<F>,
-        path_id: u32,
-        got: AttrId,
-        mut imported: Imported,
-        fresh: bool,
-    ) {
-        let Some(paths) = usize::try_from(slot).ok().and_then(|at| self.by_peer.get_mut(at)) else {
-            debug_assert!(false, "set_peer comes first");
-            return;
-        };
-        paths.insert((prefix, path_id));
-        let source = Source::Peer(slot);
-        let old = self.path(prefix, source, path_id).filter(|_| !fresh);
-        let freshness = old.map_or(Freshness::Fresh, |path| path.freshness);
-        let communities = &mut imported.attributes.communities;
-        if freshness == Freshness::LongLivedStale && !communities.contains(&LLGR_STALE) {
-            communities.push(LLGR_STALE);
-        }
-        let key = imported.next_hop;
-        self.attrs.retain(got);
-        let used = self.attrs.intern(imported.attributes, Some(key));
-        let (dests, connected) = (&self.dests, &self.connected);
-        let next_hop = self.next_hops.track(key, prefix, || nexthop::resolve(dests, connected, key));
-        let kind = PathKind::Bgp(BgpPath { got, used, next_hop, refused: imported.refused });
-        self.put(prefix, source, path_id, imported.preference, kind, freshness);
+    /// One more who keeps something by this id: it names its prefix until [`Rib::unpin`], and if the prefix comes back
+    /// meanwhile it has the same id.
+    pub fn pin(&mut self, id: DestId) {
+        self.dests.pin(id);
     }
 
-    /// Withdraws a received path.
-    pub fn withdraw(&mut self, slot: u32, prefix: Prefix<F>, path_id: u32) {
-        if let Some(paths) = usize::try_from(slot).ok().and_then(|at| self.by_peer.get_mut(at))
-            && paths.remove(&(prefix, path_id))
-        {
-            self.remove(prefix, Source::Peer(slot), path_id);
-        }
-    }
-
-    /// Withdraws all paths of a peer.
-    pub fn sweep(&mut self, slot: u32) {
-        for (prefix, path_id) in self.paths_of(slot) {
-            self.withdraw(slot, prefix, path_id);
-        }
-    }
-
-    /// Marks all paths of a peer stale. They stay what they are otherwise; which of them go, and when, is decided by
-    /// the session's graceful restart.
-    pub fn mark_stale(&mut self, slot: u32) {
-        for (prefix, path_id) in self.paths_of(slot) {
-            if let Some(path) = self.path_mut(prefix, Source::Peer(slot), path_id) {
-                path.freshness = path.freshness.max(Freshness::Stale);
-            }
-        }
-    }
-
-    /// The stale paths of a peer are long-lived stale from now on, but for those that must
-    /// not be: they go (RFC 9494 §4.2).
-    pub fn mark_long_lived_stale(&mut self, slot: u32) {
-        for (prefix, path_id) in self.paths_of(slot) {
-            let source = Source::Peer(slot);
-            let Some(path) = self.path(prefix, source, path_id).filter(|path| path.is_stale()) else {
-                continue;
-            };
-            let PathKind::Bgp(bgp) = path.kind else { continue };
-            let (got, used) = (self.attrs.get(bgp.got), self.attrs.get(bgp.used));
-            if [got, used].iter().any(|set| set.attributes.communities.contains(&NO_LLGR)) {
-                self.withdraw(slot, prefix, path_id);
-                continue;
-            }
-            let Some(next_hop) = used.next_hop else { continue };
-            let imported = Imported {
-                attributes: used.attributes.clone(),
-                next_hop,
-                preference: path.preference,
-                refused: bgp.refused,
-            };
-            if let Some(path) = self.path_mut(prefix, source, path_id) {
-                path.freshness = Freshness::LongLivedStale;
-            }
-            self.put_received(slot, prefix, path_id, bgp.got, imported, false);
-        }
-    }
-
-    /// Withdraws the paths of a peer that are still stale.
-    pub fn sweep_stale(&mut self, slot: u32) {
-        for (prefix, path_id) in self.paths_of(slot) {
-            if self.path(prefix, Source::Peer(slot), path_id).is_some_and(Path::is_stale) {
-                self.withdraw(slot, prefix, path_id);
-            }
-        }
+    /// One less. The id is free at the next [`Rib::free_ids`] if that was all.
+    pub fn unpin(&mut self, id: DestId) {
+        self.dests.unpin(id);
     }
 
     /// Decides for every destination that was touched, and for those whose next hops lead elsewhere therefore.
     pub fn settle(&mut self) {
-        let mut concerned = BTreeSet::new();
-        while let Some(prefix) = self.touched.pop_first() {
-            self.changed.insert(prefix);
-            let Some(dest) = self.dests.get_mut(&prefix) else { continue };
-            let facts = Facts { attrs: &self.attrs, next_hops: &self.next_hops, peers: &self.peers };
-            dest.best = decision::decide(&dest.paths, facts, |_, _| ());
-            let lead = Lead::of(dest);
-            let moved = dest.lead != lead;
-            dest.lead = lead;
-            if dest.paths.is_empty() {
-                self.dests.remove(&prefix);
+        loop {
+            let touched = self.dests.take_touched();
+            if touched.is_empty() {
+                return;
             }
-            if moved {
-                for id in self.next_hops.inside(&prefix) {
-                    self.resolve_again(id, &mut concerned);
-                }
-                // A lead depends on preference and class only, never on next hops: nothing is visited without end.
-                self.touched.append(&mut concerned);
-            }
+            // A lead depends on preference and class only, never on next hops: nothing is visited without end.
+            touched.into_iter().for_each(|id| self.decide(id));
         }
     }
 
-    /// The destinations that changed since the last call.
-    pub fn take_changes(&mut self) -> BTreeSet<Prefix<F>> {
-        std::mem::take(&mut self.changed)
+    fn decide(&mut self, id: DestId) {
+        let Some(dest) = self.dests.get_mut(id) else { return };
+        let facts = Facts { attrs: &self.attrs, next_hops: &self.next_hops, peers: &self.peers };
+        dest.set_best(decision::decide(&dest.paths, facts, |_, _| ()));
+        let lead = Lead::of(dest);
+        if dest.lead != lead {
+            dest.lead = lead;
+            let prefix = dest.prefix;
+            for next_hop in self.next_hops.inside(&prefix) {
+                self.resolve_again(next_hop);
+            }
+        }
+        self.dests.leave(id);
+    }
+
+    /// The destinations that changed since the last call, each once. One that is gone still names its prefix.
+    pub fn take_changes(&mut self) -> Vec<DestId> {
+        self.dests.take_changed()
+    }
+
+    /// Frees the ids of destinations of which nothing is left. Call it when what [`Rib::take_changes`] gave is done.
+    pub fn free_ids(&mut self) {
+        self.dests.free_gone();
     }
 
     /// The attribute sets, for those who hold some of their own.
@@ -297,17 +213,29 @@ impl<F: Family> Rib<F> {
 
     // ---- views ----
 
-    /// The destination of a prefix.
-    pub fn dest(&self, prefix: Prefix<F>) -> Option<&Dest<F>> {
-        self.dests.get(&prefix)
+    /// The id of a prefix, if it has one.
+    pub fn id(&self, prefix: Prefix<F>) -> Option<DestId> {
+        self.dests.id(prefix)
+    }
+
+    /// The prefix of an id that is in use.
+    pub fn prefix(&self, id: DestId) -> Option<Prefix<F>> {
+        self.dests.get(id).map(|dest| dest.prefix)
+    }
+
+    /// A destination that has a path.
+    pub fn dest(&self, id: DestId) -> Option<&Dest<F>> {
+        self.dests.get(id).filter(|dest| !dest.paths.is_empty())
+    }
+
+    /// The same, by its prefix.
+    pub fn dest_of(&self, prefix: Prefix<F>) -> Option<&Dest<F>> {
+        self.dest(self.dests.id(prefix)?)
     }
 
     /// The destinations in order of their prefixes, after `after` if that is given.
-    pub fn dests(&self, after: Option<Prefix<F>>) -> impl Iterator<Item = (Prefix<F>, &Dest<F>)> {
-        match after {
-            Some(prefix) => self.dests.iter_from(&prefix, false),
-            None => self.dests.iter(),
-        }
+    pub fn dests(&self, after: Option<Prefix<F>>) -> impl Iterator<Item = (DestId, &Dest<F>)> {
+        self.dests.iter(after)
     }
 
     /// Number of destinations.
@@ -317,18 +245,12 @@ impl<F: Family> Rib<F> {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.dests.is_empty()
+        self.dests.len() == 0
     }
 
-    /// The paths of a peer: prefix and received path id.
-    pub fn paths_of(&self, slot: u32) -> Vec<(Prefix<F>, u32)> {
-        let paths = usize::try_from(slot).ok().and_then(|at| self.by_peer.get(at));
-        paths.map(|paths| paths.iter().copied().collect()).unwrap_or_default()
-    }
-
-    /// One path.
-    pub fn path(&self, prefix: Prefix<F>, source: Source, path_id: u32) -> Option<&Path<F>> {
-        self.dests.get(&prefix)?.paths.iter().find(|path| path.source == source && path.path_id == path_id)
+    /// All ids are below this.
+    pub fn id_bound(&self) -> usize {
+        self.dests.bound()
     }
 
     /// The session in a slot.
@@ -356,11 +278,6 @@ impl<F: Family> Rib<F> {
         &self.connected
     }
 
-    /// Where a next hop leads, whether it is tracked or not.
-    pub fn resolve(&self, next_hop: NextHop) -> Resolution<F> {
-        nexthop::resolve(&self.dests, &self.connected, next_hop)
-    }
-
     /// Where a path leads.
     pub fn forward(&self, path: &Path<F>) -> Forward {
         match &path.kind {
@@ -370,7 +287,7 @@ impl<F: Family> Rib<F> {
             }
             PathKind::Blackhole => Forward::Blackhole,
             PathKind::Gateway { via, ifindex } => nexthop::gateway_forward::<F>(*via, *ifindex),
-            PathKind::Kernel { forward, .. } => forward.clone(),
+            PathKind::Kernel(route) => route.forward.clone(),
             PathKind::Bgp(bgp) => self.next_hops.resolution(bgp.next_hop).forward.clone(),
         }
     }
@@ -380,7 +297,7 @@ impl<F: Family> Rib<F> {
         let best = dest.best();
         let facts = Facts { attrs: &self.attrs, next_hops: &self.next_hops, peers: &self.peers };
         let others = dest.paths.iter().enumerate().filter_map(move |(index, path)| {
-            (Some(index) != dest.best && decision::mergeable(best?, path, facts)).then_some(path)
+            (Some(index) != dest.best_index() && decision::mergeable(best?, path, facts)).then_some(path)
         });
         best.into_iter().chain(others)
     }
@@ -399,23 +316,18 @@ impl<F: Family> Rib<F> {
 
     // ---- inside ----
 
-    fn path_mut(&mut self, prefix: Prefix<F>, source: Source, path_id: u32) -> Option<&mut Path<F>> {
-        let dest = self.dests.get_mut(&prefix)?;
-        dest.paths.iter_mut().find(|path| path.source == source && path.path_id == path_id)
-    }
-
+    /// Puts a path at its place. What the new one holds is held already.
     fn put(
         &mut self,
-        prefix: Prefix<F>,
-        source: Source,
+        id: DestId,
+        place: Result<usize, usize>,
         path_id: u32,
         preference: u16,
         kind: PathKind<F>,
         freshness: Freshness,
     ) {
-        let dest = self.dests.entry(prefix).or_default();
-        let place = dest.paths.binary_search_by(|path| (path.source, path.path_id).cmp(&(source, path_id)));
-        let old = match place {
+        let Some(dest) = self.dests.get_mut(id) else { return };
+        match place {
             Ok(at) => {
                 let Some(path) = dest.paths.get_mut(at) else { return };
                 let same = path.kind == kind && path.preference == preference;
@@ -423,69 +335,65 @@ impl<F: Family> Rib<F> {
                 path.freshness = freshness;
                 let old = std::mem::replace(&mut path.kind, kind);
                 if !same {
-                    self.touched.insert(prefix);
+                    self.dests.touch(id);
                 }
-                Some(old)
+                self.drop_kind(id, &old);
             }
             Err(at) => {
                 let out_id = dest.free_out_id();
-                dest.paths.insert(at, Path { source, path_id, out_id, preference, freshness, kind });
-                // Until the destination is settled its best index would name another path.
-                dest.best = None;
-                self.touched.insert(prefix);
-                None
+                self.dests.insert(id, at, Path { kind, path_id, out_id, preference, freshness });
             }
-        };
-        if let Some(old) = old {
-            self.drop_kind(prefix, &old);
         }
     }
 
-    fn remove(&mut self, prefix: Prefix<F>, source: Source, path_id: u32) {
-        let Some(dest) = self.dests.get_mut(&prefix) else { return };
-        let place = dest.paths.binary_search_by(|path| (path.source, path.path_id).cmp(&(source, path_id)));
-        let Ok(at) = place else { return };
-        let path = dest.paths.remove(at);
-        dest.best = None;
-        self.touched.insert(prefix);
-        self.drop_kind(prefix, &path.kind);
-        if matches!(path.kind, PathKind::Gateway { .. }) {
-            self.gateways.remove(&prefix);
+    fn remove(&mut self, id: DestId, at: usize) {
+        let Some(path) = self.dests.remove(id, at) else { return };
+        self.drop_kind(id, &path.kind);
+        if let PathKind::Bgp(bgp) = path.kind
+            && self.dests.get(id).is_none_or(|dest| dest.paths_of(bgp.slot).next().is_none())
+            && let Some(dests) = usize::try_from(bgp.slot).ok().and_then(|at| self.by_peer.get_mut(at))
+        {
+            dests.remove(id);
         }
     }
 
-    fn drop_kind(&mut self, prefix: Prefix<F>, kind: &PathKind<F>) {
+    /// Gives back what a path held that is no longer in its destination.
+    fn drop_kind(&mut self, id: DestId, kind: &PathKind<F>) {
         if let PathKind::Bgp(bgp) = kind {
             self.attrs.release(bgp.got);
             self.attrs.release(bgp.used);
-            self.next_hops.untrack(bgp.next_hop, prefix);
+            let others = self.dests.get(id).into_iter().flat_map(|dest| &dest.paths);
+            if !others.into_iter().any(|path| path.is_over(bgp.next_hop)) {
+                self.next_hops.remove_user(bgp.next_hop, id);
+            }
         }
     }
 
-    fn resolve_again(&mut self, id: nexthop::NextHopId, concerned: &mut BTreeSet<Prefix<F>>) {
-        let Some(key) = self.next_hops.key(id) else { return };
+    fn resolve_again(&mut self, next_hop: NextHopId) {
+        let Some(key) = self.next_hops.key(next_hop) else { return };
         let resolution = nexthop::resolve(&self.dests, &self.connected, key);
-        self.next_hops.store(id, resolution, concerned);
+        if let Some(users) = self.next_hops.store(next_hop, resolution) {
+            users.iter().for_each(|id| self.dests.touch(id));
+        }
     }
 
     fn addresses_changed(&mut self) {
-        for prefix in &self.gateways {
-            if let Some(dest) = self.dests.get_mut(prefix) {
-                for path in &mut dest.paths {
-                    if let PathKind::Gateway { via, ifindex } = &mut path.kind {
-                        let now = self.connected.interface_of(*via);
-                        if *ifindex != now {
-                            *ifindex = now;
-                            self.touched.insert(*prefix);
-                        }
-                    }
+        for id in self.gateways.iter() {
+            let Some(dest) = self.dests.get_mut(id) else { continue };
+            let mut moved = false;
+            for path in &mut dest.paths {
+                if let PathKind::Gateway { via, ifindex } = &mut path.kind {
+                    let now = self.connected.interface_of(*via);
+                    moved |= *ifindex != now;
+                    *ifindex = now;
                 }
             }
+            if moved {
+                self.dests.touch(id);
+            }
         }
-        let mut concerned = BTreeSet::new();
-        for id in self.next_hops.inside(&Prefix::default_route()) {
-            self.resolve_again(id, &mut concerned);
+        for next_hop in self.next_hops.inside(&Prefix::default_route()) {
+            self.resolve_again(next_hop);
         }
-        self.touched.append(&mut concerned);
     }
 }

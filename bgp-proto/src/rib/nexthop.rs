@@ -11,16 +11,15 @@ use std::net::IpAddr;
 use prefix_trie::PrefixMap;
 use smallvec::{SmallVec, smallvec};
 
+use crate::ids::DestId;
 use crate::prefix::{Family, Prefix};
-use crate::rib::path::{Dest, Forward, Leg, PathKind};
+use crate::rib::dense::DestSet;
+use crate::rib::dest::{Dest, Dests};
+use crate::rib::path::{Forward, Leg, NextHopId, PathKind};
 use crate::wire::NextHop;
 
 /// IGP metric of a next hop behind a gateway: greater than every number, equal to itself (KRT-48).
 pub const IGP_UNKNOWN: u32 = u32::MAX;
-
-/// A handle to a tracked next hop.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct NextHopId(u32);
 
 /// An address of the node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -82,8 +81,8 @@ pub enum Lead {
     Recursive,
     /// A connected prefix.
     Connected(u32),
-    /// A static or foreign route.
-    Over(Forward),
+    /// A static or foreign route. They are few.
+    Over(Box<Forward>),
 }
 
 impl Lead {
@@ -93,9 +92,11 @@ impl Lead {
             None => Lead::Nothing,
             Some(PathKind::Bgp(_)) => Lead::Recursive,
             Some(PathKind::Direct { ifindex }) => Lead::Connected(*ifindex),
-            Some(PathKind::Blackhole) => Lead::Over(Forward::Blackhole),
-            Some(PathKind::Kernel { forward, .. }) => Lead::Over(forward.clone()),
-            Some(PathKind::Gateway { via, ifindex }) => Lead::Over(gateway_forward::<F>(*via, *ifindex)),
+            Some(PathKind::Blackhole) => Lead::Over(Box::new(Forward::Blackhole)),
+            Some(PathKind::Kernel(route)) => Lead::Over(Box::new(route.forward.clone())),
+            Some(PathKind::Gateway { via, ifindex }) => {
+                Lead::Over(Box::new(gateway_forward::<F>(*via, *ifindex)))
+            }
         }
     }
 }
@@ -194,8 +195,10 @@ impl<F: Family> Connected<F> {
 #[derive(Debug)]
 struct Entry<F: Family> {
     key: NextHop,
-    /// Destinations with a path over it, and how many of their paths.
-    users: BTreeMap<Prefix<F>, u32>,
+    /// Destinations with a path over it.
+    users: DestSet,
+    /// Those who are about to put paths over it.
+    holds: u32,
     resolution: Resolution<F>,
 }
 
@@ -230,58 +233,63 @@ impl<F: Family> NextHops<F> {
         self.entries.get_mut(usize::try_from(id.0).ok()?)?.as_mut()
     }
 
-    /// Notes that a path of `user` goes over this next hop. A new one is resolved by `resolve`.
-    pub(super) fn track(
-        &mut self,
-        key: NextHop,
-        user: Prefix<F>,
-        resolve: impl FnOnce() -> Resolution<F>,
-    ) -> NextHopId {
+    /// The handle of a next hop, held until [`NextHops::release`]. A new one is resolved by `resolve`.
+    pub(super) fn hold(&mut self, key: NextHop, resolve: impl FnOnce() -> Resolution<F>) -> NextHopId {
         let known = self.by_key.get(&key).copied();
-        let id = match known {
-            Some(id) => id,
-            None => {
-                let entry = Some(Entry { key, users: BTreeMap::new(), resolution: resolve() });
-                let id = match self.free.pop() {
-                    Some(index) => {
-                        if let Some(place) =
-                            usize::try_from(index).ok().and_then(|at| self.entries.get_mut(at))
-                        {
-                            *place = entry;
-                        }
-                        NextHopId(index)
-                    }
-                    None => {
-                        self.entries.push(entry);
-                        NextHopId(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
-                    }
-                };
-                self.by_key.insert(key, id);
-                if let Some(addr) = F::from_ip(key.addr()) {
-                    self.by_address.entry(Prefix::host(addr)).or_default().push(id);
-                }
-                id
-            }
-        };
+        let id = known.unwrap_or_else(|| self.begin(key, resolve()));
         if let Some(entry) = self.entry_mut(id) {
-            *entry.users.entry(user).or_default() += 1;
+            entry.holds += 1;
         }
         id
     }
 
-    /// A path of `user` goes over it no longer; the last one ends the tracking.
-    pub(super) fn untrack(&mut self, id: NextHopId, user: Prefix<F>) {
-        let Some(entry) = self.entry_mut(id) else { return };
-        if let Some(count) = entry.users.get_mut(&user) {
-            *count -= 1;
-            if *count == 0 {
-                entry.users.remove(&user);
+    fn begin(&mut self, key: NextHop, resolution: Resolution<F>) -> NextHopId {
+        let entry = Some(Entry { key, users: DestSet::default(), holds: 0, resolution });
+        let free = self.free.pop();
+        let place = free.and_then(|at| self.entries.get_mut(usize::try_from(at).ok()?));
+        let id = match (free, place) {
+            (Some(index), Some(place)) => {
+                *place = entry;
+                NextHopId(index)
             }
+            _ => {
+                self.entries.push(entry);
+                NextHopId(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
+            }
+        };
+        self.by_key.insert(key, id);
+        if let Some(addr) = F::from_ip(key.addr()) {
+            self.by_address.entry(Prefix::host(addr)).or_default().push(id);
         }
-        if !entry.users.is_empty() {
-            return;
+        id
+    }
+
+    /// Gives back what [`NextHops::hold`] gave.
+    pub(super) fn release(&mut self, id: NextHopId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.holds = entry.holds.saturating_sub(1);
         }
-        let key = entry.key;
+        self.end_if_unused(id);
+    }
+
+    /// A path of this destination goes over it.
+    pub(super) fn add_user(&mut self, id: NextHopId, user: DestId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.users.insert(user);
+        }
+    }
+
+    /// No path of this destination goes over it any longer; the last one ends the tracking.
+    pub(super) fn remove_user(&mut self, id: NextHopId, user: DestId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.users.remove(user);
+        }
+        self.end_if_unused(id);
+    }
+
+    fn end_if_unused(&mut self, id: NextHopId) {
+        let unused = self.entry(id).filter(|entry| entry.holds == 0 && entry.users.is_empty());
+        let Some(key) = unused.map(|entry| entry.key) else { return };
         if let Some(place) = usize::try_from(id.0).ok().and_then(|at| self.entries.get_mut(at)) {
             *place = None;
             self.free.push(id.0);
@@ -323,19 +331,11 @@ impl<F: Family> NextHops<F> {
         self.entry(id).map(|entry| entry.key)
     }
 
-    /// Stores where it leads now. If that changed, the users are told to `concern`.
-    pub(super) fn store(
-        &mut self,
-        id: NextHopId,
-        resolution: Resolution<F>,
-        concern: &mut BTreeSet<Prefix<F>>,
-    ) {
-        if let Some(entry) = self.entry_mut(id)
-            && entry.resolution != resolution
-        {
-            entry.resolution = resolution;
-            concern.extend(entry.users.keys().copied());
-        }
+    /// Stores where it leads now. If that changed, whom it concerns.
+    pub(super) fn store(&mut self, id: NextHopId, resolution: Resolution<F>) -> Option<&DestSet> {
+        let entry = self.entry_mut(id).filter(|entry| entry.resolution != resolution)?;
+        entry.resolution = resolution;
+        Some(&entry.users)
     }
 }
 
@@ -349,7 +349,7 @@ fn is_host(addr: IpAddr) -> bool {
 
 /// Where `next_hop` leads, by longest match (KRT-44, KRT-45, KRT-47).
 pub(super) fn resolve<F: Family>(
-    table: &PrefixMap<Prefix<F>, Dest<F>>,
+    table: &Dests<F>,
     connected: &Connected<F>,
     next_hop: NextHop,
 ) -> Resolution<F> {
@@ -362,11 +362,10 @@ pub(super) fn resolve<F: Family>(
     if connected.is_own(addr) {
         return Resolution::nowhere(Unresolved::OwnAddress, None);
     }
-    // From short to long; destinations without a usable path are as if they were not there.
-    let matched = table.cover(&Prefix::host(addr)).filter(|(_, dest)| dest.lead != Lead::Nothing).last();
-    let Some((prefix, dest)) = matched else {
+    let Some(dest) = table.longest_match(Prefix::host(addr)) else {
         return Resolution::nowhere(Unresolved::NoRoute, None);
     };
+    let prefix = dest.prefix;
     if prefix.is_default() && connected.is_home(addr) {
         return Resolution::nowhere(Unresolved::OnlyDefault, Some(prefix));
     }
@@ -390,16 +389,18 @@ pub(super) fn resolve<F: Family>(
             through,
             unresolved: None,
         },
-        Lead::Over(Forward::Legs(legs)) => {
-            let device = legs.len() == 1 && legs.iter().all(|leg| leg.via.is_none());
-            let legs = legs.iter().map(|leg| Leg { via: leg.via.or(Some(on_link)), ..*leg }).collect();
-            Resolution {
-                forward: Forward::Legs(legs),
-                igp_metric: if device { 0 } else { IGP_UNKNOWN },
-                through,
-                unresolved: None,
+        Lead::Over(forward) => match &**forward {
+            Forward::Legs(legs) => {
+                let device = legs.len() == 1 && legs.iter().all(|leg| leg.via.is_none());
+                let legs = legs.iter().map(|leg| Leg { via: leg.via.or(Some(on_link)), ..*leg }).collect();
+                Resolution {
+                    forward: Forward::Legs(legs),
+                    igp_metric: if device { 0 } else { IGP_UNKNOWN },
+                    through,
+                    unresolved: None,
+                }
             }
-        }
-        Lead::Over(other) => Resolution { forward: other.clone(), igp_metric: 0, through, unresolved: None },
+            other => Resolution { forward: other.clone(), igp_metric: 0, through, unresolved: None },
+        },
     }
 }

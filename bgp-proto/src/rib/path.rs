@@ -1,4 +1,4 @@
-//! What a destination holds: its paths, where each comes from and where it leads.
+//! Paths: where each comes from, what it is and where it leads.
 //!
 //! Owns: [`Source`], [`Path`], [`Forward`]. Never: compares paths (see [`decision`](super::decision)).
 
@@ -9,7 +9,10 @@ use smallvec::SmallVec;
 use crate::ids::{Asn, ClusterId, RouterId};
 use crate::prefix::Family;
 use crate::rib::attrs::AttrId;
-use crate::rib::nexthop::{Lead, NextHopId};
+
+/// A handle to a tracked next hop.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NextHopId(pub(super) u32);
 
 /// Origin class of a route (FILT-1); the order is that of the tie-break between classes of equal preference: static
 /// before BGP (KRT-9).
@@ -153,6 +156,8 @@ pub enum Freshness {
 /// The BGP part of a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BgpPath {
+    /// Slot of the peer that sent it.
+    pub slot: u32,
     /// Attributes as received.
     pub got: AttrId,
     /// Attributes after import.
@@ -163,7 +168,18 @@ pub struct BgpPath {
     pub refused: Option<Refused>,
 }
 
-/// What a path is, by class.
+/// A route of somebody else in the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KernelRoute {
+    /// Where it leads.
+    pub forward: Forward,
+    /// Its metric (RTA_PRIORITY).
+    pub metric: u32,
+    /// Who made it (rtm_protocol).
+    pub protocol: u8,
+}
+
+/// What a path is. Its source and class follow from it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PathKind<F: Family> {
     /// A connected prefix on this interface.
@@ -180,24 +196,64 @@ pub enum PathKind<F: Family> {
         /// The interface on whose subnet it is; `None`: on none, the path does not count.
         ifindex: Option<u32>,
     },
-    /// A route of somebody else.
-    Kernel {
-        /// Where it leads.
-        forward: Forward,
-        /// Its metric (RTA_PRIORITY).
-        metric: u32,
-        /// Who made it (rtm_protocol).
-        protocol: u8,
-    },
+    /// A route of somebody else. They are few.
+    Kernel(Box<KernelRoute>),
     /// A received route.
     Bgp(BgpPath),
+}
+
+impl<F: Family> PathKind<F> {
+    /// Who put it there.
+    pub const fn source(&self) -> Source {
+        match self {
+            PathKind::Direct { .. } => Source::Direct,
+            PathKind::Blackhole | PathKind::Gateway { .. } => Source::Static,
+            PathKind::Kernel(_) => Source::Kernel,
+            PathKind::Bgp(bgp) => Source::Peer(bgp.slot),
+        }
+    }
+}
+
+/// A route of our own, as it is put into the table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LocalRoute<F: Family> {
+    /// A connected prefix on this interface.
+    Direct(u32),
+    /// A blackhole of ours.
+    Blackhole,
+    /// A static route over this gateway.
+    Gateway(F::Addr),
+    /// A route of somebody else in the kernel.
+    Kernel(Box<KernelRoute>),
+}
+
+/// Names one route of our own of a prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LocalSource {
+    /// That of an interface, by its index.
+    Direct(u32),
+    /// The one that is ours by intent.
+    Static,
+    /// That of somebody else in the kernel: there is one for a prefix (KRT-14).
+    Kernel,
+}
+
+impl LocalSource {
+    /// Source and path id in the table.
+    pub(super) const fn key(self) -> (Source, u32) {
+        match self {
+            LocalSource::Direct(ifindex) => (Source::Direct, ifindex),
+            LocalSource::Static => (Source::Static, 0),
+            LocalSource::Kernel => (Source::Kernel, 0),
+        }
+    }
 }
 
 /// One path of a destination.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Path<F: Family> {
-    /// Who put it there.
-    pub source: Source,
+    /// What it is, and who put it there.
+    pub kind: PathKind<F>,
     /// Tells paths of one source apart: the path id received, or the interface of a direct route.
     pub path_id: u32,
     /// The path id under which it is sent: small, unique in its destination, stable for its life (BGP-18).
@@ -206,11 +262,14 @@ pub struct Path<F: Family> {
     pub preference: u16,
     /// Whether it is stale.
     pub freshness: Freshness,
-    /// The rest.
-    pub kind: PathKind<F>,
 }
 
 impl<F: Family> Path<F> {
+    /// Who put it there.
+    pub const fn source(&self) -> Source {
+        self.kind.source()
+    }
+
     /// Whether it is stale in any way.
     pub fn is_stale(&self) -> bool {
         self.freshness != Freshness::Fresh
@@ -224,42 +283,9 @@ impl<F: Family> Path<F> {
             _ => true,
         }
     }
-}
 
-/// One prefix and its paths.
-#[derive(Clone, Debug)]
-pub struct Dest<F: Family> {
-    /// The paths, ordered by source and path id.
-    pub paths: SmallVec<[Path<F>; 1]>,
-    /// Index of the best one.
-    pub best: Option<usize>,
-    /// What it gives to next hops that it covers.
-    pub lead: Lead,
-}
-
-impl<F: Family> Default for Dest<F> {
-    fn default() -> Self {
-        Dest { paths: SmallVec::new(), best: None, lead: Lead::Nothing }
-    }
-}
-
-impl<F: Family> Dest<F> {
-    /// The best path.
-    pub fn best(&self) -> Option<&Path<F>> {
-        self.best.and_then(|index| self.paths.get(index))
-    }
-
-    /// The lowest path id that no path of this destination is sent with.
-    pub(super) fn free_out_id(&self) -> u32 {
-        let mut used = vec![false; self.paths.len() + 1];
-        for path in &self.paths {
-            let at = usize::try_from(path.out_id).unwrap_or(usize::MAX).wrapping_sub(1);
-            if let Some(place) = used.get_mut(at) {
-                *place = true;
-            }
-        }
-        // One place more than paths: one is always free.
-        let free = used.iter().position(|used| !used).unwrap_or(self.paths.len());
-        u32::try_from(free).map_or(u32::MAX, |free| free + 1)
+    /// Whether it goes over this next hop.
+    pub(super) const fn is_over(&self, next_hop: NextHopId) -> bool {
+        matches!(&self.kind, PathKind::Bgp(bgp) if bgp.next_hop.0 == next_hop.0)
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Owns: [`RouteView`] and the trait [`Policy`]; what a policy is made of is the caller's. Never: evaluates one.
 
+use std::borrow::Cow;
+
 use crate::prefix::IpPrefix;
 use crate::rib::path::SourceClass;
 use crate::wire::{Attributes, NextHop};
@@ -30,8 +32,8 @@ pub struct RouteView<'a> {
     pub metric: Option<u32>,
     /// Preference; read after import only.
     pub preference: u16,
-    /// Attributes but the next hop.
-    pub attributes: Attributes,
+    /// Attributes but the next hop; borrowed until policy changes them.
+    pub attributes: Cow<'a, Attributes>,
     /// The BGP next hop attribute; on export the one that will be sent. Not the resolved gateway.
     pub next_hop: Option<NextHop>,
     /// The device to send it through; set by policy on the way to the kernel only.
@@ -42,6 +44,16 @@ pub struct RouteView<'a> {
 pub trait Policy {
     /// Runs it on a route; `false`: the route is rejected.
     fn accepts(&self, route: &mut RouteView<'_>) -> bool;
+
+    /// Whether its answer may depend on the prefix. Where it does not, it is asked once for all prefixes of an UPDATE.
+    fn reads_prefix(&self) -> bool {
+        true
+    }
+
+    /// Whether its answer may depend on the interface.
+    fn reads_interface(&self) -> bool {
+        true
+    }
 }
 
 /// Accepts everything as it is.
@@ -51,5 +63,13 @@ pub struct AcceptAll;
 impl Policy for AcceptAll {
     fn accepts(&self, _: &mut RouteView<'_>) -> bool {
         true
+    }
+
+    fn reads_prefix(&self) -> bool {
+        false
+    }
+
+    fn reads_interface(&self) -> bool {
+        false
     }
 }

@@ -8,7 +8,7 @@ use smallvec::smallvec;
 use super::*;
 use crate::ids::{Asn, ClusterId, RouterId};
 use crate::prefix::{Prefix4, V4};
-use crate::wire::{AsPath, Origin, Segment};
+use crate::wire::{AsPath, Nlri, Origin, Segment};
 
 fn prefix(text: &str) -> Prefix4 {
     text.parse().unwrap()
@@ -26,15 +26,18 @@ fn source_peer(slot: u32, internal: bool) -> SourcePeer {
     }
 }
 
+fn kernel(forward: Forward, metric: u32) -> LocalRoute<V4> {
+    LocalRoute::Kernel(Box::new(KernelRoute { forward, metric, protocol: 3 }))
+}
+
 /// A table on 10.0.0.1/24 with a default route, and three peers: 0 and 1 internal, 2 external.
 fn table() -> Rib<V4> {
     let mut rib = Rib::new(1);
     let subnet = prefix("10.0.0.0/24");
     rib.set_addresses(2, vec![LocalAddress { addr: [10, 0, 0, 1].into(), prefix: subnet }]);
-    rib.put_local(subnet, Source::Direct, 2, PathKind::Direct { ifindex: 2 });
+    rib.put_local(subnet, LocalRoute::Direct(2));
     let leg = Leg { via: Some(IpAddr::from([10, 0, 0, 254])), ifindex: 2, onlink: false, weight: 1 };
-    let kind = PathKind::Kernel { forward: Forward::Legs(smallvec![leg]), metric: 0, protocol: 3 };
-    rib.put_local(prefix("0.0.0.0/0"), Source::Kernel, 0, kind);
+    rib.put_local(prefix("0.0.0.0/0"), kernel(Forward::Legs(smallvec![leg]), 0));
     for slot in 0..3 {
         rib.set_peer(slot, source_peer(slot, slot < 2));
     }
@@ -55,11 +58,44 @@ fn put_preferred(
     attributes: Attributes,
     preference: u16,
 ) {
-    let next_hop = NextHop::V4(next_hop.into());
-    let got = rib.intern(attributes.clone(), Some(next_hop));
-    let imported = Imported { attributes, next_hop, preference, refused: None };
-    rib.put_received(slot, prefix(to), path_id, got, imported, true);
-    rib.release(got);
+    rib.announce(
+        slot,
+        &rules(&Prefer(preference)),
+        attributes,
+        NextHop::V4(next_hop.into()),
+        &[nlri(to, path_id)],
+    );
+}
+
+fn nlri(to: &str, path_id: u32) -> Nlri<V4> {
+    Nlri { path_id, prefix: prefix(to) }
+}
+
+/// Import that keeps all attributes and sets the preference.
+struct Prefer(u16);
+
+impl Policy for Prefer {
+    fn accepts(&self, route: &mut RouteView<'_>) -> bool {
+        route.preference = self.0;
+        true
+    }
+}
+
+fn rules<P: Policy>(policy: &P) -> ImportRules<'_, P> {
+    let profile = ImportProfile {
+        internal: true,
+        local_asn: Asn(64512),
+        router_id: RouterId([10, 0, 0, 1].into()),
+        rr_client: None,
+        allow_own_as: 0,
+    };
+    ImportRules { profile, policy, interface: &|_| "" }
+}
+
+fn prefixes(rib: &Rib<V4>, ids: &[DestId]) -> Vec<String> {
+    let mut all: Vec<Prefix4> = ids.iter().filter_map(|id| rib.prefix(*id)).collect();
+    all.sort_unstable();
+    all.iter().map(ToString::to_string).collect()
 }
 
 fn path(asns: &[u32]) -> AsPath {
@@ -87,7 +123,7 @@ fn duel(a: Route, b: Route) -> (u32, Reason) {
     put(&mut rib, a.0, TO, 1, a.1, a.2);
     put(&mut rib, b.0, TO, 2, b.1, b.2);
     rib.settle();
-    let dest = rib.dest(prefix(TO)).unwrap();
+    let dest = rib.dest_of(prefix(TO)).unwrap();
     let reason = rib.reasons(dest).into_iter().flatten().next().unwrap();
     (dest.best().unwrap().path_id, reason)
 }
@@ -162,12 +198,11 @@ fn each_step_of_the_decision_is_asked_in_its_order() {
 fn a_path_into_a_blackhole_is_no_nearer_than_one_that_leads_nowhere() {
     // As BIRD 1.6 decides: the router id does.
     let mut rib = table();
-    let kind = PathKind::Kernel { forward: Forward::Blackhole, metric: 0, protocol: 3 };
-    rib.put_local(prefix("192.0.2.0/24"), Source::Kernel, 0, kind);
+    rib.put_local(prefix("192.0.2.0/24"), kernel(Forward::Blackhole, 0));
     put(&mut rib, 1, TO, 1, [10, 0, 0, 1], base());
     put(&mut rib, 0, TO, 2, FAR, base());
     rib.settle();
-    let dest = rib.dest(prefix(TO)).unwrap();
+    let dest = rib.dest_of(prefix(TO)).unwrap();
     assert_eq!(rib.reasons(dest), [Some(Reason::RouterId), None], "peer 1 has the lower router id");
 }
 
@@ -192,19 +227,19 @@ fn meds_of_different_neighbours_are_not_compared_and_an_empty_path_has_the_peer_
 #[test]
 fn preference_comes_before_everything_and_static_before_bgp() {
     let mut rib = table();
-    let best = |rib: &Rib<V4>| rib.dest(prefix(TO)).unwrap().best().unwrap().source;
+    let best = |rib: &Rib<V4>| rib.dest_of(prefix(TO)).unwrap().best().unwrap().source();
     put(&mut rib, 0, TO, 0, DIRECT, base());
     // Elevated, but its next hop leads nowhere: preference is compared first.
     put_preferred(&mut rib, 1, TO, 0, [10, 0, 0, 1], base(), 200);
     rib.settle();
     assert_eq!(best(&rib), Source::Peer(1));
-    rib.put_local(prefix(TO), Source::Static, 0, PathKind::Blackhole);
+    rib.put_local(prefix(TO), LocalRoute::Blackhole);
     rib.settle();
     assert_eq!(best(&rib), Source::Static);
-    rib.put_local(prefix(TO), Source::Direct, 3, PathKind::Direct { ifindex: 3 });
+    rib.put_local(prefix(TO), LocalRoute::Direct(3));
     rib.settle();
     assert_eq!(best(&rib), Source::Direct);
-    let dest = rib.dest(prefix(TO)).unwrap();
+    let dest = rib.dest_of(prefix(TO)).unwrap();
     let lost = Some(Reason::Preference);
     assert_eq!(rib.reasons(dest), [None, lost, lost, lost]);
 }
@@ -217,25 +252,15 @@ fn a_changed_route_touches_only_destinations_whose_next_hops_it_covers() {
     put(&mut rib, 0, "172.16.3.0/24", 0, [198, 51, 100, 1], base());
     rib.settle();
     rib.take_changes();
-    rib.put_local(
-        prefix("192.0.2.0/24"),
-        Source::Kernel,
-        0,
-        PathKind::Kernel { forward: Forward::Blackhole, metric: 0, protocol: 4 },
-    );
+    rib.put_local(prefix("192.0.2.0/24"), kernel(Forward::Blackhole, 0));
     rib.settle();
-    let changes: Vec<String> = rib.take_changes().iter().map(ToString::to_string).collect();
-    assert_eq!(changes, ["172.16.2.0/24", "192.0.2.0/24"]);
+    let changes = rib.take_changes();
+    assert_eq!(prefixes(&rib, &changes), ["172.16.2.0/24", "192.0.2.0/24"]);
     // The same route again, or another metric of it, changes nothing for them.
-    rib.put_local(
-        prefix("192.0.2.0/24"),
-        Source::Kernel,
-        0,
-        PathKind::Kernel { forward: Forward::Blackhole, metric: 7, protocol: 4 },
-    );
+    rib.put_local(prefix("192.0.2.0/24"), kernel(Forward::Blackhole, 7));
     rib.settle();
-    let changes: Vec<String> = rib.take_changes().iter().map(ToString::to_string).collect();
-    assert_eq!(changes, ["192.0.2.0/24"]);
+    let changes = rib.take_changes();
+    assert_eq!(prefixes(&rib, &changes), ["192.0.2.0/24"]);
 }
 
 #[test]
@@ -249,26 +274,22 @@ fn a_long_lived_stale_path_keeps_its_mark_until_it_comes_again() {
     rib.mark_stale(0);
     rib.mark_long_lived_stale(0);
     rib.settle();
-    assert!(rib.dest(prefix("172.16.1.0/24")).is_none(), "NO_LLGR");
+    assert!(rib.dest_of(prefix("172.16.1.0/24")).is_none(), "NO_LLGR");
     let marked = |rib: &Rib<V4>| {
-        let path = rib.dest(prefix(TO)).unwrap().best().unwrap();
+        let path = rib.dest_of(prefix(TO)).unwrap().best().unwrap();
         let PathKind::Bgp(bgp) = path.kind else { panic!("received") };
-        (path.freshness, rib.attrs(bgp.used).attributes.communities.clone(), bgp.got)
+        (path.freshness, rib.attrs(bgp.used).attributes.communities.clone())
     };
-    let (freshness, communities, got) = marked(&rib);
-    assert_eq!((freshness, communities), (Freshness::LongLivedStale, vec![LLGR_STALE]));
+    assert_eq!(marked(&rib), (Freshness::LongLivedStale, vec![LLGR_STALE]));
     // Import runs anew, or the session is lost again.
-    rib.retain(got);
-    let next_hop = NextHop::V4(DIRECT.into());
-    let imported = Imported { attributes: base(), next_hop, preference: 100, refused: None };
-    rib.put_received(0, prefix(TO), 1, got, imported, false);
-    rib.release(got);
+    let id = rib.id(prefix(TO)).unwrap();
+    rib.reimport(0, &rules(&Prefer(100)), id);
     rib.mark_stale(0);
     rib.settle();
-    assert_eq!((marked(&rib).0, marked(&rib).1), (Freshness::LongLivedStale, vec![LLGR_STALE]));
+    assert_eq!(marked(&rib), (Freshness::LongLivedStale, vec![LLGR_STALE]));
     put(&mut rib, 0, TO, 1, DIRECT, base());
     rib.settle();
-    assert_eq!((marked(&rib).0, marked(&rib).1), (Freshness::Fresh, vec![]));
+    assert_eq!(marked(&rib), (Freshness::Fresh, vec![]));
     rib.sweep(0);
     rib.settle();
     assert_eq!(rib.attr_sets(), 0, "nothing leaks");
@@ -280,7 +301,7 @@ fn a_long_lived_stale_path_never_stands_beside_a_fresh_one() {
     put(&mut rib, 0, TO, 1, [10, 0, 0, 50], base());
     put(&mut rib, 1, TO, 1, [10, 0, 0, 51], base());
     rib.settle();
-    let legs = |rib: &Rib<V4>| rib.multipath(rib.dest(prefix(TO)).unwrap()).count();
+    let legs = |rib: &Rib<V4>| rib.multipath(rib.dest_of(prefix(TO)).unwrap()).count();
     assert_eq!(legs(&rib), 2);
     rib.mark_stale(0);
     rib.settle();
@@ -301,7 +322,7 @@ fn the_same_route_again_is_no_change() {
     rib.settle();
     assert!(rib.take_changes().is_empty());
     rib.sweep_stale(0);
-    assert!(rib.dest(prefix(TO)).is_some(), "it is fresh");
+    assert!(rib.dest_of(prefix(TO)).is_some(), "it is fresh");
 }
 
 #[test]
@@ -311,13 +332,98 @@ fn paths_are_sent_with_small_ids_that_stay() {
         put(&mut rib, 0, TO, path_id, DIRECT, base());
     }
     let ids = |rib: &Rib<V4>| -> Vec<(u32, u32)> {
-        rib.dest(prefix(TO)).unwrap().paths.iter().map(|path| (path.path_id, path.out_id)).collect()
+        rib.dest_of(prefix(TO)).unwrap().paths.iter().map(|path| (path.path_id, path.out_id)).collect()
     };
     assert_eq!(ids(&rib), [(700, 2), (800, 3), (900, 1)]);
-    rib.withdraw(0, prefix(TO), 700);
+    rib.withdraw(0, nlri(TO, 700));
     put(&mut rib, 0, TO, 600, DIRECT, base());
     put(&mut rib, 0, TO, 800, DIRECT, Attributes { med: Some(1), ..base() });
     assert_eq!(ids(&rib), [(600, 2), (800, 3), (900, 1)]);
+}
+
+#[test]
+fn an_id_names_its_prefix_until_nothing_is_left_of_it_and_then_the_lowest_is_given_out_first() {
+    let mut rib = table();
+    put(&mut rib, 0, "172.16.1.0/24", 0, DIRECT, base());
+    put(&mut rib, 0, "172.16.2.0/24", 0, DIRECT, base());
+    put(&mut rib, 0, "172.16.3.0/24", 0, DIRECT, base());
+    rib.settle();
+    rib.take_changes();
+    let (first, second) =
+        (rib.id(prefix("172.16.1.0/24")).unwrap(), rib.id(prefix("172.16.2.0/24")).unwrap());
+    rib.pin(second);
+    rib.withdraw(0, nlri("172.16.1.0/24", 0));
+    rib.withdraw(0, nlri("172.16.2.0/24", 0));
+    rib.settle();
+    rib.free_ids();
+    assert_eq!(rib.prefix(first), Some(prefix("172.16.1.0/24")), "its end is not told yet");
+    let changes = rib.take_changes();
+    assert_eq!(prefixes(&rib, &changes), ["172.16.1.0/24", "172.16.2.0/24"]);
+    assert!(rib.dest(first).is_none() && rib.len() == 3);
+    rib.free_ids();
+    assert_eq!(rib.id(prefix("172.16.1.0/24")), None);
+    assert_eq!(rib.id(prefix("172.16.2.0/24")), Some(second), "somebody keeps something by this id");
+    put(&mut rib, 0, "172.16.9.0/24", 0, DIRECT, base());
+    put(&mut rib, 0, "172.16.2.0/24", 0, DIRECT, base());
+    assert_eq!(rib.id(prefix("172.16.9.0/24")), Some(first));
+    assert_eq!(rib.id(prefix("172.16.2.0/24")), Some(second));
+    rib.withdraw(0, nlri("172.16.2.0/24", 0));
+    rib.settle();
+    rib.take_changes();
+    rib.unpin(second);
+    rib.free_ids();
+    assert_eq!(rib.id(prefix("172.16.2.0/24")), None);
+    assert_eq!(rib.id_bound(), 5, "two of the node, three of the peer");
+}
+
+#[test]
+fn policy_is_asked_once_for_all_prefixes_of_an_update_unless_it_reads_them() {
+    struct Counting(std::cell::Cell<u32>, bool);
+    impl Policy for Counting {
+        fn accepts(&self, _: &mut RouteView<'_>) -> bool {
+            self.0.set(self.0.get() + 1);
+            true
+        }
+        fn reads_prefix(&self) -> bool {
+            self.1
+        }
+    }
+    let list = [nlri("172.16.1.0/24", 0), nlri("127.0.0.0/8", 0), nlri("172.16.2.0/24", 0)];
+    for (reads_prefix, runs) in [(false, 1), (true, 2)] {
+        let mut rib = table();
+        let policy = Counting(std::cell::Cell::new(0), reads_prefix);
+        rib.announce(0, &rules(&policy), base(), NextHop::V4(DIRECT.into()), &list);
+        rib.settle();
+        assert_eq!(policy.0.get(), runs);
+        let refused = |to| match rib.dest_of(prefix(to)).unwrap().paths[0].kind {
+            PathKind::Bgp(bgp) => bgp.refused,
+            _ => None,
+        };
+        let all = ["172.16.1.0/24", "127.0.0.0/8", "172.16.2.0/24"].map(refused);
+        assert_eq!(all, [None, Some(Refused::Bogus), None]);
+        assert_eq!(rib.attr_sets(), 1, "what was received and what is used are equal");
+    }
+}
+
+#[test]
+fn the_paths_of_a_peer_go_and_the_others_stay() {
+    let mut rib = table();
+    for to in ["172.16.1.0/24", "172.16.2.0/24"] {
+        for (slot, path_id) in [(0, 1), (0, 2), (1, 1), (2, 0)] {
+            put(&mut rib, slot, to, path_id, DIRECT, base());
+        }
+    }
+    put(&mut rib, 0, "172.16.3.0/24", 0, FAR, base());
+    rib.withdraw(0, nlri("172.16.2.0/24", 1));
+    let mine = |rib: &Rib<V4>, slot| rib.dests_of(slot, DestId(0)).count();
+    assert_eq!((mine(&rib, 0), mine(&rib, 1)), (3, 2));
+    rib.sweep(0);
+    rib.settle();
+    assert_eq!((mine(&rib, 0), mine(&rib, 1), rib.len()), (0, 2, 4));
+    assert_eq!(rib.next_hops().len(), 1, "nobody uses the other one");
+    let left: Vec<Source> =
+        rib.dest_of(prefix("172.16.2.0/24")).unwrap().paths.iter().map(Path::source).collect();
+    assert_eq!(left, [Source::Peer(1), Source::Peer(2)]);
 }
 
 #[derive(Clone, Debug)]
@@ -373,8 +479,8 @@ fn outcome(candidates: &[Candidate]) -> Option<(Name, Vec<Name>)> {
         put_preferred(&mut rib, c.slot, TO, c.path_id, c.next_hop, c.attributes.clone(), c.preference);
         rib.settle();
     }
-    let dest = rib.dest(prefix(TO))?;
-    let name = |path: &Path<V4>| (path.source, path.path_id);
+    let dest = rib.dest_of(prefix(TO))?;
+    let name = |path: &Path<V4>| (path.source(), path.path_id);
     let mut together: Vec<_> = rib.multipath(dest).map(name).collect();
     together.sort_unstable();
     Some((dest.best().map(name)?, together))

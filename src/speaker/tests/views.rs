@@ -183,13 +183,14 @@ impl Play {
         let (peer, rib) = (speaker.peers.get(self.id(n)).unwrap(), &speaker.v4.rib);
         let profile = peer.export_profile(Afi::Ipv4).unwrap();
         let mut held = Held::new();
-        for (prefix, dest) in rib.dests(None) {
+        for dest in rib.dests(None).map(|(_, dest)| dest) {
+            let prefix = dest.prefix;
             let paths: Vec<(u32, &Path<V4>)> = match profile.add_path {
                 true => dest.paths.iter().filter(|p| p.eligible()).map(|path| (path.out_id, path)).collect(),
                 false => dest.best().into_iter().map(|path| (0, path)).collect(),
             };
             for (path_id, path) in paths {
-                let slot = match path.source {
+                let slot = match path.source() {
                     Source::Peer(slot) => Some(slot),
                     _ => None,
                 };
@@ -203,14 +204,14 @@ impl Play {
                 let forward = rib.forward(path);
                 let view = PathView {
                     prefix: prefix.into(),
-                    source: path.source,
+                    source: path.source(),
                     from: slot.and_then(|slot| rib.peer(slot)),
                     attributes: set.map(|set| &set.attributes),
                     next_hop: set.and_then(|set| set.next_hop),
                     interface: speaker.interfaces.name_of(&forward),
                     forward: &forward,
                     metric: match &path.kind {
-                        PathKind::Kernel { metric, .. } => Some(*metric),
+                        PathKind::Kernel(route) => Some(route.metric),
                         _ => None,
                     },
                 };
@@ -228,7 +229,7 @@ impl Play {
         let speaker = &self.bench.speaker;
         let table = &speaker.v4;
         let mut expected = BTreeMap::new();
-        for (prefix, _) in table.rib.dests(None) {
+        for prefix in table.rib.dests(None).map(|(_, dest)| dest.prefix) {
             let wanted = wanted(&table.rib, &speaker.interfaces, &table.kernel, prefix);
             expected.extend(wanted.wish.route().map(|route| (IpPrefix::from(prefix), route.clone())));
         }
