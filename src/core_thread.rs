@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock::Clock;
 use crate::desired::{DesiredState, SessionKey};
 use crate::fib::reconciler::FibInput;
-use crate::fib::{FibChange, KernelEvent, Phase};
+use crate::fib::{FibChange, KernelEvent, Ownership, Phase};
 use crate::net::mailbox::{Incarnation, Mailbox};
 use crate::speaker::{Speaker, SpeakerInput, SpeakerOutput};
 
@@ -232,16 +232,19 @@ impl From<Batch> for OpenBatch {
 struct FibBacklog {
     changes: BTreeMap<IpPrefix, FibChange>,
     phase: Option<Phase>,
+    ownership: Option<Ownership>,
 }
 
 impl FibBacklog {
     fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.phase.is_none()
+        self.changes.is_empty() && self.phase.is_none() && self.ownership.is_none()
     }
 
     /// Changes first: what was wanted when the phase changed must be known before anything is deleted.
     fn next(&mut self) -> Option<FibInput> {
-        if self.changes.is_empty() {
+        if let Some(ownership) = self.ownership.take() {
+            Some(FibInput::Ownership(ownership))
+        } else if self.changes.is_empty() {
             self.phase.take().map(FibInput::Phase)
         } else {
             Some(FibInput::Changes(std::mem::take(&mut self.changes).into_values().collect()))
@@ -388,6 +391,7 @@ impl<C: Core> Driver<C> {
                 SpeakerOutput::Fib(changes) => {
                     self.fib.changes.extend(changes.into_iter().map(|change| (change.prefix, change)));
                 }
+                SpeakerOutput::Ownership(ownership) => self.fib.ownership = Some(ownership),
                 SpeakerOutput::Phase(phase) => {
                     self.fib.phase = Some(phase);
                     self.phase.send_replace(phase);

@@ -1,5 +1,11 @@
 //! What the feed makes of what a source says: joining, freeze, brake, cache and status, on a clock of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
 
 use std::path::Path;
 use std::sync::Arc;

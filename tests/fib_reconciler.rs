@@ -15,7 +15,7 @@ use bgp_proto::IpPrefix;
 use calico_bgpd::fib::fake::{FakeKernel, SharedKernel};
 use calico_bgpd::fib::reconciler::{FibInput, FibStatus, RouteProblem, run};
 use calico_bgpd::fib::{
-    Errno, FibChange, FibRoute, KernelEvent, Leg, PROTOCOL, Phase, Refusal, RouteOp, Target,
+    Errno, FibChange, FibRoute, KernelEvent, Leg, Ownership, PROTOCOL, Phase, Refusal, RouteOp, Target, Wish,
 };
 use proptest::prelude::*;
 use tokio::sync::{mpsc, watch};
@@ -305,6 +305,126 @@ async fn another_owner_of_our_mark_is_not_fought_without_end() {
     assert!((10..40).contains(&deleted), "{deleted} times");
     // Once it stops, the route goes and nothing remains of the matter.
     bench.until(|s| s.problems.is_empty() && s.desired == 0).await;
+    assert_eq!(bench.ours(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_that_are_flushed_again_and_again_are_back_within_a_second_each_time() {
+    let mut bench = Bench::start(node());
+    bench.say(FibInput::Phase(Phase::Normal)).await;
+    let wanted = ["10.244.1.0/26", "10.244.2.0/26", "fd00:10:244::/122"];
+    for prefix in wanted {
+        bench.want(prefix, Some(blackhole())).await;
+    }
+    bench.until(|s| s.installed == 3).await;
+    for n in 0..7 {
+        bench.kernel.with(|kernel| wanted.iter().for_each(|text| kernel.remove_route(p(text), PROTOCOL)));
+        let begun = tokio::time::Instant::now();
+        while bench.ours().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let limit = if n < 3 { Duration::from_millis(20) } else { Duration::from_secs(1) };
+        assert!(begun.elapsed() <= limit, "flush {n}: {:?}", begun.elapsed());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // Faster than that it waits, but not longer; the status says why, and afterwards that it happened.
+    let repaired = bench.until(|s| s.installed == 3).await.repaired;
+    bench.kernel.with(|kernel| kernel.remove_route(p(wanted[0]), PROTOCOL));
+    bench.until(|s| s.repaired == repaired + 1 && s.installed == 3).await;
+    bench.kernel.with(|kernel| kernel.remove_route(p(wanted[0]), PROTOCOL));
+    let status = bench.until(|s| s.failed == 1).await;
+    assert!(matches!(status.problems[&p(wanted[0])], RouteProblem::Removed { .. }), "{status:#?}");
+    let begun = tokio::time::Instant::now();
+    let status = bench.until(|s| s.installed == 3 && s.problems.is_empty()).await;
+    assert!(begun.elapsed() <= Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(status.repeated[&p(wanted[0])] > status.repeated[&p(wanted[1])]);
+    tokio::time::sleep(Duration::from_secs(180)).await;
+    assert!(bench.until(|s| s.repeated.is_empty()).await.problems.is_empty());
+}
+
+/// A node with tunl0 (index 3) and the wish for an own block and for one over the tunnel, both written.
+async fn with_tunnel(rival: bool) -> Bench {
+    let mut kernel = node();
+    assert_eq!(kernel.add_link("tunl0"), 3);
+    let mut bench = Bench::start(kernel);
+    bench.say(FibInput::Ownership(Ownership { ipip: true, unencapsulated: true, rival })).await;
+    bench.say(FibInput::Phase(Phase::Normal)).await;
+    let leg = Leg { via: Some("10.99.0.2".parse().unwrap()), ifindex: 3, onlink: true, weight: 1 };
+    let tunnelled = FibRoute { target: Target::Unicast([leg].into_iter().collect()), metric: 1024 };
+    bench.want("10.244.1.0/26", Some(tunnelled)).await;
+    bench.want("10.244.0.0/26", Some(blackhole())).await;
+    bench.until(|s| s.installed == 2).await;
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_a_felix_that_deletes_tunnel_routes_alone_ours_yields_and_tries_again() {
+    let mut bench = with_tunnel(true).await;
+    let block = p("10.244.1.0/26");
+    let delete = |bench: &Bench| bench.kernel.with(|kernel| kernel.remove_route(block, PROTOCOL));
+    delete(&bench);
+    bench.until(|s| s.repaired == 1 && s.installed == 2).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    delete(&bench);
+    let status = bench.until(|s| s.failed == 1).await;
+    assert_eq!(status.problems[&block], RouteProblem::Yielded);
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(bench.ours(), ["blackhole 10.244.0.0/26 0"]);
+    bench.until(|s| s.installed == 2 && s.problems.is_empty()).await;
+    delete(&bench);
+    bench.until(|s| s.problems.get(&block) == Some(&RouteProblem::Yielded)).await;
+    // The owner is another now.
+    let begun = tokio::time::Instant::now();
+    bench.say(FibInput::Ownership(Ownership { ipip: true, unencapsulated: false, rival: true })).await;
+    bench.until(|s| s.installed == 2 && s.problems.is_empty()).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_everything_is_no_rival_nor_is_anything_beside_an_older_felix() {
+    let mut bench = with_tunnel(true).await;
+    for _ in 0..4 {
+        bench.kernel.with(|kernel| {
+            for text in ["10.244.1.0/26", "10.244.0.0/26"] {
+                kernel.remove_route(p(text), PROTOCOL);
+            }
+        });
+        bench.until(|s| s.installed == 2 && s.problems.is_empty()).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(bench.ours().len(), 2);
+    }
+    let mut bench = with_tunnel(false).await;
+    for _ in 0..4 {
+        bench.kernel.with(|kernel| kernel.remove_route(p("10.244.1.0/26"), PROTOCOL));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        bench.until(|s| s.installed == 2 && s.problems.is_empty()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_routes_device_is_missing_the_kernel_keeps_what_it_holds() {
+    let mut bench = Bench::start(node());
+    bench.say(FibInput::Phase(Phase::Normal)).await;
+    let block = "10.244.1.0/26";
+    bench.want(block, Some(via("10.99.0.2", 1024))).await;
+    bench.until(|s| s.installed == 1).await;
+    let waits = Wish::Waits { device: "tunl0" };
+    let wait = |prefix: &str| FibChange { prefix: p(prefix), wish: waits.clone() };
+    bench.say(FibInput::Changes(vec![wait(block), wait("10.244.2.0/26")])).await;
+    let status = bench.until(|s| s.waiting == 2).await;
+    assert_eq!((status.desired, status.installed, status.failed, status.pending), (2, 0, 0, 0));
+    assert_eq!(status.problems[&p(block)], RouteProblem::Waits { device: "tunl0" });
+    // Audits leave it as it is.
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!(bench.ours(), ["unicast 10.244.1.0/26 1024"]);
+    bench.want("10.244.2.0/26", None).await;
+    bench.want(block, Some(via("10.99.0.3", 1024))).await;
+    let status = bench.until(|s| s.installed == 1 && s.problems.is_empty()).await;
+    assert_eq!((status.waiting, status.repaired), (0, 0));
+    bench.say(FibInput::Changes(vec![wait(block)])).await;
+    bench.until(|s| s.waiting == 1).await;
+    bench.want(block, None).await;
+    bench.until(|s| s.desired == 0 && s.problems.is_empty()).await;
     assert_eq!(bench.ours(), [""; 0]);
 }
 

@@ -32,7 +32,13 @@ fn route(destination: &RouteStatus, path: &PathStatus, fib: &FibStatus) -> Route
         (None, None) => "best".to_string(),
         (None, Some(wish)) => match (fib.problems.get(&destination.prefix), wish) {
             (Some(problem), _) => format!("not in the kernel as wanted: {problem}"),
-            (None, Wish::Route(route)) => format!("kernel {}", route.target.kind()),
+            (None, Wish::Route(route)) => match fib.repeated.get(&destination.prefix) {
+                None => format!("kernel {}", route.target.kind()),
+                Some(times) => format!(
+                    "kernel {}, repaired {times} times: another program removes or changes it",
+                    route.target.kind()
+                ),
+            },
             (None, Wish::Waits { device }) => format!("waits for the device {device}"),
             (None, Wish::Nothing) => "best".to_string(),
         },

@@ -8,11 +8,9 @@ use bgp_proto::{Afi, IpPrefix, Prefix};
 use super::compile::Inputs;
 use super::identity::Fields;
 use super::programs::{FROM_BGP, change, decide, pools};
+use crate::fib::TUNNEL;
 use crate::model::{EncapMode, IpPool};
 use crate::policy::program::{Action, Decision, Device, Match, Program, Rule};
-
-/// The tunnel device of IPIP pools: Felix's, known by its name alone (KRT-34).
-const TUNNEL: &str = "tunl0";
 
 /// How packets between nodes travel in a pool (KERN-10).
 enum Encapsulation {

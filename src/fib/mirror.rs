@@ -90,15 +90,21 @@ pub fn is_narrow(addr: IpAddr) -> bool {
 }
 
 type Entries = SmallVec<[RouteSeen; 1]>;
+/// An address of one link and the prefix it opens.
+type AddressKey = (IpAddr, IpPrefix);
+type Addresses = BTreeMap<AddressKey, AddressSeen>;
+/// A link and the gateway on it.
+type Hop = (u32, Option<IpAddr>);
 
 /// The kernel as last heard.
 #[derive(Clone, Debug, Default)]
 pub struct Mirror {
     links: BTreeMap<u32, Link>,
-    addresses: BTreeMap<u32, BTreeMap<(IpAddr, IpPrefix), AddressSeen>>,
+    addresses: BTreeMap<u32, Addresses>,
     routes: BTreeMap<IpPrefix, Entries>,
-    /// Which prefixes have a leg on a link, so that a link's change costs what hangs on it and no more (K9).
-    by_link: BTreeMap<u32, BTreeSet<IpPrefix>>,
+    /// Which prefixes have a leg over a link and gateway, so that the change of a link or an address costs what hangs on
+    /// it and no more (K9).
+    by_hop: BTreeMap<Hop, BTreeSet<IpPrefix>>,
     told: Told,
     dirty: Dirty,
     changed: BTreeSet<IpPrefix>,
@@ -110,7 +116,7 @@ pub struct Mirror {
 #[derive(Clone, Debug, Default)]
 struct Told {
     links: BTreeMap<u32, Link>,
-    addresses: BTreeMap<u32, Vec<Address>>,
+    addresses: BTreeMap<u32, BTreeMap<AddressKey, Address>>,
     aliens: BTreeMap<IpPrefix, AlienRoute>,
 }
 
@@ -118,7 +124,7 @@ struct Told {
 #[derive(Clone, Debug, Default)]
 struct Dirty {
     links: BTreeSet<u32>,
-    addresses: BTreeSet<u32>,
+    addresses: BTreeSet<(u32, AddressKey)>,
     prefixes: BTreeSet<IpPrefix>,
 }
 
@@ -132,7 +138,7 @@ impl Mirror {
     pub fn load(&mut self, snapshot: Snapshot) {
         self.doubtful = false;
         let links: BTreeMap<u32, Link> = snapshot.links.into_iter().map(|l| (l.index, l)).collect();
-        let mut addresses: BTreeMap<u32, BTreeMap<_, _>> = BTreeMap::new();
+        let mut addresses: BTreeMap<u32, Addresses> = BTreeMap::new();
         for seen in snapshot.addresses {
             let key = (seen.address.addr, seen.address.prefix);
             addresses.entry(seen.address.ifindex).or_default().insert(key, seen);
@@ -150,8 +156,17 @@ impl Mirror {
             }
         }
         for index in touched(&mut self.addresses.keys().copied(), &mut addresses.keys().copied()) {
-            if self.addresses.get(&index) != addresses.get(&index) {
-                self.touch_addresses(index);
+            let (old, new) = (self.addresses.get(&index), addresses.get(&index));
+            if old == new {
+                continue;
+            }
+            let keys = |all: Option<&Addresses>| all.into_iter().flatten().map(|(key, _)| *key).collect();
+            let (was, is): (BTreeSet<AddressKey>, BTreeSet<AddressKey>) = (keys(old), keys(new));
+            let differs =
+                |key: &&AddressKey| old.and_then(|old| old.get(*key)) != new.and_then(|new| new.get(*key));
+            let changed: Vec<AddressKey> = was.union(&is).filter(differs).copied().collect();
+            for key in changed {
+                self.touch_address(index, key);
             }
         }
         self.links = links;
@@ -167,10 +182,10 @@ impl Mirror {
                 self.changed.insert(*prefix);
             }
         }
-        self.by_link.clear();
+        self.by_hop.clear();
         for (prefix, entries) in &routes {
-            for index in links_of(entries) {
-                self.by_link.entry(index).or_default().insert(*prefix);
+            for hop in hops_of(entries) {
+                self.by_hop.entry(hop).or_default().insert(*prefix);
             }
         }
         self.routes = routes;
@@ -181,37 +196,41 @@ impl Mirror {
         match notice {
             Notice::Link(link) => {
                 let index = link.index;
+                let goes_down = !link.up;
                 let before = self.links.insert(index, link.clone());
                 if before.as_ref() != Some(&link) {
                     self.touch_link(index);
-                    // The kernel drops IPv4 routes of a link that goes down without a word.
-                    self.doubtful |= before.is_some_and(|b| b.up) && !link.up;
+                    if goes_down && before.is_some_and(|before| before.up) {
+                        self.drop_silent(index);
+                    }
                 }
             }
             Notice::LinkGone(index) => {
                 if self.links.remove(&index).is_some() {
                     self.touch_link(index);
-                    self.doubtful = true;
+                    self.drop_silent(index);
                 }
-                if self.addresses.remove(&index).is_some() {
-                    self.touch_addresses(index);
+                for key in self.addresses.remove(&index).unwrap_or_default().into_keys() {
+                    self.touch_address(index, key);
                 }
             }
             Notice::Address(seen) => {
                 let key = (seen.address.addr, seen.address.prefix);
                 let index = seen.address.ifindex;
                 if self.addresses.entry(index).or_default().insert(key, seen) != Some(seen) {
-                    self.touch_addresses(index);
+                    self.touch_address(index, key);
                 }
             }
             Notice::AddressGone(address) => {
                 let Some(there) = self.addresses.get_mut(&address.ifindex) else { return };
-                if there.remove(&(address.addr, address.prefix)).is_some() {
+                let key = (address.addr, address.prefix);
+                if there.remove(&key).is_some() {
                     if there.is_empty() {
                         self.addresses.remove(&address.ifindex);
                     }
-                    self.touch_addresses(address.ifindex);
-                    // So it does with routes that prefer this source, and with all of them at the last address.
+                    self.touch_address(address.ifindex, key);
+                    // The kernel drops IPv4 routes that prefer this source without a word, and all of them at the last
+                    // address.
                     self.doubtful |= address.addr.is_ipv4();
                 }
             }
@@ -274,9 +293,37 @@ impl Mirror {
         self.put(prefix, entries);
     }
 
+    /// The kernel drops IPv4 routes of a link that goes down without a word: those with no other leg that is alive.
+    /// What becomes of the dead leg of the others differs; a dump tells.
+    fn drop_silent(&mut self, index: u32) {
+        let over: BTreeSet<IpPrefix> = self.over_link(index).filter(|p| p.afi() == Afi::Ipv4).collect();
+        for prefix in over {
+            let Some(mut entries) = self.routes.remove(&prefix) else { continue };
+            self.unindex(prefix, &entries);
+            let links = &self.links;
+            let alive = |leg: &Leg| links.get(&leg.ifindex).is_some_and(|link| link.up);
+            entries.retain(|entry| {
+                let legs = entry.target.as_ref().map_or(&[][..], Target::legs);
+                legs.is_empty() || legs.iter().any(alive)
+            });
+            let concerned = |hop: Hop| hop.0 == index;
+            self.doubtful |= hops_of(&entries).any(concerned);
+            self.put(prefix, entries);
+        }
+    }
+
+    /// The prefixes with a leg on a link.
+    fn over_link(&self, index: u32) -> impl Iterator<Item = IpPrefix> {
+        self.by_hop
+            .range((index, None)..)
+            .take_while(move |(hop, _)| hop.0 == index)
+            .flat_map(|(_, all)| all)
+            .copied()
+    }
+
     fn put(&mut self, prefix: IpPrefix, entries: Entries) {
-        for index in links_of(&entries) {
-            self.by_link.entry(index).or_default().insert(prefix);
+        for hop in hops_of(&entries) {
+            self.by_hop.entry(hop).or_default().insert(prefix);
         }
         if !entries.is_empty() {
             self.routes.insert(prefix, entries);
@@ -286,26 +333,35 @@ impl Mirror {
     }
 
     fn unindex(&mut self, prefix: IpPrefix, entries: &Entries) {
-        for index in links_of(entries) {
-            if let Some(prefixes) = self.by_link.get_mut(&index) {
+        for hop in hops_of(entries) {
+            if let Some(prefixes) = self.by_hop.get_mut(&hop) {
                 prefixes.remove(&prefix);
                 if prefixes.is_empty() {
-                    self.by_link.remove(&index);
+                    self.by_hop.remove(&hop);
                 }
             }
         }
     }
 
     fn touch_link(&mut self, index: u32) {
+        self.reachability = self.reachability.wrapping_add(1);
         self.dirty.links.insert(index);
-        self.touch_addresses(index);
+        let told = self.told.addresses.get(&index).into_iter().flat_map(BTreeMap::keys);
+        let seen = self.addresses.get(&index).into_iter().flat_map(BTreeMap::keys);
+        self.dirty.addresses.extend(told.chain(seen).map(|key| (index, *key)));
+        // Whether an alien's gateway can be believed hangs on the link and its addresses (KRT-13).
+        let over: Vec<IpPrefix> = self.over_link(index).collect();
+        self.dirty.prefixes.extend(over);
     }
 
-    fn touch_addresses(&mut self, index: u32) {
+    fn touch_address(&mut self, index: u32, key: AddressKey) {
         self.reachability = self.reachability.wrapping_add(1);
-        self.dirty.addresses.insert(index);
-        // Whether an alien's gateway can be believed hangs on the addresses (KRT-13).
-        self.dirty.prefixes.extend(self.by_link.get(&index).into_iter().flatten());
+        self.dirty.addresses.insert((index, key));
+        let (addr, prefix) = key;
+        let on_link = self.by_hop.range((index, None)..).take_while(|(hop, _)| hop.0 == index);
+        let concerned =
+            on_link.filter(|((_, via), _)| via.is_some_and(|via| via == addr || prefix.contains(via)));
+        self.dirty.prefixes.extend(concerned.flat_map(|(_, prefixes)| prefixes));
     }
 
     /// The routes of a prefix, in the kernel's order as far as it is known.
@@ -368,15 +424,24 @@ impl Mirror {
                 }
             }
         }
-        while let Some(index) = self.dirty.addresses.pop_first() {
-            let usable = self.usable_addresses(index);
-            if self.told.addresses.get(&index).map_or(&[][..], Vec::as_slice) != usable {
-                if usable.is_empty() {
-                    self.told.addresses.remove(&index);
-                } else {
-                    self.told.addresses.insert(index, usable.clone());
+        while let Some((index, key)) = self.dirty.addresses.pop_first() {
+            let usable = self.usable_address(index, key);
+            let told = self.told.addresses.get(&index).and_then(|all| all.get(&key)).copied();
+            match (told, usable) {
+                (old, Some(new)) if old != Some(new) => {
+                    self.told.addresses.entry(index).or_default().insert(key, new);
+                    return Some(KernelEvent::Address(new));
                 }
-                return Some(KernelEvent::Addresses(index, usable));
+                (Some(old), None) => {
+                    if let Some(all) = self.told.addresses.get_mut(&index) {
+                        all.remove(&key);
+                        if all.is_empty() {
+                            self.told.addresses.remove(&index);
+                        }
+                    }
+                    return Some(KernelEvent::AddressGone(old));
+                }
+                _ => {}
             }
         }
         while let Some(prefix) = self.dirty.prefixes.pop_first() {
@@ -392,15 +457,11 @@ impl Mirror {
         None
     }
 
-    /// The addresses that count: those of links that are up, past duplicate detection (KRT-4, KRT-5).
-    fn usable_addresses(&self, index: u32) -> Vec<Address> {
-        if !self.links.get(&index).is_some_and(|link| link.up) {
-            return Vec::new();
-        }
-        let all = self.addresses.get(&index).into_iter().flat_map(BTreeMap::values);
-        let mut usable: Vec<Address> = all.filter(|seen| !seen.tentative).map(|seen| seen.address).collect();
-        usable.sort_unstable();
-        usable
+    /// The address if it counts: its link is up, and it is past duplicate detection (KRT-4, KRT-5).
+    fn usable_address(&self, index: u32, key: AddressKey) -> Option<Address> {
+        self.links.get(&index).filter(|link| link.up)?;
+        let seen = self.addresses.get(&index)?.get(&key)?;
+        (!seen.tentative).then_some(seen.address)
     }
 
     /// The alien of lowest metric that can be believed (KRT-12 to KRT-14).
@@ -449,8 +510,8 @@ impl Mirror {
     }
 }
 
-fn links_of(entries: &Entries) -> impl Iterator<Item = u32> {
-    entries.iter().filter_map(|e| e.target.as_ref()).flat_map(Target::legs).map(|leg| leg.ifindex)
+fn hops_of(entries: &Entries) -> impl Iterator<Item = Hop> {
+    entries.iter().filter_map(|e| e.target.as_ref()).flat_map(Target::legs).map(|leg| (leg.ifindex, leg.via))
 }
 
 /// What IPv6 merges into one multipath route: gateway routes.
@@ -541,7 +602,7 @@ mod tests {
         kernel.add_route(p("0.0.0.0/0"), 4, 0, target);
         let rank = |event: &KernelEvent| match event {
             KernelEvent::Link(_) | KernelEvent::LinkGone(_) => 0,
-            KernelEvent::Addresses(..) => 1,
+            KernelEvent::Address(_) | KernelEvent::AddressGone(_) => 1,
             KernelEvent::Alien(..) => 2,
             KernelEvent::Synced => 3,
         };
@@ -612,13 +673,10 @@ mod tests {
         assert_eq!(catch_up(&mut kernel, &mut mirror), []);
         kernel.add_address(2, "192.168.0.1/24");
         let told = catch_up(&mut kernel, &mut mirror);
-        assert!(
-            matches!(told[..], [KernelEvent::Addresses(2, _), KernelEvent::Alien(_, Some(_))]),
-            "{told:?}"
-        );
+        assert!(matches!(told[..], [KernelEvent::Address(_), KernelEvent::Alien(_, Some(_))]), "{told:?}");
         kernel.remove_address(2, ip("192.168.0.1"));
         let told = catch_up(&mut kernel, &mut mirror);
-        assert!(matches!(told[..], [KernelEvent::Addresses(2, _), KernelEvent::Alien(_, None)]), "{told:?}");
+        assert!(matches!(told[..], [KernelEvent::AddressGone(_), KernelEvent::Alien(_, None)]), "{told:?}");
     }
 
     #[test]
@@ -630,11 +688,11 @@ mod tests {
         assert_eq!(events(&mut mirror), []);
         mirror.apply(Notice::Address(AddressSeen { address, tentative: false }));
         let told = events(&mut mirror);
-        assert!(matches!(&told[..], [KernelEvent::Addresses(2, all)] if all.contains(&address)), "{told:?}");
+        assert_eq!(told, [KernelEvent::Address(address)]);
     }
 
     #[test]
-    fn a_link_that_goes_down_has_no_usable_addresses_and_asks_for_a_dump() {
+    fn a_link_that_goes_down_has_no_usable_addresses_and_no_ipv4_routes() {
         let (mut kernel, mut mirror) = node();
         let default = p("0.0.0.0/0");
         let target = kernel.via(Some(ip("10.0.0.254")), "eth0", false).unwrap();
@@ -645,14 +703,61 @@ mod tests {
         let told = catch_up(&mut kernel, &mut mirror);
         let down = Link { index: 2, name: "eth0".into(), up: false };
         assert!(told.contains(&KernelEvent::Link(down)), "{told:?}");
-        assert!(told.contains(&KernelEvent::Addresses(2, vec![])), "{told:?}");
+        let gone = told.iter().filter(|event| matches!(event, KernelEvent::AddressGone(_))).count();
+        assert_eq!(gone, 2, "{told:?}");
         // The gateway is no longer on a usable subnet, so the alien is not waited for.
         assert!(told.contains(&KernelEvent::Alien(default, None)), "{told:?}");
-        // IPv4 routes went without a word.
-        assert!(mirror.is_doubtful() && !mirror.routes_at(default).is_empty());
-        mirror.load(kernel.snapshot());
+        // IPv4 routes went without a word, and a dump would say nothing else.
         assert!(!mirror.is_doubtful() && mirror.routes_at(default).is_empty());
+        mirror.take_changed();
+        mirror.load(kernel.snapshot());
         assert_eq!(events(&mut mirror), []);
+        assert!(mirror.take_changed().is_empty());
+    }
+
+    #[test]
+    fn a_pods_interface_that_comes_and_goes_costs_its_own_events_and_no_dump() {
+        let (mut kernel, mut mirror) = node();
+        for n in 0..50 {
+            kernel.add_route(p(&format!("10.7.{n}.0/24")), FELIX, 0, Target::Blackhole);
+        }
+        catch_up(&mut kernel, &mut mirror);
+        let veth = kernel.add_link("cali1234");
+        kernel.add_address(veth, "fe80::ecee:eeff:feee:eeee/64");
+        let pod = kernel.via(None, "cali1234", false).unwrap();
+        kernel.add_route(p("10.244.0.5/32"), 3, 1024, pod);
+        assert_eq!(catch_up(&mut kernel, &mut mirror).len(), 3);
+        kernel.remove_link(veth);
+        let told = catch_up(&mut kernel, &mut mirror);
+        let gone = [KernelEvent::LinkGone(veth), KernelEvent::Alien(p("10.244.0.5/32"), None)];
+        assert_eq!(told, gone);
+        assert!(!mirror.is_doubtful());
+        mirror.take_changed();
+        mirror.load(kernel.snapshot());
+        assert_eq!(events(&mut mirror), []);
+        assert!(mirror.take_changed().is_empty());
+    }
+
+    #[test]
+    fn each_of_many_addresses_of_a_link_is_told_by_itself() {
+        let (mut kernel, mut mirror) = node();
+        let ipvs = kernel.add_link("kube-ipvs0");
+        for n in 0..200 {
+            kernel.add_address(ipvs, &format!("10.96.0.{n}/32"));
+        }
+        let told = catch_up(&mut kernel, &mut mirror);
+        assert_eq!(told.iter().filter(|event| matches!(event, KernelEvent::Address(_))).count(), 200);
+        kernel.add_address(ipvs, "10.96.1.1/32");
+        assert_eq!(catch_up(&mut kernel, &mut mirror).len(), 1);
+        kernel.remove_address(ipvs, ip("10.96.0.7"));
+        assert!(
+            matches!(catch_up(&mut kernel, &mut mirror)[..], [KernelEvent::AddressGone(gone)] if gone.addr == ip("10.96.0.7"))
+        );
+        // A dump finds single ones too.
+        kernel.add_address(ipvs, "10.96.1.2/32");
+        kernel.remove_address(ipvs, ip("10.96.1.1"));
+        mirror.load(kernel.snapshot());
+        assert_eq!(events(&mut mirror).len(), 2);
     }
 
     #[test]

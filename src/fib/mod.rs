@@ -10,6 +10,7 @@ pub mod message;
 pub mod mirror;
 pub mod plan;
 pub mod reconciler;
+mod repair;
 
 use std::fmt;
 use std::future::Future;
@@ -137,6 +138,21 @@ impl From<Option<FibRoute>> for Wish {
     }
 }
 
+/// The tunnel device of IPIP pools: Felix's, known by its name alone (KRT-34).
+pub const TUNNEL: &str = "tunl0";
+
+/// What the settings of the cluster say of who owns routes in the kernel (KERN-10, KERN-10a).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ownership {
+    /// Routes of IPIP pools are ours.
+    pub ipip: bool,
+    /// Routes of pools without encapsulation are ours.
+    pub unencapsulated: bool,
+    /// The release is v3.33 or later, or not known: a Felix that holds IPIP routes for its own may run here, and it
+    /// deletes those of protocol 12 on the tunnel that it does not want.
+    pub rival: bool,
+}
+
 /// Whether routes of ours that nobody wants may be removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Phase {
@@ -191,8 +207,10 @@ pub enum KernelEvent {
     Link(Link),
     /// An interface went.
     LinkGone(u32),
-    /// The usable addresses of an interface, all of them.
-    Addresses(u32, Vec<Address>),
+    /// An address of an interface is usable, or says something else than before. Told after its interface.
+    Address(Address),
+    /// An address is no longer usable. Where an interface went, its addresses went with it without a word.
+    AddressGone(Address),
     /// The alien route of lowest metric for a prefix, or that there is none any more.
     Alien(IpPrefix, Option<AlienRoute>),
     /// Everything known at start was told.

@@ -441,6 +441,49 @@ mod tests {
         routes.filter(|(_, r)| (r.protocol == PROTOCOL) == ours).map(|(p, r)| (p, format!("{r:?}"))).collect()
     }
 
+    fn owned_prefixes(kernel: &FakeKernel) -> BTreeSet<IpPrefix> {
+        kernel.owned_routes().into_iter().map(|route| route.prefix).collect()
+    }
+
+    /// The first moment, of the prefixes with a route of ours after each operation, that a packet would notice although
+    /// it has the same way, or none of ours, before and after.
+    fn gap(moments: &[BTreeSet<IpPrefix>]) -> Option<String> {
+        let (before, after) = (moments.first()?, moments.last()?);
+        let covers = |there: &BTreeSet<IpPrefix>, prefix: IpPrefix| there.iter().any(|p| p.covers(prefix));
+        for now in moments {
+            for prefix in before.union(after).copied() {
+                if before.contains(&prefix) && after.contains(&prefix) && !now.contains(&prefix) {
+                    return Some(format!("{prefix} is in old and new, and was away"));
+                }
+                if covers(before, prefix) && covers(after, prefix) && !covers(now, prefix) {
+                    return Some(format!("{prefix} was covered by nothing"));
+                }
+                let alike = |cover: &&IpPrefix| {
+                    cover.covers(prefix)
+                        && before.contains(*cover) == before.contains(&prefix)
+                        && after.contains(*cover) == after.contains(&prefix)
+                };
+                if let Some(cover) = now.iter().filter(alike).find(|_| !now.contains(&prefix)) {
+                    return Some(format!("packets for {prefix} went along {cover}"));
+                }
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_gap_is_noticed() {
+        let set = |texts: &[&str]| texts.iter().map(|text| p(text)).collect::<BTreeSet<IpPrefix>>();
+        let (cover, specific) = ("10.244.0.0/16", "10.244.1.0/26");
+        let deleted_first = [set(&[specific]), set(&[]), set(&[specific])];
+        assert!(gap(&deleted_first).unwrap().contains("old and new"));
+        let cover_late = [set(&[specific]), set(&[]), set(&[cover])];
+        assert!(gap(&cover_late).unwrap().contains("covered by nothing"));
+        let cover_first = [set(&[]), set(&[cover]), set(&[cover, specific])];
+        assert!(gap(&cover_first).unwrap().contains("went along"));
+        assert_eq!(gap(&[set(&[]), set(&[specific]), set(&[cover, specific])]), None);
+    }
+
     proptest! {
         #[test]
         fn a_plan_applied_gives_what_is_wanted_and_touches_nobody_else(
@@ -466,9 +509,13 @@ mod tests {
             let others = stored(&mut kernel, false);
             let mut mirror = mirror_of(&mut kernel);
             let planned = plan(all_prefixes(&desired, &mirror), &desired, &mirror, phase, &written);
+            let mut moments = vec![owned_prefixes(&kernel)];
             for op in planned.plan.operations() {
                 prop_assert_eq!(kernel.apply(&op), Ok::<(), Errno>(()), "{:?}", op);
+                moments.push(owned_prefixes(&kernel));
             }
+            let gap = gap(&moments);
+            prop_assert_eq!(gap.as_deref(), None, "{:?}", planned.plan);
             // The notifications alone bring the mirror to where a new dump would.
             for notice in kernel.take_notices() {
                 mirror.apply(notice);

@@ -23,8 +23,10 @@ use tracing::{debug, info, warn};
 
 use super::mirror::{Mirror, Notice};
 use super::plan::{Planned, Written, all_prefixes, plan};
+use super::repair::{PEACE, Place, Repairs, Wait};
 use super::{
-    Errno, FibChange, FibRoute, Kernel, KernelError, KernelEvent, PROTOCOL, Phase, Refusal, RouteOp, Wish,
+    Errno, FibChange, FibRoute, Kernel, KernelError, KernelEvent, Ownership, PROTOCOL, Phase, Refusal,
+    RouteOp, TUNNEL, Wish,
 };
 use crate::random::random;
 
@@ -35,6 +37,8 @@ pub enum FibInput {
     Changes(Vec<FibChange>),
     /// Recovery ended (or began).
     Phase(Phase),
+    /// Who owns what, by the settings of the cluster.
+    Ownership(Ownership),
 }
 
 /// Why a wanted route is not in the kernel as it should be.
@@ -54,7 +58,14 @@ pub enum RouteProblem {
         /// The device's name.
         device: &'static str,
     },
-    /// Somebody keeps changing or removing it; the next attempt waits.
+    /// Somebody keeps removing it; it comes back within a second.
+    Removed {
+        /// How often it was put back since it last was at peace.
+        repairs: u32,
+    },
+    /// A Felix that holds IPIP routes for its own deletes it: ours yields and tries again later.
+    Yielded,
+    /// Somebody keeps writing there with our mark; the next attempt waits.
     Contested {
         /// How often it was repaired since it last was at peace.
         repairs: u32,
@@ -74,6 +85,14 @@ impl std::fmt::Display for RouteProblem {
                     "the device {device} is not there or not up; what the kernel holds stays until then"
                 )
             }
+            RouteProblem::Removed { repairs } => {
+                write!(f, "another program keeps removing it (put back {repairs} times)")
+            }
+            RouteProblem::Yielded => write!(
+                f,
+                "another program, perhaps Felix, deletes routes over {TUNNEL} and no others: it is left to it, \
+                 and tried again every 30 s; programClusterRoutes says who is to write them"
+            ),
             RouteProblem::Contested { repairs } => {
                 write!(f, "another program keeps changing it (repaired {repairs} times)")
             }
@@ -108,8 +127,10 @@ pub struct FibStatus {
     pub dumps: u64,
     /// Times that notifications were lost.
     pub overruns: u64,
-    /// What is wrong, by prefix.
+    /// What is wrong, by prefix. Of many it may be a quarter of a second old.
     pub problems: Arc<BTreeMap<IpPrefix, RouteProblem>>,
+    /// How often routes were repaired that others removed or changed; those that it befell more than once of late.
+    pub repeated: Arc<BTreeMap<IpPrefix, u32>>,
 }
 
 /// Time between audits, minus up to a quarter.
@@ -122,10 +143,12 @@ const DUMP_SHARE: u32 = 20;
 const DUMP_SHARE_MISSED: u32 = 4;
 /// Waits after the first and the last of many failures.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Repairs at once before the first wait.
-const PATIENCE: u32 = 3;
-/// A route that nobody touched for so long is at peace.
-const PEACE: Duration = Duration::from_secs(60);
+/// Lists of more entries than this are handed to readers no more often than once in [`LISTING`].
+const LONG_LIST: usize = 256;
+/// See there.
+const LISTING: Duration = Duration::from_millis(250);
+/// What somebody removes is counted for so long before it is said, and not said again for [`PEACE`].
+const COUNTING: Duration = Duration::from_secs(1);
 /// Batches of wanted routes taken in before planning.
 const INTAKE: usize = 64;
 
@@ -174,11 +197,34 @@ struct Trouble {
     retry: Option<Instant>,
 }
 
-/// A prefix that somebody else touches.
-#[derive(Debug)]
-struct Effort {
-    repairs: u32,
-    last: Instant,
+/// How many prefixes are in which kind of trouble.
+#[derive(Debug, Default)]
+struct Tally {
+    conflicts: usize,
+    waiting: usize,
+    all: usize,
+}
+
+impl Tally {
+    fn add(&mut self, problem: &RouteProblem) {
+        self.all += 1;
+        self.conflicts += usize::from(matches!(problem, RouteProblem::Conflict { .. }));
+        self.waiting += usize::from(matches!(problem, RouteProblem::Waits { .. }));
+    }
+
+    fn remove(&mut self, problem: &RouteProblem) {
+        self.all -= 1;
+        self.conflicts -= usize::from(matches!(problem, RouteProblem::Conflict { .. }));
+        self.waiting -= usize::from(matches!(problem, RouteProblem::Waits { .. }));
+    }
+}
+
+/// What others removed since it was last said in the log.
+#[derive(Debug, Default)]
+struct Removals {
+    count: usize,
+    say_at: Option<Instant>,
+    said: Option<Instant>,
 }
 
 struct Reconciler<K> {
@@ -204,9 +250,14 @@ struct Reconciler<K> {
     installed: BTreeSet<IpPrefix>,
     trouble: BTreeMap<IpPrefix, Trouble>,
     retries: BTreeSet<(Instant, IpPrefix)>,
-    efforts: BTreeMap<IpPrefix, Effort>,
+    repairs: Repairs,
+    removals: Removals,
+    tally: Tally,
     problems: Arc<BTreeMap<IpPrefix, RouteProblem>>,
-    problems_changed: bool,
+    repeated: Arc<BTreeMap<IpPrefix, u32>>,
+    /// The two lists above are no longer what is so.
+    lists_changed: bool,
+    lists_at: Instant,
     reachability: u64,
     dump_at: Instant,
     dump_ended: Instant,
@@ -238,9 +289,13 @@ impl<K: Kernel> Reconciler<K> {
             installed: BTreeSet::new(),
             trouble: BTreeMap::new(),
             retries: BTreeSet::new(),
-            efforts: BTreeMap::new(),
+            repairs: Repairs::default(),
+            removals: Removals::default(),
+            tally: Tally::default(),
             problems: Arc::default(),
-            problems_changed: false,
+            repeated: Arc::default(),
+            lists_changed: false,
+            lists_at: now,
             reachability: 0,
             dump_at: now,
             dump_ended: now,
@@ -272,6 +327,10 @@ impl<K: Kernel> Reconciler<K> {
                 self.fresh.extend(self.dirty.iter().copied());
             }
             FibInput::Phase(_) => {}
+            FibInput::Ownership(ownership) => {
+                let yielded = self.repairs.set_ownership(ownership);
+                self.try_again(yielded);
+            }
         }
     }
 
@@ -282,7 +341,7 @@ impl<K: Kernel> Reconciler<K> {
                 self.held.insert(prefix, device);
                 self.desired.remove(&prefix);
                 self.installed.remove(&prefix);
-                self.efforts.remove(&prefix);
+                self.repairs.forget(prefix);
                 self.fresh.remove(&prefix);
                 self.dirty.remove(&prefix);
                 let problem = RouteProblem::Waits { device };
@@ -301,7 +360,7 @@ impl<K: Kernel> Reconciler<K> {
         };
         self.clear_trouble(prefix);
         self.installed.remove(&prefix);
-        self.efforts.remove(&prefix);
+        self.repairs.forget(prefix);
         self.fresh.insert(prefix);
         self.dirty.insert(prefix);
     }
@@ -318,6 +377,11 @@ impl<K: Kernel> Reconciler<K> {
         }
         if now >= self.dump_at {
             self.dump().await;
+        }
+        if self.removals.say_at.is_some_and(|at| at <= now) {
+            let routes = self.removals.count;
+            warn!(routes, "another program removes routes of ours; they are put back");
+            self.removals = Removals { count: 0, say_at: None, said: Some(now) };
         }
         while self.may_write() && !self.dirty.is_empty() {
             let waiting = self.kernel.waiting();
@@ -347,7 +411,8 @@ impl<K: Kernel> Reconciler<K> {
                 self.absorb(notices);
                 // At every dump all of ours is compared, not only what looks changed.
                 self.dirty.extend(all_prefixes(&self.desired, &self.mirror));
-                self.efforts.retain(|_, effort| begun.duration_since(effort.last) < PEACE);
+                self.repairs.prune(begun);
+                self.lists_changed = true;
             }
             Err(error) => self.trouble_with_kernel(error),
         }
@@ -387,7 +452,16 @@ impl<K: Kernel> Reconciler<K> {
 
     fn absorb(&mut self, notices: Vec<Notice>) {
         for notice in notices {
+            let removed = match &notice {
+                Notice::RouteGone { prefix, route, echo: false } if route.protocol == PROTOCOL => {
+                    Some(*prefix)
+                }
+                _ => None,
+            };
             self.mirror.apply(notice);
+            if let Some(prefix) = removed {
+                self.removed(prefix);
+            }
         }
         for prefix in self.mirror.take_changed() {
             let ours = |seen: &super::mirror::RouteSeen| seen.protocol == PROTOCOL;
@@ -412,6 +486,32 @@ impl<K: Kernel> Reconciler<K> {
                     self.retries.insert((soon, *prefix));
                 }
             }
+        }
+    }
+
+    /// Somebody took a route of ours away; where it was wanted it matters whose hand that was.
+    fn removed(&mut self, prefix: IpPrefix) {
+        // What is there now is planned later; that it was there must not count for another.
+        let was_there = self.installed.remove(&prefix);
+        if !was_there || self.mirror.routes_at(prefix).iter().any(|seen| seen.protocol == PROTOCOL) {
+            return;
+        }
+        let over_tunnel = |prefix: &IpPrefix| {
+            let legs = self.desired.get(prefix).map_or(&[][..], |route| route.target.legs());
+            legs.iter().any(|leg| self.mirror.link(leg.ifindex).is_some_and(|link| link.name == TUNNEL))
+        };
+        let others_stayed = || self.installed.iter().any(|prefix| !over_tunnel(prefix));
+        let hasty = self.repairs.lost(prefix, over_tunnel(&prefix), others_stayed, Instant::now());
+        self.try_again(hasty);
+    }
+
+    /// What was waited for has come: they are planned next.
+    fn try_again(&mut self, prefixes: Vec<IpPrefix>) {
+        for prefix in prefixes {
+            if matches!(self.trouble.get(&prefix), Some(Trouble { problem: RouteProblem::Yielded, .. })) {
+                self.clear_trouble(prefix);
+            }
+            self.dirty.insert(prefix);
         }
     }
 
@@ -462,7 +562,7 @@ impl<K: Kernel> Reconciler<K> {
     ) -> Vec<RouteOp> {
         let now = Instant::now();
         let mut kept = Vec::new();
-        let mut contested = Summary::new("another program keeps changing routes of ours; waiting");
+        let mut contested = Summary::new("another program has to do with routes of ours; waiting");
         let before = self.repaired;
         for op in operations {
             let prefix = op.prefix();
@@ -472,21 +572,28 @@ impl<K: Kernel> Reconciler<K> {
                 kept.push(op);
                 continue;
             }
-            let effort = self.efforts.entry(prefix).or_insert(Effort { repairs: 0, last: now });
-            if now.duration_since(effort.last) >= PEACE {
-                effort.repairs = 0;
-            }
-            let rest = effort.repairs.checked_sub(PATIENCE).map_or(Duration::ZERO, backoff);
-            if now.duration_since(effort.last) < rest {
-                let (repairs, retry) = (effort.repairs, effort.last + rest);
-                let problem = RouteProblem::Contested { repairs };
-                contested.note_if_new(&self.trouble, prefix, &problem);
+            let ours = |seen: &super::mirror::RouteSeen| seen.protocol == PROTOCOL;
+            let empty = matches!(op, RouteOp::Add(..)) && !self.mirror.routes_at(prefix).iter().any(ours);
+            let place = if empty { Place::Empty } else { Place::Other };
+            if let Err((wait, retry)) = self.repairs.may(prefix, place, now) {
+                let problem = match wait {
+                    Wait::Removed(repairs) => RouteProblem::Removed { repairs },
+                    Wait::Contested(repairs) => RouteProblem::Contested { repairs },
+                    Wait::Yielded => RouteProblem::Yielded,
+                };
+                if place == Place::Other || problem == RouteProblem::Yielded {
+                    contested.note_if_new(&self.trouble, prefix, &problem);
+                }
                 self.put_trouble(prefix, problem, Some(retry));
                 continue;
             }
-            effort.repairs += 1;
-            effort.last = now;
+            if empty {
+                self.removals.count += 1;
+                let quiet = self.removals.said.map_or(now, |said| said + PEACE);
+                self.removals.say_at.get_or_insert(quiet.max(now + COUNTING));
+            }
             self.repaired += 1;
+            self.lists_changed = true;
             debug!(%prefix, "not in the kernel as it should be; repaired");
             kept.push(op);
         }
@@ -551,22 +658,27 @@ impl<K: Kernel> Reconciler<K> {
 
     fn put_trouble(&mut self, prefix: IpPrefix, problem: RouteProblem, retry: Option<Instant>) {
         let failures = self.trouble.get(&prefix).map_or(0, |t| t.failures).saturating_add(1);
+        self.tally.add(&problem);
         let trouble = Trouble { problem, failures, retry };
-        if let Some(at) = self.trouble.insert(prefix, trouble).and_then(|old| old.retry) {
-            self.retries.remove(&(at, prefix));
+        if let Some(old) = self.trouble.insert(prefix, trouble) {
+            self.tally.remove(&old.problem);
+            if let Some(at) = old.retry {
+                self.retries.remove(&(at, prefix));
+            }
         }
         if let Some(at) = retry {
             self.retries.insert((at, prefix));
         }
-        self.problems_changed = true;
+        self.lists_changed = true;
     }
 
     fn clear_trouble(&mut self, prefix: IpPrefix) {
         if let Some(trouble) = self.trouble.remove(&prefix) {
+            self.tally.remove(&trouble.problem);
             if let Some(at) = trouble.retry {
                 self.retries.remove(&(at, prefix));
             }
-            self.problems_changed = true;
+            self.lists_changed = true;
         }
     }
 
@@ -583,31 +695,37 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn deadline(&self) -> Instant {
-        self.retries.first().map_or(self.dump_at, |(at, _)| self.dump_at.min(*at))
+        let retry = self.retries.first().map(|(at, _)| *at);
+        let lists = self.lists_changed.then_some(self.lists_at);
+        [retry, lists, self.removals.say_at].into_iter().flatten().fold(self.dump_at, Instant::min)
     }
 
     fn publish(&mut self) {
-        if std::mem::take(&mut self.problems_changed) {
+        let now = Instant::now();
+        if self.lists_changed && self.lists_at <= now {
+            self.lists_changed = false;
             self.problems = Arc::new(self.trouble.iter().map(|(p, t)| (*p, t.problem.clone())).collect());
+            self.repeated = Arc::new(self.repairs.repeated());
+            if self.problems.len() + self.repeated.len() > LONG_LIST {
+                self.lists_at = now + LISTING;
+            }
         }
-        let conflict = |p: &&RouteProblem| matches!(p, RouteProblem::Conflict { .. });
-        let conflicts = self.problems.values().filter(conflict).count();
-        let failed = self.problems.len() - conflicts - self.held.len();
+        let desired = self.desired.len() + self.held.len();
         let status = FibStatus {
             phase: self.phase,
             connected: self.connected,
             last_error: self.last_error.clone(),
-            desired: self.desired.len() + self.held.len(),
+            desired,
             installed: self.installed.len(),
-            pending: (self.desired.len() + self.held.len())
-                .saturating_sub(self.installed.len() + self.problems.len()),
-            failed,
-            conflicts,
-            waiting: self.held.len(),
+            pending: desired.saturating_sub(self.installed.len() + self.tally.all),
+            failed: self.tally.all - self.tally.conflicts - self.tally.waiting,
+            conflicts: self.tally.conflicts,
+            waiting: self.tally.waiting,
             repaired: self.repaired,
             dumps: self.dumps,
             overruns: self.overruns,
             problems: Arc::clone(&self.problems),
+            repeated: Arc::clone(&self.repeated),
         };
         self.status.send_if_modified(|old| {
             let changed = *old != status;

@@ -4,9 +4,11 @@
 //! number do not come in here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use bgp_proto::rib::{Forward, KernelRoute, LocalAddress, LocalRoute, LocalSource, Rib};
-use bgp_proto::{Family, Prefix};
+use bgp_proto::{Family, IpPrefix, Prefix};
+use smallvec::SmallVec;
 
 use crate::fib::{Address, AlienRoute, Link, Target};
 use crate::policy::glob;
@@ -16,7 +18,10 @@ use crate::policy::glob;
 pub(super) struct Interfaces {
     links: BTreeMap<u32, Link>,
     by_name: BTreeMap<String, u32>,
-    addresses: BTreeMap<u32, Vec<Address>>,
+    addresses: BTreeMap<u32, BTreeMap<(IpAddr, IpPrefix), Address>>,
+    /// Which prefixes of others lead over each interface.
+    aliens: BTreeMap<u32, BTreeSet<IpPrefix>>,
+    over: BTreeMap<IpPrefix, SmallVec<[u32; 1]>>,
 }
 
 /// What became of an interface.
@@ -62,8 +67,47 @@ impl Interfaces {
         self.by_name.get(name).copied().filter(|index| self.links.get(index).is_some_and(|link| link.up))
     }
 
-    pub fn set_addresses(&mut self, ifindex: u32, addresses: Vec<Address>) {
-        self.addresses.insert(ifindex, addresses);
+    /// Takes an address; the answer is what it said before.
+    pub fn add_address(&mut self, address: Address) -> Option<Address> {
+        let of_link = self.addresses.entry(address.ifindex).or_default();
+        of_link.insert((address.addr, address.prefix), address)
+    }
+
+    /// Forgets an address; the answer is what it said.
+    pub fn remove_address(&mut self, address: &Address) -> Option<Address> {
+        let of_link = self.addresses.get_mut(&address.ifindex)?;
+        let old = of_link.remove(&(address.addr, address.prefix));
+        if of_link.is_empty() {
+            self.addresses.remove(&address.ifindex);
+        }
+        old
+    }
+
+    /// Notes over which interfaces the foreign route of a prefix leads.
+    pub fn alien(&mut self, prefix: IpPrefix, route: Option<&AlienRoute>) {
+        for ifindex in self.over.remove(&prefix).unwrap_or_default() {
+            if let Some(prefixes) = self.aliens.get_mut(&ifindex) {
+                prefixes.remove(&prefix);
+                if prefixes.is_empty() {
+                    self.aliens.remove(&ifindex);
+                }
+            }
+        }
+        let legs = route.map_or(&[][..], |route| route.target.legs());
+        let mut over: SmallVec<[u32; 1]> = legs.iter().map(|leg| leg.ifindex).collect();
+        over.dedup();
+        for ifindex in &over {
+            self.aliens.entry(*ifindex).or_default().insert(prefix);
+        }
+        if !over.is_empty() {
+            self.over.insert(prefix, over);
+        }
+    }
+
+    /// Whether any route can lead over an interface: it has an address, or a foreign route leads over it. All others
+    /// resolve through one of the two.
+    pub fn carries(&self, ifindex: u32) -> bool {
+        self.addresses.contains_key(&ifindex) || self.aliens.contains_key(&ifindex)
     }
 
     /// Name of an interface; empty if it is not known.
@@ -86,17 +130,21 @@ impl Interfaces {
             .collect()
     }
 
-    /// The addresses of an interface that is up and known by name.
-    fn usable(&self, ifindex: u32) -> Option<(&Link, &[Address])> {
-        let link = self.links.get(&ifindex).filter(|link| link.up)?;
-        Some((link, self.addresses.get(&ifindex)?))
+    /// The name of an interface that is up.
+    fn usable(&self, ifindex: u32) -> Option<&str> {
+        self.links.get(&ifindex).filter(|link| link.up).map(|link| link.name.as_str())
+    }
+
+    fn addresses(&self, ifindex: u32) -> impl Iterator<Item = &Address> {
+        self.addresses.get(&ifindex).into_iter().flat_map(BTreeMap::values)
     }
 }
 
 /// Which connected prefixes of each interface are in one family's table.
 #[derive(Debug)]
 pub(super) struct Direct<F: Family> {
-    routes: BTreeMap<u32, BTreeSet<Prefix<F>>>,
+    /// How many addresses open each.
+    routes: BTreeMap<u32, BTreeMap<Prefix<F>, u32>>,
 }
 
 impl<F: Family> Default for Direct<F> {
@@ -109,30 +157,84 @@ impl<F: Family> Direct<F> {
     /// Brings the table into agreement with one interface.
     pub fn update(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, ignored: &[String], ifindex: u32) {
         let mut local = Vec::new();
-        let mut routes = BTreeSet::new();
-        if let Some((link, addresses)) = interfaces.usable(ifindex) {
-            let is_source = !glob::any(ignored, &link.name);
-            for address in addresses {
-                let Some(prefix) = Prefix::<F>::from_ip(address.prefix) else { continue };
-                let Some(addr) = F::from_ip(address.addr) else { continue };
-                local.push(LocalAddress { addr, prefix });
-                if is_source && !address.secondary && !address.narrow {
-                    routes.insert(prefix);
+        let mut routes: BTreeMap<Prefix<F>, u32> = BTreeMap::new();
+        if let Some(name) = interfaces.usable(ifindex) {
+            let is_source = !glob::any(ignored, name);
+            for address in interfaces.addresses(ifindex) {
+                let Some(here) = local_address::<F>(address) else { continue };
+                local.push(here);
+                if is_source && opens_route(address) {
+                    *routes.entry(here.prefix).or_default() += 1;
                 }
             }
         }
         rib.set_addresses(ifindex, local);
         let old = self.routes.remove(&ifindex).unwrap_or_default();
-        for prefix in old.difference(&routes) {
+        for prefix in old.keys().filter(|prefix| !routes.contains_key(prefix)) {
             rib.remove_local(*prefix, LocalSource::Direct(ifindex));
         }
-        for prefix in routes.difference(&old) {
+        for prefix in routes.keys().filter(|prefix| !old.contains_key(prefix)) {
             rib.put_local(*prefix, LocalRoute::Direct(ifindex));
         }
         if !routes.is_empty() {
             self.routes.insert(ifindex, routes);
         }
     }
+
+    /// The same where one address of an interface changed, for the cost of that address.
+    pub fn change(
+        &mut self,
+        rib: &mut Rib<F>,
+        interfaces: &Interfaces,
+        ignored: &[String],
+        old: Option<Address>,
+        new: Option<Address>,
+    ) {
+        let Some(ifindex) = old.or(new).map(|address| address.ifindex) else { return };
+        let Some(name) = interfaces.usable(ifindex) else { return };
+        let is_source = !glob::any(ignored, name);
+        let opens = |address: &&Address| is_source && opens_route(address);
+        let prefix = |address: Option<Address>| {
+            let address = address.as_ref().filter(opens)?;
+            local_address::<F>(address).map(|here| here.prefix)
+        };
+        let (was, is) = (prefix(old), prefix(new));
+        // What comes before what goes: a prefix that stays is never without its route.
+        if let Some(here) = new.as_ref().and_then(local_address::<F>) {
+            rib.add_address(ifindex, here);
+        } else if let Some(gone) = old.as_ref().and_then(local_address::<F>) {
+            rib.remove_address(ifindex, gone);
+        }
+        if let Some(prefix) = is {
+            let count = self.routes.entry(ifindex).or_default().entry(prefix).or_default();
+            *count += 1;
+            if *count == 1 {
+                rib.put_local(prefix, LocalRoute::Direct(ifindex));
+            }
+        }
+        if let Some(prefix) = was
+            && let Some(routes) = self.routes.get_mut(&ifindex)
+            && let Some(count) = routes.get_mut(&prefix)
+        {
+            *count -= 1;
+            if *count == 0 {
+                routes.remove(&prefix);
+                if routes.is_empty() {
+                    self.routes.remove(&ifindex);
+                }
+                rib.remove_local(prefix, LocalSource::Direct(ifindex));
+            }
+        }
+    }
+}
+
+fn local_address<F: Family>(address: &Address) -> Option<LocalAddress<F>> {
+    Some(LocalAddress { addr: F::from_ip(address.addr)?, prefix: Prefix::from_ip(address.prefix)? })
+}
+
+/// KRT-5, KRT-6.
+const fn opens_route(address: &Address) -> bool {
+    !address.secondary && !address.narrow
 }
 
 /// Puts the foreign route of a prefix into the table, or takes it out.

@@ -33,8 +33,8 @@ use bgp_proto::wire::{NlriList, Notification, Update};
 use bgp_proto::{Afi, AfiSet, IpPrefix, Millis, PeerId, V4, V6};
 use bytes::{Bytes, BytesMut};
 
-use crate::desired::{DesiredState, SessionKey};
-use crate::fib::{FibChange, KernelEvent, Phase};
+use crate::desired::{DesiredState, Release, ReleaseSource, SessionKey};
+use crate::fib::{FibChange, KernelEvent, Ownership, Phase};
 use kernel_routes::Interfaces;
 use peers::{PeerState, Peers, Session};
 use programs::Programs;
@@ -124,6 +124,8 @@ pub enum SpeakerOutput {
     Fib(Vec<FibChange>),
     /// Recovery ended (or began).
     Phase(Phase),
+    /// Who owns what in the kernel is another than before.
+    Ownership(Ownership),
 }
 
 /// Both tables and everything around them.
@@ -137,6 +139,8 @@ pub struct Speaker {
     programs: Programs,
     /// Slots whose routes are to be imported anew.
     reimports: BTreeSet<u32>,
+    /// As last told.
+    ownership: Option<Ownership>,
 }
 
 /// Units of work of one slice, about a millisecond: one destination exported for one group, or one path imported anew.
@@ -174,6 +178,7 @@ impl Speaker {
             recovery: Recovery::after(restart),
             programs: Programs::default(),
             reimports: BTreeSet::new(),
+            ownership: None,
         }
     }
 
@@ -182,7 +187,13 @@ impl Speaker {
     /// no longer) desired have no effect.
     pub fn handle(&mut self, now: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
         match input {
-            SpeakerInput::Desired { state, peers } => self.desired(now, &state, &peers),
+            SpeakerInput::Desired { state, peers } => {
+                let ownership = ownership(&state);
+                if self.ownership.replace(ownership) != Some(ownership) {
+                    out.push(SpeakerOutput::Ownership(ownership));
+                }
+                self.desired(now, &state, &peers);
+            }
             SpeakerInput::PeerUp { peer, incarnation, negotiated } => {
                 self.peer_up(peer, incarnation, *negotiated);
             }
@@ -384,7 +395,7 @@ impl Speaker {
                 let ifindex = link.index;
                 let change = self.interfaces.set_link(link);
                 self.interface(ifindex);
-                if change.renamed {
+                if change.renamed && self.interfaces.carries(ifindex) {
                     self.renamed();
                 }
                 self.devices_changed(change.names);
@@ -394,14 +405,22 @@ impl Speaker {
                 self.interface(ifindex);
                 self.devices_changed(name);
             }
-            KernelEvent::Addresses(ifindex, addresses) => {
-                self.interfaces.set_addresses(ifindex, addresses);
-                self.interface(ifindex);
+            KernelEvent::Address(address) => {
+                let old = self.interfaces.add_address(address);
+                self.v4.address(&self.interfaces, old, Some(address));
+                self.v6.address(&self.interfaces, old, Some(address));
+            }
+            KernelEvent::AddressGone(address) => {
+                let old = self.interfaces.remove_address(&address);
+                self.v4.address(&self.interfaces, old, None);
+                self.v6.address(&self.interfaces, old, None);
             }
             KernelEvent::Alien(IpPrefix::V4(prefix), route) => {
+                self.interfaces.alien(prefix.into(), route.as_ref());
                 kernel_routes::alien(&mut self.v4.rib, prefix, route);
             }
             KernelEvent::Alien(IpPrefix::V6(prefix), route) => {
+                self.interfaces.alien(prefix.into(), route.as_ref());
                 kernel_routes::alien(&mut self.v6.rib, prefix, route);
             }
             KernelEvent::Synced => {
@@ -532,5 +551,16 @@ impl Speaker {
                 out.push(SpeakerOutput::Ready(id, incarnation));
             }
         }
+    }
+}
+
+/// KERN-10, KERN-10a: whether a Felix may be there that holds IPIP routes for its own.
+fn ownership(state: &DesiredState) -> Ownership {
+    let known = matches!(state.release.source, ReleaseSource::Setting | ReleaseSource::ClusterInformation);
+    let takes = Release { major: 3, minor: 33 };
+    Ownership {
+        ipip: state.cluster_routes.ipip,
+        unencapsulated: state.cluster_routes.unencapsulated,
+        rival: !known || state.release.release >= takes,
     }
 }

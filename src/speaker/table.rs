@@ -14,6 +14,7 @@ use super::fib_out::FibOut;
 use super::kernel_routes::{Direct, Interfaces};
 use super::peers::{PeerState, Peers};
 use crate::desired::{FamilyIntent, StaticRoute};
+use crate::fib::Address;
 use crate::policy::program::{Decision, Program};
 
 /// One family's part of the speaker.
@@ -76,6 +77,11 @@ impl<F: Family> Table<F> {
     /// Addresses or the name of an interface changed.
     pub fn interface(&mut self, interfaces: &Interfaces, ifindex: u32) {
         self.direct.update(&mut self.rib, interfaces, &self.ignored, ifindex);
+    }
+
+    /// One address of an interface came, went, or says something else than before.
+    pub fn address(&mut self, interfaces: &Interfaces, old: Option<Address>, new: Option<Address>) {
+        self.direct.change(&mut self.rib, interfaces, &self.ignored, old, new);
     }
 
     /// Routes of a peer.

@@ -94,6 +94,25 @@ impl<F: Family> Rib<F> {
         }
     }
 
+    /// Adds one address of an interface: only next hops that it may concern are resolved again.
+    pub fn add_address(&mut self, ifindex: u32, address: LocalAddress<F>) {
+        if self.connected.add(ifindex, address) {
+            self.address_changed(address);
+        }
+    }
+
+    /// Removes one address of an interface: only next hops that it may concern are resolved again.
+    pub fn remove_address(&mut self, ifindex: u32, address: LocalAddress<F>) {
+        if self.connected.remove(ifindex, address) {
+            self.address_changed(address);
+        }
+    }
+
+    /// The other end of a point-to-point link has a prefix that does not hold the address itself.
+    fn address_changed(&mut self, address: LocalAddress<F>) {
+        self.addresses_changed_within(&[address.prefix, Prefix::host(address.addr)]);
+    }
+
     /// Replaces the subnets that are the node's by intent: a next hop inside is not resolved through a default route.
     pub fn set_home(&mut self, home: Vec<Prefix<F>>) {
         if self.connected.set_home(home) {
@@ -378,11 +397,17 @@ impl<F: Family> Rib<F> {
     }
 
     fn addresses_changed(&mut self) {
+        self.addresses_changed_within(&[Prefix::default_route()]);
+    }
+
+    fn addresses_changed_within(&mut self, prefixes: &[Prefix<F>]) {
         for id in self.gateways.iter() {
             let Some(dest) = self.dests.get_mut(id) else { continue };
             let mut moved = false;
             for path in &mut dest.paths {
-                if let PathKind::Gateway { via, ifindex } = &mut path.kind {
+                if let PathKind::Gateway { via, ifindex } = &mut path.kind
+                    && prefixes.iter().any(|prefix| prefix.contains(*via))
+                {
                     let now = self.connected.interface_of(*via);
                     moved |= *ifindex != now;
                     *ifindex = now;
@@ -392,8 +417,10 @@ impl<F: Family> Rib<F> {
                 self.dests.touch(id);
             }
         }
-        for next_hop in self.next_hops.inside(&Prefix::default_route()) {
-            self.resolve_again(next_hop);
+        for prefix in prefixes {
+            for next_hop in self.next_hops.inside(prefix) {
+                self.resolve_again(next_hop);
+            }
         }
     }
 }

@@ -165,6 +165,40 @@ impl<F: Family> Connected<F> {
         changed
     }
 
+    /// Adds an address of an interface; `false` if it was there.
+    pub(super) fn add(&mut self, ifindex: u32, address: LocalAddress<F>) -> bool {
+        let there = self.interfaces.entry(ifindex).or_default();
+        let Err(at) = there.binary_search(&address) else { return false };
+        there.insert(at, address);
+        *self.own.entry(address.addr).or_default() += 1;
+        self.subnets.entry(address.prefix).or_default().insert(ifindex);
+        true
+    }
+
+    /// Removes an address of an interface; `false` if it was not there.
+    pub(super) fn remove(&mut self, ifindex: u32, address: LocalAddress<F>) -> bool {
+        let Some(there) = self.interfaces.get_mut(&ifindex) else { return false };
+        let Ok(at) = there.binary_search(&address) else { return false };
+        there.remove(at);
+        let shared = there.iter().any(|other| other.prefix == address.prefix);
+        if there.is_empty() {
+            self.interfaces.remove(&ifindex);
+        }
+        if let Some(count) = self.own.get_mut(&address.addr) {
+            *count -= 1;
+            if *count == 0 {
+                self.own.remove(&address.addr);
+            }
+        }
+        if !shared && let Some(set) = self.subnets.get_mut(&address.prefix) {
+            set.remove(&ifindex);
+            if set.is_empty() {
+                self.subnets.remove(&address.prefix);
+            }
+        }
+        true
+    }
+
     /// Replaces the subnets that are the node's by intent; `false` if nothing changed.
     pub(super) fn set_home(&mut self, home: Vec<Prefix<F>>) -> bool {
         let changed = self.home != home;

@@ -53,6 +53,8 @@ pub struct Bench {
     /// The last one of each peer.
     pub incarnations: BTreeMap<PeerId, Incarnation>,
     pub neighbours: BTreeMap<PeerId, Neighbour>,
+    /// What [`Bench::link`] last said.
+    pub addresses: BTreeMap<u32, Vec<Address>>,
     pub fib: BTreeMap<IpPrefix, FibRoute>,
     /// All that was wished for last, what is no route included.
     pub wishes: BTreeMap<IpPrefix, Wish>,
@@ -195,6 +197,7 @@ impl Bench {
             sessions: 0,
             incarnations: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             fib: BTreeMap::new(),
             wishes: BTreeMap::new(),
             fib_log: Vec::new(),
@@ -244,6 +247,7 @@ impl Bench {
                     }
                 }
                 SpeakerOutput::Phase(phase) => self.phases.push(phase),
+                SpeakerOutput::Ownership(_) => {}
                 SpeakerOutput::EndSession(..) => panic!("{output:?}"),
             }
         }
@@ -276,7 +280,14 @@ impl Bench {
             let (addr, _) = text.split_once('/').unwrap();
             Address { ifindex, addr: ip(addr), prefix: prefix(text), secondary: false, narrow: false }
         });
-        self.tell(SpeakerInput::Kernel(KernelEvent::Addresses(ifindex, addresses.collect())));
+        let now: Vec<Address> = addresses.collect();
+        let old = self.addresses.insert(ifindex, now.clone()).unwrap_or_default();
+        for gone in old.into_iter().filter(|address| !now.contains(address)) {
+            self.tell(SpeakerInput::Kernel(KernelEvent::AddressGone(gone)));
+        }
+        for address in now {
+            self.tell(SpeakerInput::Kernel(KernelEvent::Address(address)));
+        }
     }
 
     pub fn alien(&mut self, to: &str, target: Option<Target>, metric: u32) {
