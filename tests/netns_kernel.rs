@@ -448,7 +448,7 @@ fn tunnel_routes_that_a_felix_deletes_are_left_to_it_and_a_flush_is_not_taken_fo
     in_namespace(
         "tunnel_routes_that_a_felix_deletes_are_left_to_it_and_a_flush_is_not_taken_for_one",
         || async {
-            ip("link add tunl0 type dummy");
+            ip("link add tunl0 type veth peer name tunl0p");
             ip("link set tunl0 up");
             let mut reconciler = Reconciler::start();
             let ownership = Ownership { ipip: true, unencapsulated: true, rival: true };
