@@ -3,10 +3,10 @@
 //! Owns: commands, flags, help text, exit codes. Never: reads settings from anywhere but the flags (see
 //! [`settings`](crate::settings)).
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::decode::DecodeArgs;
-use crate::settings::{DaemonFlags, NodeFlags, RunDirFlag};
+use crate::settings::{DaemonFlags, NodeFlags, RunDirFlag, list};
 
 /// Everything went as asked.
 pub const EXIT_OK: u8 = 0;
@@ -17,44 +17,28 @@ pub const EXIT_USAGE: u8 = 2;
 /// A defect of this program: a part of it that must not fail has failed.
 pub const EXIT_DEFECT: u8 = 70;
 
-const AFTER_HELP: &str = "\
-Environment (a flag of the same meaning wins):
-  NODENAME                      name of this node's Node resource
-  DATASTORE_TYPE                etcdv3 or file
-  DATASTORE_PATH                file or directory of resources, YAML or JSON (file)
-  ETCD_ENDPOINTS                comma-separated http:// URLs (etcdv3)
-  ETCD_USERNAME, ETCD_PASSWORD  user of etcd
-  CALICO_ROUTER_ID              BGP identifier, or \"hash\"
-  CALICO_BGPD_RUN_DIR           sockets, lock and state; default /var/run/calico
-  CALICO_BGPD_CLUSTER_RELEASE   auto, or a Calico release such as v3.29
-  CALICO_BGPD_STRICT            true: keep a session down whose password cannot be had
-  CALICO_BGPD_MISSING_TUNNEL    what IPIP routes do without tunl0: wait (default) or underlay
-  CALICO_BGPD_SEND_HOLD_TIME    seconds after which a peer that takes nothing is let go, or off
-  CALICO_BGPD_MAX_PREFIXES      LIMIT, LIMIT:close or LIMIT:restart=SECONDS for what a peer may send
-  CALICO_BGPD_NOTIFICATION_GR   true: graceful restart also after a NOTIFICATION (RFC 8538)
-  CALICO_BGPD_ACCEPT_AS_SET     true: take paths with an AS_SET, as BIRD does
-  CALICO_BGPD_STRIP_ATTRIBUTES  attribute codes taken from routes of external peers, or none
-  CALICO_BGPD_LOG               log level; else BGP_LOGSEVERITYSCREEN, else the BGPConfiguration
-  CALICO_BGPD_LOG_FORMAT        text or json
-  CALICO_BGPD_WORKERS           worker threads
-  CALICO_NETWORKING_BACKEND     none or vxlan: this node speaks no BGP, run ends at once
-  CALICO_NODENAME_FILE          read where NODENAME is not set; default /var/lib/calico/nodename
-  NAMESPACE                     namespace of password Secrets; default kube-system
-  USE_POD_CIDR                  true: pod CIDRs of the Node take the place of IPAM blocks
-Settings of the datastore are also read with the prefix CALICO_, which wins.
-
+const EXIT_STATUSES: &str = "
 Exit status:
   0   done; for run: stopped by SIGTERM or SIGINT
   1   it could not be done, or check found an error
   2   wrong arguments or settings
   70  a defect of calico-bgpd";
 
+/// The command line with the words of every setting (see [`list`](crate::settings::list)).
+pub fn command() -> clap::Command {
+    list::describe(Cli::command()).after_long_help(list::environment_help() + EXIT_STATUSES)
+}
+
 /// The BGP daemon of a Calico node, in the place of confd and BIRD.
 ///
 /// It reads the Calico datastore, peers with other nodes and routers over BGP, advertises this node's address blocks,
 /// and writes the routes that it learns into the kernel.
 #[derive(Parser, Debug)]
-#[command(name = "calico-bgpd", version, after_long_help = AFTER_HELP, after_help = "Use --help for the environment variables and exit statuses.")]
+#[command(
+    name = "calico-bgpd",
+    version,
+    after_help = "Use --help for the environment variables and exit statuses."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -200,10 +184,20 @@ pub enum FamilyWord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_a_setting_is_in_the_list_of_settings() {
+        let command = command();
+        let run = command.find_subcommand("run").unwrap();
+        for arg in run.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+            let flag = arg.get_long().map(|long| format!("--{long}")).unwrap_or_default();
+            let known = list::SETTINGS.iter().any(|setting| setting.flag == Some(flag.as_str()));
+            assert!(known, "{flag} is not in src/settings/list.rs");
+        }
     }
 }

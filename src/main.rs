@@ -18,14 +18,14 @@ use calico_bgpd::control::show::{
 use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
 use calico_bgpd::telemetry::log::Log;
-use calico_bgpd::{app, datastore, desired, runtime};
-use clap::Parser;
+use calico_bgpd::{app, cli, datastore, desired, runtime};
+use clap::FromArgMatches as _;
 
 /// How long the last log lines may take.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match parse().command {
         Command::Run(args) => run(&args),
         Command::Check(args) => read_once(&args, Once::Check),
         Command::Intent(args) => read_once(&args, Once::Intent),
@@ -42,6 +42,12 @@ fn main() -> ExitCode {
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
         }
     }
+}
+
+/// The arguments, or the help or the error that clap prints for them; both end the process.
+fn parse() -> Cli {
+    let matches = cli::command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 fn run(args: &Run) -> anyhow::Result<u8> {

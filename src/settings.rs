@@ -4,6 +4,7 @@
 //! line that names the flag or the variable. Flags win over the environment. All is read once; a change needs a restart
 //! (NODE-2). Never: looks into the datastore. Rules: NODE-1, NODE-2, DS-1 to DS-5, DS-38, DS-40, REL-1, REL-2; see `sessions` for those of all sessions.
 
+pub mod list;
 mod sessions;
 
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ const NODENAME_FILE: &str = "/var/lib/calico/nodename";
 /// Where `calico-bgpd.sock` is: what every command needs.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunDirFlag {
-    /// Directory of the control socket, the lock and state [env: CALICO_BGPD_RUN_DIR] [default: /var/run/calico]
+    /// Directory of the control socket, the lock and state.
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
 }
@@ -37,32 +38,28 @@ pub struct RunDirFlag {
 /// Which node this is and where the datastore is.
 #[derive(Args, Clone, Debug, Default)]
 pub struct NodeFlags {
-    /// Name of this node's Node resource [env: NODENAME]
-    /// [default: the content of /var/lib/calico/nodename, else the host name]
+    /// Name of this node's Node resource.
     #[arg(long, value_name = "NAME")]
     pub nodename: Option<String>,
-    /// Kind of datastore: etcdv3 or file [env: DATASTORE_TYPE] [default: what ETCD_ENDPOINTS or DATASTORE_PATH names]
+    /// Kind of datastore: etcdv3 or file.
     #[arg(long, value_name = "TYPE")]
     pub datastore_type: Option<String>,
-    /// File or directory of resources; implies --datastore-type file [env: DATASTORE_PATH]
+    /// File or directory of resources; implies --datastore-type file.
     #[arg(long, value_name = "PATH")]
     pub datastore_path: Option<String>,
-    /// Comma-separated URLs; implies --datastore-type etcdv3 [env: ETCD_ENDPOINTS]
+    /// Comma-separated URLs; implies --datastore-type etcdv3.
     #[arg(long, value_name = "URLS")]
     pub etcd_endpoints: Option<String>,
-    /// BGP identifier; "hash" derives it from the node's name [env: CALICO_ROUTER_ID]
-    /// [default: the node's IPv4 address]
+    /// BGP identifier; "hash" derives it from the node's name.
     #[arg(long, value_name = "ID")]
     pub router_id: Option<String>,
-    /// Behave as this Calico release, such as v3.29 [env: CALICO_BGPD_CLUSTER_RELEASE]
-    /// [default: auto, as ClusterInformation says]
+    /// Behave as this Calico release, such as v3.29.
     #[arg(long, value_name = "RELEASE")]
     pub cluster_release: Option<String>,
-    /// Keep a session down whose password cannot be had, instead of leaving it unsigned [env: CALICO_BGPD_STRICT]
+    /// Keep a session down whose password cannot be had, instead of leaving it unsigned.
     #[arg(long)]
     pub strict: bool,
-    /// What routes of IPIP pools do while the device tunl0 is not there: wait, or underlay, as BIRD does: they go without
-    /// the tunnel [env: CALICO_BGPD_MISSING_TUNNEL] [default: wait]
+    /// What routes of IPIP pools do while the device tunl0 is not there: wait, or underlay, as BIRD does: they go without the tunnel.
     #[arg(long, value_name = "ACTION")]
     pub missing_tunnel: Option<String>,
     /// All sessions.
@@ -73,23 +70,19 @@ pub struct NodeFlags {
 /// What only the daemon needs.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DaemonFlags {
-    /// Log level: off, error, warn, info, debug, trace, or a list such as info,calico_bgpd::net=debug
-    /// [env: CALICO_BGPD_LOG, BGP_LOGSEVERITYSCREEN] [default: logSeverityScreen of the BGPConfiguration]
+    /// Log level: off, error, warn, info, debug, trace, or a list such as info,calico_bgpd::net=debug.
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
-    /// Log lines as text or json [env: CALICO_BGPD_LOG_FORMAT] [default: text]
+    /// Log lines as text or json.
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Directory of what has to survive a reboot: the last good state of the datastore
-    /// [env: CALICO_BGPD_STATE_DIR] [default: /var/lib/calico-bgpd]
+    /// Directory of what has to survive a reboot: the last good state of the datastore.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Seconds that a mass loss in the datastore must last before it is believed; 0 believes it at once
-    /// [env: CALICO_BGPD_CONFIRM_LOSSES] [default: 30]
+    /// Seconds that a mass loss in the datastore must last before it is believed; 0 believes it at once.
     #[arg(long, value_name = "SECONDS")]
     pub confirm_losses: Option<String>,
-    /// Threads for sockets and datastore beside the thread of the table [env: CALICO_BGPD_WORKERS]
-    /// [default: by processors granted]
+    /// Threads for sockets and datastore beside the thread of the table.
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
 }

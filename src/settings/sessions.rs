@@ -12,22 +12,19 @@ use super::{SettingError, Typed};
 /// Limits and exceptions of all sessions.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SessionFlags {
-    /// End a session whose peer takes nothing for so many seconds, or off [env: CALICO_BGPD_SEND_HOLD_TIME]
-    /// [default: 480, or twice the hold time if that is more]
+    /// End a session whose peer takes nothing for so many seconds, or off.
     #[arg(long, value_name = "SECONDS")]
     pub send_hold_time: Option<String>,
-    /// Prefixes that a peer may send in each family, and what happens beyond: LIMIT or LIMIT:warn; LIMIT:close;
-    /// LIMIT:restart=SECONDS closes and tries again later [env: CALICO_BGPD_MAX_PREFIXES] [default: no limit]
+    /// Prefixes that a peer may send in each family, and what happens beyond: LIMIT or LIMIT:warn; LIMIT:close.
     #[arg(long, value_name = "LIMIT")]
     pub max_prefixes: Option<String>,
-    /// Offer graceful restart also where a NOTIFICATION ends the session (RFC 8538) [env: CALICO_BGPD_NOTIFICATION_GR]
+    /// Offer graceful restart also where a NOTIFICATION ends the session (RFC 8538).
     #[arg(long)]
     pub notification_gr: bool,
-    /// Take paths with an AS_SET, as BIRD does, instead of withdrawing them (RFC 9774) [env: CALICO_BGPD_ACCEPT_AS_SET]
+    /// Take paths with an AS_SET, as BIRD does, instead of withdrawing them (RFC 9774).
     #[arg(long)]
     pub accept_as_set: bool,
-    /// Attributes, by code, that are taken from the routes of external peers, or none [env: CALICO_BGPD_STRIP_ATTRIBUTES]
-    /// [default: 22,23,29,40,128]
+    /// Attributes, by code, that are taken from the routes of external peers, or none.
     #[arg(long, value_name = "CODES")]
     pub strip_attributes: Option<String>,
 }
