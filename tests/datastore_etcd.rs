@@ -15,6 +15,7 @@ use std::time::Duration;
 use calico_bgpd::datastore::etcd::Progress;
 use calico_bgpd::datastore::feed::FeedSettings;
 use calico_bgpd::datastore::settings::{Backend, DatastoreSettings, EtcdSettings, Liveness};
+use calico_bgpd::datastore::tls::TlsSettings;
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel, read_once, run};
 use calico_bgpd::model::AffinityState;
 use calico_bgpd::model::decode::Reading;
@@ -67,6 +68,8 @@ impl Etcd {
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
             .args(["--initial-cluster-token", &token.to_string(), "--log-level", "error"])
+            // Our connections of tests are asked for a sign of life more often than etcd would stand.
+            .args(["--grpc-keepalive-min-time", "10ms"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -173,7 +176,8 @@ fn free_port() -> u16 {
 }
 
 fn settings(url: String) -> DatastoreSettings {
-    let etcd = EtcdSettings { endpoints: vec![url], user: None, liveness: LIVENESS };
+    let etcd =
+        EtcdSettings { endpoints: vec![url], user: None, tls: TlsSettings::default(), liveness: LIVENESS };
     DatastoreSettings { backend: Backend::Etcd(etcd), use_pod_cidr: false, feed: FeedSettings::default() }
 }
 

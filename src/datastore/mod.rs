@@ -12,6 +12,7 @@ pub mod feed;
 pub mod files;
 pub mod settings;
 mod status;
+pub mod tls;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::feed::FeedSettings;
+use super::tls::{Pem, TlsSettings, is_suite};
 
 /// Where the resources are and how they are read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +51,8 @@ pub struct EtcdSettings {
     pub endpoints: Vec<String>,
     /// `ETCD_USERNAME` and `ETCD_PASSWORD`, where both are set.
     pub user: Option<(String, String)>,
+    /// For `https://` endpoints.
+    pub tls: TlsSettings,
     /// When a silent connection is given up.
     pub liveness: Liveness,
 }
@@ -110,6 +113,14 @@ pub enum SettingsError {
     /// SRV discovery.
     #[error("ETCD_DISCOVERY_SRV is not supported yet; use ETCD_ENDPOINTS")]
     Discovery,
+    /// Half of what is needed, or two ways at once.
+    #[error("{0}")]
+    Tls(&'static str),
+    /// A cipher suite that is none.
+    #[error(
+        "TLS_CIPHER_SUITES: {0:?} is no cipher suite by Go's names, as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
+    )]
+    Suite(String),
     /// An endpoint that cannot be used.
     #[error("ETCD_ENDPOINTS: {endpoint:?} {why}")]
     Endpoint {
@@ -184,16 +195,46 @@ fn etcd(endpoints: &str, var: &dyn Fn(&str) -> String) -> Result<EtcdSettings, S
                 let host = rest.rsplit('@').next().unwrap_or_default();
                 return refused(host, "has a user name before it; use ETCD_USERNAME and ETCD_PASSWORD");
             }
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return refused(endpoint, "asks for TLS, which is not supported yet; use http://");
-            }
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") && names_a_host(rest) => {}
+            Some((scheme, rest))
+                if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+                    && names_a_host(rest) => {}
             _ => return refused(endpoint, "is no URL, as http://10.0.0.1:2379"),
         }
     }
     let (name, password) = (var("ETCD_USERNAME"), var("ETCD_PASSWORD"));
     let user = (!name.is_empty() && !password.is_empty()).then_some((name, password));
-    Ok(EtcdSettings { endpoints, user, liveness: Liveness::default() })
+    Ok(EtcdSettings { endpoints, user, tls: tls(var)?, liveness: Liveness::default() })
+}
+
+/// Of texts and files, the files or the texts (DS-4); versions and suites (DS-7).
+fn tls(var: &dyn Fn(&str) -> String) -> Result<TlsSettings, SettingsError> {
+    let set = |name: &str| Some(var(name)).filter(|value| !value.is_empty());
+    let file = |name: &str| set(name).map(|path| Pem::File(path.into()));
+    let inline = |name: &str| set(name).map(|text| Pem::Inline(text.into()));
+    let files = [file("ETCD_CA_CERT_FILE"), file("ETCD_CERT_FILE"), file("ETCD_KEY_FILE")];
+    let texts = [inline("ETCD_CA_CERT"), inline("ETCD_CERT"), inline("ETCD_KEY")];
+    let some = |three: &[Option<Pem>; 3]| three.iter().any(Option::is_some);
+    if some(&files) && some(&texts) {
+        return Err(SettingsError::Tls(
+            "etcd's CA, certificate and key are set as files and as texts; only one of both",
+        ));
+    }
+    let [ca, cert, key] = if some(&texts) { texts } else { files };
+    let identity = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => return Err(SettingsError::Tls("ETCD_CERT_FILE and ETCD_KEY_FILE are of use only together")),
+    };
+    let suites: Vec<String> = var("TLS_CIPHER_SUITES")
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if let Some(unknown) = suites.iter().find(|name| !is_suite(name)) {
+        return Err(SettingsError::Suite(unknown.clone()));
+    }
+    Ok(TlsSettings { ca, identity, only_1_3: var("TLS_MIN_VERSION") == "1.3", suites })
 }
 
 /// Whether it is `<host>[:<port>]`, an IPv6 address in brackets, perhaps with a path behind it.
@@ -289,8 +330,8 @@ mod tests {
             ),
             (&[("DATASTORE_TYPE", "etcd")], "DATASTORE_TYPE=\"etcd\" is not known"),
             (&[("DATASTORE_TYPE", "etcdv3")], "needs ETCD_ENDPOINTS"),
-            (&[("ETCD_ENDPOINTS", "https://a:1")], "\"https://a:1\" asks for TLS"),
-            (&[("ETCD_ENDPOINTS", "HTTPS://a:1")], "asks for TLS"),
+            (&[("ETCD_ENDPOINTS", "https://a:1"), ("ETCD_KEY_FILE", "/k")], "of use only together"),
+            (&[("ETCD_ENDPOINTS", "https://a:1"), ("TLS_CIPHER_SUITES", "x")], "\"x\" is no cipher suite"),
             (&[("ETCD_ENDPOINTS", "a:1")], "is no URL"),
             (&[("ETCD_ENDPOINTS", "http://a:99999")], "\"http://a:99999\" is no URL"),
             (&[("ETCD_ENDPOINTS", "http://a:0")], "is no URL"),
@@ -322,9 +363,37 @@ mod tests {
             "http://10.0.0.1:1",
             "http://[::1]",
             "http://[fd00::1]:2379/",
+            "https://a:1",
+            "HTTPS://a:1",
         ] {
             assert_eq!(endpoints(&[("ETCD_ENDPOINTS", url)]), [url]);
         }
+    }
+
+    #[test]
+    fn tls_is_set_by_files_with_or_without_a_client_certificate() {
+        let of = |vars: &[(&str, &str)]| {
+            let vars = [&[("ETCD_ENDPOINTS", "https://a:1")], vars].concat();
+            match resolve(&vars).unwrap().backend {
+                Backend::Etcd(etcd) => etcd.tls,
+                Backend::File { .. } => panic!("etcd expected"),
+            }
+        };
+        assert_eq!(of(&[("TLS_MIN_VERSION", "1.2")]), TlsSettings::default());
+        let file = |path: &str| Pem::File(path.into());
+        let all = of(&[
+            ("ETCD_CA_CERT_FILE", "/ca"),
+            ("CALICO_ETCD_CERT_FILE", "/cert"),
+            ("ETCD_KEY_FILE", "/key"),
+            ("TLS_MIN_VERSION", "1.3"),
+            ("TLS_CIPHER_SUITES", "TLS_AES_128_GCM_SHA256, TLS_RSA_WITH_AES_128_CBC_SHA"),
+        ]);
+        assert_eq!(
+            (all.ca.clone(), all.identity.clone()),
+            (Some(file("/ca")), Some((file("/cert"), file("/key"))))
+        );
+        assert!(all.only_1_3);
+        assert_eq!(all.lacking(), ["TLS_RSA_WITH_AES_128_CBC_SHA"]);
     }
 
     #[test]

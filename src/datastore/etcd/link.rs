@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue, SortOrder, SortTarget};
+use etcd_client::{
+    Certificate, Client, ConnectOptions, GetOptions, Identity, KeyValue, SortOrder, SortTarget, TlsOptions,
+};
 use tokio::time::timeout;
 
 use super::history::{History, Mark, Written, entry};
 use crate::datastore::settings::EtcdSettings;
+use crate::datastore::tls::TlsSettings;
 use crate::model::store::Entry;
 
 /// For connecting and for each answer (DS-4).
@@ -28,8 +31,11 @@ pub enum Ended {
     #[error("{endpoint}: {}", reason(.error))]
     Etcd { endpoint: String, error: etcd_client::Error },
     /// Somebody is there, who does not speak as etcd does without TLS.
-    #[error("{endpoint}: {}; is it an etcd, and one without TLS?", reason(.error))]
-    Strange { endpoint: String, error: etcd_client::Error },
+    #[error("{endpoint}: {}; {ask}", reason(.error))]
+    Strange { endpoint: String, error: etcd_client::Error, ask: &'static str },
+    /// What TLS needs is not there.
+    #[error("{endpoint}: {why}")]
+    Unsecured { endpoint: String, why: String },
     #[error("{endpoint}: {}, for {prefix}", reason(.error))]
     Denied { endpoint: String, error: etcd_client::Error, prefix: String },
     #[error("{endpoint}: {what} took longer than {} s", TIMEOUT.as_secs())]
@@ -105,11 +111,17 @@ pub struct Link {
 impl Link {
     /// Connects to an endpoint, with its user where there is one.
     pub async fn connect(endpoint: &str, settings: &EtcdSettings) -> Result<Link, Ended> {
-        let options = ConnectOptions::new()
+        let mut options = ConnectOptions::new()
+            .with_auto_token_refresh(true)
             .with_connect_timeout(TIMEOUT)
             .with_keep_alive(settings.liveness.ask_after, settings.liveness.answer_within)
             .with_keep_alive_while_idle(true)
             .with_require_leader(true);
+        if is_https(endpoint) {
+            let tls = tls(&settings.tls);
+            options =
+                options.with_tls(tls.map_err(|why| Ended::Unsecured { endpoint: endpoint.to_owned(), why })?);
+        }
         let connect =
             async |options| within(endpoint, "connecting", Client::connect([endpoint], Some(options))).await;
         let client = match &settings.user {
@@ -266,6 +278,23 @@ impl Listing {
     }
 }
 
+fn is_https(endpoint: &str) -> bool {
+    endpoint.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
+/// Files are read for each connection: certificates are rotated.
+fn tls(settings: &TlsSettings) -> Result<TlsOptions, String> {
+    let mut options = TlsOptions::new();
+    match &settings.ca {
+        Some(ca) => options = options.ca_certificate(Certificate::from_pem(ca.read()?.as_slice())),
+        None => options = options.with_native_roots(),
+    }
+    if let Some((cert, key)) = &settings.identity {
+        options = options.identity(Identity::from_pem(cert.read()?.as_slice(), key.read()?.as_slice()));
+    }
+    Ok(options)
+}
+
 /// The answer, or that it took too long.
 pub async fn within<T>(
     endpoint: &str,
@@ -291,16 +320,25 @@ fn compacted(ended: Ended, from: i64) -> Ended {
     }
 }
 
-/// What came back is no HTTP/2, or the end of the connection: most likely, TLS is wanted there.
+/// What came back before any answer is no HTTP/2, or the end of the connection. Most likely, without TLS, TLS is wanted
+/// there; with TLS 1.3, a client learns only so that its certificate is refused.
 fn strange(ended: Ended) -> Ended {
     match ended {
         Ended::Etcd { endpoint, error } => {
             let why = reason(&error);
-            if ["h2 protocol error", "transport error", "stream closed"].iter().any(|sign| why.contains(sign))
-            {
-                Ended::Strange { endpoint, error }
-            } else {
-                Ended::Etcd { endpoint, error }
+            let says = |signs: &[&str]| signs.iter().any(|sign| why.contains(sign));
+            let ask = match is_https(&endpoint) {
+                true if why.contains("invalid peer certificate") => None,
+                true => {
+                    says(&["connection closed", "broken pipe", "connection reset", "CertificateRequired"])
+                        .then_some("does it accept our certificate?")
+                }
+                false => says(&["h2 protocol error", "transport error", "stream closed"])
+                    .then_some("is it an etcd, and one without TLS?"),
+            };
+            match ask {
+                Some(ask) => Ended::Strange { endpoint, error, ask },
+                None => Ended::Etcd { endpoint, error },
             }
         }
         other => other,

@@ -47,6 +47,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// Where no endpoint answers, with the error of each.
 pub async fn read_once(settings: &EtcdSettings, node: &str, reading: Reading) -> Result<Snapshot, String> {
+    settings.tls.install();
     let mut endpoints = settings.endpoints.iter();
     let mut asked = JoinSet::new();
     let mut errors = Vec::new();
@@ -90,6 +91,7 @@ pub async fn run(
     events: Events,
     stop: CancellationToken,
 ) {
+    settings.tls.install();
     let follower = Follower {
         history: History::new(node, reading),
         kinds: paths::kinds(reading.use_pod_cidr),
