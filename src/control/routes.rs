@@ -108,6 +108,7 @@ const fn words(reason: Reason) -> &'static str {
         Reason::Refused(Refused::AsLoop) => "refused: our AS is in its AS_PATH",
         Reason::Refused(Refused::OwnOriginator) => "refused: we are its originator",
         Reason::Refused(Refused::ClusterLoop) => "refused: our cluster is in its CLUSTER_LIST",
+        Reason::Refused(Refused::NextHop) => "refused: its next hop is no address of a host",
         Reason::Refused(Refused::Bogus) => "refused: no unicast network",
         Reason::Refused(Refused::Policy) => "refused by import policy",
         Reason::GatewayNotConnected => "its gateway is on no connected subnet",

@@ -161,7 +161,7 @@ impl<F: Family> Direct<F> {
         if let Some(name) = interfaces.usable(ifindex) {
             let is_source = !glob::any(ignored, name);
             for address in interfaces.addresses(ifindex) {
-                let Some(here) = local_address::<F>(address) else { continue };
+                let Some(here) = local_address::<F>(address, is_source) else { continue };
                 local.push(here);
                 if is_source && opens_route(address) {
                     *routes.entry(here.prefix).or_default() += 1;
@@ -196,13 +196,14 @@ impl<F: Family> Direct<F> {
         let opens = |address: &&Address| is_source && opens_route(address);
         let prefix = |address: Option<Address>| {
             let address = address.as_ref().filter(opens)?;
-            local_address::<F>(address).map(|here| here.prefix)
+            local_address::<F>(address, is_source).map(|here| here.prefix)
         };
         let (was, is) = (prefix(old), prefix(new));
         // What comes before what goes: a prefix that stays is never without its route.
-        if let Some(here) = new.as_ref().and_then(local_address::<F>) {
+        let local = |address: Option<Address>| local_address::<F>(&address?, is_source);
+        if let Some(here) = local(new) {
             rib.add_address(ifindex, here);
-        } else if let Some(gone) = old.as_ref().and_then(local_address::<F>) {
+        } else if let Some(gone) = local(old) {
             rib.remove_address(ifindex, gone);
         }
         if let Some(prefix) = is {
@@ -228,8 +229,12 @@ impl<F: Family> Direct<F> {
     }
 }
 
-fn local_address<F: Family>(address: &Address) -> Option<LocalAddress<F>> {
-    Some(LocalAddress { addr: F::from_ip(address.addr)?, prefix: Prefix::from_ip(address.prefix)? })
+fn local_address<F: Family>(address: &Address, connected: bool) -> Option<LocalAddress<F>> {
+    Some(LocalAddress {
+        addr: F::from_ip(address.addr)?,
+        prefix: Prefix::from_ip(address.prefix)?,
+        connected,
+    })
 }
 
 /// KRT-5, KRT-6.

@@ -10,8 +10,7 @@ use smallvec::SmallVec;
 use crate::ids::DestId;
 use crate::prefix::{Family, Prefix};
 use crate::rib::dense::FreeIds;
-use crate::rib::nexthop::Lead;
-use crate::rib::path::{Path, PathKind, Source};
+use crate::rib::path::{Lead, Path, PathKind, Source};
 
 /// It waits for a decision.
 const TOUCHED: u8 = 1;

@@ -165,7 +165,9 @@ fn originated(profile: &ExportProfile, path: &PathView<'_>) -> (Attributes, Next
     if !profile.internal {
         prepend(&mut attributes.as_path, &[profile.local_asn]);
     }
-    let gateway = path.forward.single_leg().and_then(|leg| leg.via).filter(|via| !is_link_local(*via));
+    // A gateway of the other family (RTA_VIA) is for our kernel, not for others: those reach the route through us.
+    let gateway = path.forward.single_leg().and_then(|leg| leg.via);
+    let gateway = gateway.filter(|via| Afi::of(*via) == path.prefix.afi() && !is_link_local(*via));
     let keeps = profile.next_hop.keeps(profile.internal);
     (attributes, gateway.filter(|_| keeps).unwrap_or(profile.local_addr).into())
 }

@@ -1,7 +1,7 @@
 //! From what a peer sent to a path of the table.
 //!
 //! Owns: the loop checks (BGP-26, RFC 4456 §8), what is ignored from external peers (BGP-27), which prefixes are
-//! taken at all (KRT-11), and the run of the import policy. Never: stores; the outcome goes to
+//! taken at all (KRT-11), which next hops (W38), and the run of the import policy. Never: stores; the outcome goes to
 //! [`Rib::announce`](super::Rib::announce).
 
 use std::borrow::Cow;
@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use crate::ids::{Asn, ClusterId, RouterId};
 use crate::prefix::IpPrefix;
 use crate::rib::decision::DEFAULT_LOCAL_PREF;
+use crate::rib::nexthop::is_host;
 use crate::rib::path::{Forward, Refused, SourceClass};
 use crate::rib::policy::{Policy, RouteView};
 use crate::wire::{Attributes, NextHop};
@@ -88,13 +89,15 @@ impl Admitted {
         };
         let refused = self.refused.or_else(|| (!is_ordinary(prefix)).then_some(Refused::Bogus));
         let refused = refused.or_else(|| (!policy.accepts(&mut view)).then_some(Refused::Policy));
+        let next_hop = view.next_hop.unwrap_or(next_hop);
+        let refused = refused.or_else(|| (!is_host(next_hop)).then_some(Refused::NextHop));
         Imported {
             // The view's lifetime is the shorter one of attributes and interface.
             attributes: match view.attributes {
                 Cow::Borrowed(_) => Cow::Borrowed(&self.attributes),
                 Cow::Owned(attributes) => Cow::Owned(attributes),
             },
-            next_hop: view.next_hop.unwrap_or(next_hop),
+            next_hop,
             preference: view.preference,
             refused,
         }

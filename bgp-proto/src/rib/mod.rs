@@ -40,7 +40,7 @@ pub use dense::DestSet;
 pub use dest::Dest;
 pub use export::{ExportProfile, NextHopRule, OutRoute, PathView, ProgramId, export};
 pub use import::{Admitted, ImportProfile, ImportRules, Imported, is_ordinary};
-pub use nexthop::{Connected, LocalAddress, NextHops, Resolution, Unresolved};
+pub use nexthop::{Connected, LocalAddress, NextHops, Resolution, Unresolved, is_host};
 pub use path::{
     BgpPath, Forward, Freshness, KernelRoute, Leg, LocalRoute, LocalSource, NextHopId, Path, PathKind,
     Refused, Source, SourceClass, SourcePeer,
@@ -52,7 +52,7 @@ use crate::prefix::{Family, Prefix};
 use crate::wire::{Attributes, NextHop};
 use decision::Facts;
 use dest::Dests;
-use nexthop::Lead;
+use path::Lead;
 
 /// Most next hops of one kernel route (KRT-28).
 pub const MAX_LEGS: usize = 16;
@@ -199,7 +199,7 @@ impl<F: Family> Rib<F> {
         let Some(dest) = self.dests.get_mut(id) else { return };
         let facts = Facts { attrs: &self.attrs, next_hops: &self.next_hops, peers: &self.peers };
         dest.set_best(decision::decide(&dest.paths, facts, |_, _| ()));
-        let lead = Lead::of(dest);
+        let lead = Lead::of(dest.best());
         if dest.lead != lead {
             dest.lead = lead;
             let prefix = dest.prefix;
@@ -305,7 +305,7 @@ impl<F: Family> Rib<F> {
                 Forward::Legs(std::iter::once(leg).collect())
             }
             PathKind::Blackhole => Forward::Blackhole,
-            PathKind::Gateway { via, ifindex } => nexthop::gateway_forward::<F>(*via, *ifindex),
+            PathKind::Gateway { via, ifindex } => path::gateway_forward::<F>(*via, *ifindex),
             PathKind::Kernel(route) => route.forward.clone(),
             PathKind::Bgp(bgp) => self.next_hops.resolution(bgp.next_hop).forward.clone(),
         }

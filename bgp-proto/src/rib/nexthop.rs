@@ -5,7 +5,7 @@
 //! A next hop inside one of the node's own connected subnets is never resolved through a default route: while its
 //! address is away, the default router is the wrong way (a deliberate difference from BIRD).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use prefix_trie::PrefixMap;
@@ -14,8 +14,8 @@ use smallvec::{SmallVec, smallvec};
 use crate::ids::DestId;
 use crate::prefix::{Family, Prefix};
 use crate::rib::dense::DestSet;
-use crate::rib::dest::{Dest, Dests};
-use crate::rib::path::{Forward, Leg, NextHopId, PathKind};
+use crate::rib::dest::Dests;
+use crate::rib::path::{Forward, Lead, Leg, NextHopId};
 use crate::wire::NextHop;
 
 /// IGP metric of a next hop behind a gateway: greater than every number, equal to itself (KRT-48).
@@ -28,6 +28,9 @@ pub struct LocalAddress<F: Family> {
     pub addr: F::Addr,
     /// The prefix that it opens on the link.
     pub prefix: Prefix<F>,
+    /// Whether that is a connected subnet of the node; not so on interfaces that intent leaves out. Equal for all
+    /// addresses of an interface.
+    pub connected: bool,
 }
 
 /// Why a next hop leads nowhere.
@@ -71,52 +74,13 @@ impl<F: Family> Resolution<F> {
     }
 }
 
-/// What a destination gives to next hops that it covers.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum Lead {
-    /// No path: a shorter prefix counts.
-    #[default]
-    Nothing,
-    /// The best path is itself recursive.
-    Recursive,
-    /// A connected prefix.
-    Connected(u32),
-    /// A static or foreign route. They are few.
-    Over(Box<Forward>),
-}
-
-impl Lead {
-    /// The lead of a destination whose best path is known.
-    pub(super) fn of<F: Family>(dest: &Dest<F>) -> Lead {
-        match dest.best().map(|path| &path.kind) {
-            None => Lead::Nothing,
-            Some(PathKind::Bgp(_)) => Lead::Recursive,
-            Some(PathKind::Direct { ifindex }) => Lead::Connected(*ifindex),
-            Some(PathKind::Blackhole) => Lead::Over(Box::new(Forward::Blackhole)),
-            Some(PathKind::Kernel(route)) => Lead::Over(Box::new(route.forward.clone())),
-            Some(PathKind::Gateway { via, ifindex }) => {
-                Lead::Over(Box::new(gateway_forward::<F>(*via, *ifindex)))
-            }
-        }
-    }
-}
-
-/// Where a static route over a gateway leads.
-pub fn gateway_forward<F: Family>(via: F::Addr, ifindex: Option<u32>) -> Forward {
-    match ifindex {
-        Some(ifindex) => {
-            Forward::Legs(smallvec![Leg { via: Some(via.into()), ifindex, onlink: false, weight: 1 }])
-        }
-        None => Forward::Unreachable,
-    }
-}
-
 /// The node's addresses by interface, and what follows from them.
 #[derive(Debug)]
 pub struct Connected<F: Family> {
     interfaces: BTreeMap<u32, Vec<LocalAddress<F>>>,
     own: BTreeMap<F::Addr, u32>,
-    subnets: PrefixMap<Prefix<F>, BTreeSet<u32>>,
+    /// The interfaces on each, and whether it is a connected subnet there.
+    subnets: PrefixMap<Prefix<F>, BTreeMap<u32, bool>>,
     /// Subnets that are the node's by intent, whether or not an address is there now.
     home: Vec<Prefix<F>>,
 }
@@ -156,7 +120,7 @@ impl<F: Family> Connected<F> {
             }
             for address in &addresses {
                 *self.own.entry(address.addr).or_default() += 1;
-                self.subnets.entry(address.prefix).or_default().insert(ifindex);
+                self.subnets.entry(address.prefix).or_default().insert(ifindex, address.connected);
             }
         }
         if !addresses.is_empty() {
@@ -171,7 +135,7 @@ impl<F: Family> Connected<F> {
         let Err(at) = there.binary_search(&address) else { return false };
         there.insert(at, address);
         *self.own.entry(address.addr).or_default() += 1;
-        self.subnets.entry(address.prefix).or_default().insert(ifindex);
+        self.subnets.entry(address.prefix).or_default().insert(ifindex, address.connected);
         true
     }
 
@@ -217,12 +181,14 @@ impl<F: Family> Connected<F> {
         if self.is_own(addr) {
             return None;
         }
-        self.subnets.get_lpm(&Prefix::host(addr)).and_then(|(_, set)| set.first().copied())
+        self.subnets.get_lpm(&Prefix::host(addr)).and_then(|(_, set)| set.keys().next().copied())
     }
 
     fn is_home(&self, addr: F::Addr) -> bool {
-        self.home.iter().any(|prefix| prefix.contains(addr))
-            || self.subnets.get_lpm(&Prefix::host(addr)).is_some()
+        match self.subnets.get_lpm(&Prefix::host(addr)) {
+            Some((_, set)) => set.values().any(|connected| *connected),
+            None => self.home.iter().any(|prefix| prefix.contains(addr)),
+        }
     }
 }
 
@@ -373,9 +339,10 @@ impl<F: Family> NextHops<F> {
     }
 }
 
-/// 169.254.0.0/16 is not special (KRT-11).
-fn is_host(addr: IpAddr) -> bool {
-    match addr {
+/// Whether it is an address that a host may have, as far as that can be told by looking at it: that of an IPv6 pair is
+/// its first one. 169.254.0.0/16 is not special (KRT-11).
+pub fn is_host(next_hop: NextHop) -> bool {
+    match next_hop.addr() {
         IpAddr::V4(addr) => !(addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast()),
         IpAddr::V6(addr) => !(addr.is_unspecified() || addr.is_multicast() || addr.is_unicast_link_local()),
     }
@@ -390,7 +357,7 @@ pub(super) fn resolve<F: Family>(
     let Some(addr) = F::from_ip(next_hop.addr()) else {
         return Resolution::nowhere(Unresolved::OtherFamily, None);
     };
-    if !is_host(next_hop.addr()) {
+    if !is_host(next_hop) {
         return Resolution::nowhere(Unresolved::NoHost, None);
     }
     if connected.is_own(addr) {

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::ids::{Asn, ClusterId, RouterId};
 use crate::prefix::Family;
@@ -138,6 +138,9 @@ pub enum Refused {
     ClusterLoop,
     /// The prefix is no ordinary unicast network (KRT-11).
     Bogus,
+    /// The next hop is an address that no host has: unspecified, multicast, broadcast, or link-local alone, whose
+    /// interface nobody knows (W38).
+    NextHop,
     /// Import policy.
     Policy,
 }
@@ -287,5 +290,45 @@ impl<F: Family> Path<F> {
     /// Whether it goes over this next hop.
     pub(super) const fn is_over(&self, next_hop: NextHopId) -> bool {
         matches!(&self.kind, PathKind::Bgp(bgp) if bgp.next_hop.0 == next_hop.0)
+    }
+}
+
+/// What a destination gives to next hops that it covers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Lead {
+    /// No path: a shorter prefix counts.
+    #[default]
+    Nothing,
+    /// The best path is itself recursive.
+    Recursive,
+    /// A connected prefix.
+    Connected(u32),
+    /// A static or foreign route. They are few.
+    Over(Box<Forward>),
+}
+
+impl Lead {
+    /// The lead of a destination with this best path.
+    pub(super) fn of<F: Family>(best: Option<&Path<F>>) -> Lead {
+        match best.map(|path| &path.kind) {
+            None => Lead::Nothing,
+            Some(PathKind::Bgp(_)) => Lead::Recursive,
+            Some(PathKind::Direct { ifindex }) => Lead::Connected(*ifindex),
+            Some(PathKind::Blackhole) => Lead::Over(Box::new(Forward::Blackhole)),
+            Some(PathKind::Kernel(route)) => Lead::Over(Box::new(route.forward.clone())),
+            Some(PathKind::Gateway { via, ifindex }) => {
+                Lead::Over(Box::new(gateway_forward::<F>(*via, *ifindex)))
+            }
+        }
+    }
+}
+
+/// Where a static route over a gateway leads.
+pub fn gateway_forward<F: Family>(via: F::Addr, ifindex: Option<u32>) -> Forward {
+    match ifindex {
+        Some(ifindex) => {
+            Forward::Legs(smallvec![Leg { via: Some(via.into()), ifindex, onlink: false, weight: 1 }])
+        }
+        None => Forward::Unreachable,
     }
 }

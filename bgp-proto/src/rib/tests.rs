@@ -34,7 +34,7 @@ fn kernel(forward: Forward, metric: u32) -> LocalRoute<V4> {
 fn table() -> Rib<V4> {
     let mut rib = Rib::new(1);
     let subnet = prefix("10.0.0.0/24");
-    rib.set_addresses(2, vec![LocalAddress { addr: [10, 0, 0, 1].into(), prefix: subnet }]);
+    rib.set_addresses(2, vec![LocalAddress { addr: [10, 0, 0, 1].into(), prefix: subnet, connected: true }]);
     rib.put_local(subnet, LocalRoute::Direct(2));
     let leg = Leg { via: Some(IpAddr::from([10, 0, 0, 254])), ifindex: 2, onlink: false, weight: 1 };
     rib.put_local(prefix("0.0.0.0/0"), kernel(Forward::Legs(smallvec![leg]), 0));

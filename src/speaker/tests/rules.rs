@@ -2,7 +2,7 @@
 
 use super::*;
 use bgp_proto::ClusterId;
-use bgp_proto::rib::{LLGR_STALE, NO_LLGR};
+use bgp_proto::rib::{LLGR_STALE, NO_LLGR, Reason, Refused};
 use bgp_proto::wire::Capability;
 
 pub(super) const R2: &str = "10.10.0.2";
@@ -185,18 +185,72 @@ fn a_link_local_part_of_zeros_is_none() {
 }
 
 #[test]
-fn what_is_no_address_of_a_host_leads_nowhere_not_to_the_default_router() {
-    let mut bench = Bench::settled(&[peer(R2, 64512), peer("fd00:10::2", 64512)]);
+fn a_next_hop_that_no_host_has_is_refused_and_neither_written_nor_passed_on() {
+    let mut bench = Bench::settled(&[peer(R2, 64512), peer(E9, 65010), peer("fd00:10::2", 64512)]);
     bench.alien("::/0", Some(gateway("fe80::fe", 2)), 0);
-    let (v4, v6) = (bench.up(R2), bench.up("fd00:10::2"));
-    for next_hop in ["0.0.0.0", "224.0.0.1", "255.255.255.255"] {
+    let (v4, external, v6) = (bench.up(R2), bench.up(E9), bench.up("fd00:10::2"));
+    for next_hop in ["0.0.0.0", "224.0.0.5", "255.255.255.255"] {
         bench.announce(v4, "172.29.0.0/24", next_hop, normal());
-        assert_eq!(bench.fib("172.29.0.0/24"), Some(&route(Target::Unreachable, 1024)), "{next_hop}");
+        bench.drain_all();
+        assert_eq!(bench.fib("172.29.0.0/24"), None, "{next_hop}");
+        assert_eq!(bench.held(external, "172.29.0.0/24"), None, "{next_hop}");
+        let reason = bench.speaker.route(prefix("172.29.0.0/24")).unwrap().paths[0].reason;
+        assert_eq!(reason, Some(Reason::Refused(Refused::NextHop)), "{next_hop}");
     }
-    for next_hop in ["::", "ff02::1", "fe80::9"] {
+    for next_hop in ["::", "ff02::1"] {
         bench.announce(v6, "fd00:29::/64", next_hop, normal());
-        assert_eq!(bench.fib("fd00:29::/64"), Some(&route(Target::Unreachable, 1024)), "{next_hop}");
+        assert_eq!(bench.fib("fd00:29::/64"), None, "{next_hop}");
     }
+    // What a host has somewhere is a candidate as before.
+    bench.announce(v4, "172.29.0.0/24", "127.0.0.1", normal());
+    bench.drain_all();
+    assert!(bench.held(external, "172.29.0.0/24").is_some());
+}
+
+#[test]
+fn of_the_forms_of_an_ipv6_next_hop_those_with_a_global_address_first_are_used() {
+    let global = "fd00:10::2";
+    let forms: [(&str, Option<&str>, Option<&str>); 7] = [
+        (global, None, Some(global)),
+        (global, Some("fe80::2"), Some("fe80::2")),
+        (global, Some("::"), Some(global)),
+        ("fe80::2", None, None),
+        ("fe80::2", Some("fe80::2"), None),
+        ("::", Some("fe80::2"), None),
+        ("fe80::2", Some(global), None),
+    ];
+    for (first, second, via) in forms {
+        let mut bench = Bench::settled(&[peer(global, 64512)]);
+        bench.link(2, "eth0", &["10.10.0.1/24", "fd00:10::1/64"]);
+        bench.alien("::/0", Some(gateway("fe80::fe", 2)), 0);
+        let id = bench.up(global);
+        let next_hop = NextHop::V6 {
+            global: first.parse().unwrap(),
+            link_local: second.map(|second| second.parse().unwrap()),
+        };
+        let reach = smallvec![Reach { next_hop, nlri: nlri(prefix("fd00:244::/64"), 0) }];
+        bench.tell(SpeakerInput::Update {
+            peer: id,
+            update: Update { reach, attributes: normal(), ..Update::default() },
+        });
+        let expected = via.map(|via| route(gateway(via, 2), 1024));
+        assert_eq!(bench.fib("fd00:244::/64"), expected.as_ref(), "{first} {second:?}");
+        let reason = bench.speaker.route(prefix("fd00:244::/64")).unwrap().paths[0].reason;
+        assert_eq!(reason, via.is_none().then_some(Reason::Refused(Refused::NextHop)), "{first} {second:?}");
+    }
+}
+
+#[test]
+fn a_next_hop_in_the_subnet_of_an_ignored_interface_resolves_by_whatever_else_there_is() {
+    let mut bench = two();
+    bench.desire(|state| state.v4.ignored_interfaces.push("net*".into()));
+    bench.link(9, "net0", &["198.51.100.1/24"]);
+    bench.announce(bench.id(R2), "172.29.0.0/24", "198.51.100.7", normal());
+    assert_eq!(bench.fib("172.29.0.0/24"), Some(&route(gateway("10.10.0.254", 2), 1024)));
+    bench.announce(bench.id(R2), "172.29.1.0/24", "198.51.100.1", normal());
+    assert_eq!(bench.fib("172.29.1.0/24"), Some(&route(Target::Unreachable, 1024)), "our own address");
+    bench.desire(|state| drop(state.v4.ignored_interfaces.pop()));
+    assert_eq!(bench.fib("172.29.0.0/24"), Some(&route(gateway("198.51.100.7", 9), 1024)));
 }
 
 #[test]
@@ -428,6 +482,18 @@ fn a_learned_route_is_announced_with_its_gateway_inside_and_our_address_outside(
     assert_eq!(attributes.local_pref, Some(MAX_METRIC - 100));
     let (_, next_hop) = bench.held(external, "10.244.100.0/26").unwrap();
     assert_eq!(next_hop.addr(), ip("10.10.0.1"));
+}
+
+#[test]
+fn a_learned_route_over_a_gateway_of_the_other_family_is_announced_with_our_address() {
+    let mut bench = Bench::settled(&[peer(R2, 64512), peer(E9, 65010)]);
+    let (internal, external) = (bench.up(R2), bench.up(E9));
+    bench.alien("10.244.100.0/26", Some(gateway("fd00:10::50", 2)), 100);
+    bench.drain_all();
+    for id in [internal, external] {
+        let next_hop = bench.held(id, "10.244.100.0/26").map(|(_, next_hop)| next_hop.addr());
+        assert_eq!(next_hop, Some(ip("10.10.0.1")));
+    }
 }
 
 #[test]
