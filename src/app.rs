@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bgp_proto::Afi;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,8 @@ use tracing::{error, info, warn};
 use crate::apply::{Applied, Applier, Surroundings};
 use crate::cli::EXIT_DEFECT;
 use crate::clock::Clock;
+use crate::control::bird::{self, server::Bird};
+use crate::control::counts::Counts;
 use crate::control::server::{self, ControlSocket, Views};
 use crate::core_thread::{self, KernelPort};
 use crate::datastore;
@@ -151,6 +154,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let closers = TaskTracker::new();
     let (stop_sessions, stop_rest) = (CancellationToken::new(), CancellationToken::new());
 
+    let (again, down) = (Arc::new(Notify::new()), CancellationToken::new());
     let kernel = KernelPort { events, wanted: fib_tx };
     let last_words = log.clone();
     let failed = move |why: &str| {
@@ -179,6 +183,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
         applied: applied_tx,
         closers: closers.clone(),
         log: Some(log),
+        again: again.clone(),
     });
     let mut applier = tokio::spawn(applier.run(source.snapshots.clone(), stop_sessions.clone()));
     let (node, stop) = (settings.node.facts.node_name.clone(), stop_rest.clone());
@@ -188,17 +193,26 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
         tokio::spawn(async move { datastore::run(datastore, &node, source_tx, stop).await }),
     ));
     if lock.is_some() {
+        let views = Views {
+            clock,
+            core: core.clone(),
+            applied,
+            source: source.status,
+            listen: listen_status,
+            phase,
+            fib,
+            counts: Arc::new(Counts::new(core.clone())),
+            again,
+        };
+        for (afi, path) in [(Afi::Ipv4, &settings.bird_socket), (Afi::Ipv6, &settings.bird6_socket)] {
+            if let Some(path) = path {
+                let bird = Bird { afi, views: views.clone(), down: down.clone() };
+                let served = bird::server::run(path.clone(), bird, stop_rest.clone());
+                tasks.push(("bird.ctl", tokio::spawn(served)));
+            }
+        }
         match ControlSocket::bind(&settings.run_dir) {
             Ok(socket) => {
-                let views = Views {
-                    clock,
-                    core: core.clone(),
-                    applied,
-                    source: source.status,
-                    listen: listen_status,
-                    phase,
-                    fib,
-                };
                 tasks.push(("control", tokio::spawn(server::run(socket, views, stop_rest.clone()))));
             }
             Err(error) => {
@@ -214,6 +228,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let failed = loop {
         break tokio::select! {
             _ = terminate.recv() => { info!("SIGTERM: sessions end, routes stay"); None }
+            () = down.cancelled() => { info!("down: sessions end, routes stay"); None }
             _ = interrupt.recv() => { info!("SIGINT: sessions end, routes stay"); None }
             name = ignored.recv() => {
                 info!("{name} has no effect: what changes in the datastore is followed as it changes");

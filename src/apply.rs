@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::StopReason;
-use bgp_proto::{AfiSet, PeerId};
-use tokio::sync::{mpsc, watch};
+use bgp_proto::{AfiSet, Millis, PeerId};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,8 @@ pub struct Applied {
     pub problems: Vec<Problem>,
     /// Why the last snapshot is not in force.
     pub waiting_for: Option<String>,
+    /// When the state was last applied.
+    pub at: Millis,
 }
 
 /// Handles: lowest free slot first, each use of a slot with another generation.
@@ -126,6 +128,8 @@ pub struct Surroundings<C> {
     pub closers: TaskTracker,
     /// The log, whose level may follow the datastore.
     pub log: Option<Arc<Log>>,
+    /// Somebody wants the last snapshot compiled again.
+    pub again: Arc<Notify>,
 }
 
 /// Applies snapshots.
@@ -138,6 +142,7 @@ pub struct Applier<C> {
     generation: u64,
     problems: Vec<Problem>,
     waiting_for: Option<String>,
+    at: Millis,
 }
 
 /// Sessions that make way, and those that come.
@@ -159,6 +164,7 @@ impl<C: Core> Applier<C> {
             generation: 0,
             problems: Vec::new(),
             waiting_for: Some("the datastore".into()),
+            at: Millis(0),
         }
     }
 
@@ -188,6 +194,7 @@ impl<C: Core> Applier<C> {
                         break;
                     }
                 }
+                () = self.surroundings.again.notified() => {}
             }
         }
         self.end_all().await;
@@ -218,6 +225,7 @@ impl<C: Core> Applier<C> {
                     warn!(%error, "the cluster's release cannot be kept over a restart");
                 }
                 self.change_to(Arc::new(state)).await;
+                self.at = self.surroundings.clock.now();
             }
             Err(unready) => {
                 self.tell_problems(&unready.problems);
@@ -427,6 +435,7 @@ impl<C: Core> Applier<C> {
             peers,
             problems: self.problems.clone(),
             waiting_for: self.waiting_for.clone(),
+            at: self.at,
         }));
     }
 

@@ -91,6 +91,8 @@ pub enum Urgent<C> {
     Unreachable(PeerId),
     /// Somebody wants a peer to send its routes of this family again. Without a session nothing happens.
     Refresh(PeerId, Afi),
+    /// Somebody wants a peer to be sent our routes of this family again.
+    Resend(PeerId, Afi),
     /// Somebody wants to see something.
     Look(Look<C>),
 }
@@ -375,6 +377,7 @@ impl<C: Core> Driver<C> {
             }
             Urgent::Unreachable(peer) => self.feed(SpeakerInput::PeerUnreachable(peer)),
             Urgent::Refresh(peer, afi) => self.mail(peer, |mailbox, n| mailbox.refresh(n, afi)),
+            Urgent::Resend(peer, afi) => self.feed(SpeakerInput::RefreshRequested(peer, afi)),
             Urgent::Look(look) => look(&self.core),
         }
     }

@@ -85,6 +85,12 @@ pub struct DaemonFlags {
     /// Threads for sockets and datastore beside the thread of the table.
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
+    /// Socket that answers birdcl, or none.
+    #[arg(long, value_name = "PATH")]
+    pub bird_socket: Option<String>,
+    /// Socket that answers birdcl6, or none.
+    #[arg(long, value_name = "PATH")]
+    pub bird6_socket: Option<String>,
 }
 
 /// A setting that cannot be used, in one line that names the flag or the variable.
@@ -158,6 +164,10 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Worker threads if set.
     pub workers: Option<usize>,
+    /// BIRD's socket for IPv4, if there is to be one.
+    pub bird_socket: Option<PathBuf>,
+    /// BIRD's socket for IPv6, if there is to be one.
+    pub bird6_socket: Option<PathBuf>,
     /// `CALICO_NETWORKING_BACKEND` says that this node speaks no BGP (NODE-2); its value.
     pub no_bgp: Option<String>,
 }
@@ -378,9 +388,28 @@ pub fn resolve(
         .var("CALICO_NETWORKING_BACKEND")
         .map(|value| value.trim().to_string())
         .filter(|value| matches!(value.as_str(), "none" | "vxlan"));
+    let directory = resolve_run_dir(run_dir, world)?;
+    let bird = |flag: (&str, Option<&str>), var: &str, name: &str| match typed.text(flag, &[var]) {
+        Some((_, value)) if value.trim() == "none" => None,
+        Some((_, value)) => Some(PathBuf::from(value.trim())),
+        None => Some(directory.join(name)),
+    };
+    let bird_socket =
+        bird(("--bird-socket", daemon.bird_socket.as_deref()), "CALICO_BGPD_BIRD_SOCKET", "bird.ctl");
+    let bird6_socket =
+        bird(("--bird6-socket", daemon.bird6_socket.as_deref()), "CALICO_BGPD_BIRD6_SOCKET", "bird6.ctl");
     let mut node = resolve_node(node, run_dir, world)?;
     node.datastore.feed = feed;
-    Ok(Settings { node, run_dir: resolve_run_dir(run_dir, world)?, log_level, log_format, workers, no_bgp })
+    Ok(Settings {
+        node,
+        run_dir: directory,
+        bird_socket,
+        bird6_socket,
+        log_level,
+        log_format,
+        workers,
+        no_bgp,
+    })
 }
 
 #[cfg(test)]
@@ -564,5 +593,17 @@ mod tests {
         assert_eq!(set.cache.unwrap(), CacheSettings { dir: "/state".into(), passwords: false });
         let error = resolve(&[("CALICO_BGPD_CONFIRM_LOSSES", "ever")]).unwrap_err().to_string();
         assert_eq!(error, "CALICO_BGPD_CONFIRM_LOSSES: \"ever\" is no number of seconds (0 to 3600)");
+    }
+
+    #[test]
+    fn birds_sockets_are_in_the_run_directory_unless_named_or_switched_off() {
+        let paths = |vars| run(vars).map(|settings| (settings.bird_socket, settings.bird6_socket));
+        let at = |path: &str| Some(PathBuf::from(path));
+        let standard = (at("/var/run/calico/bird.ctl"), at("/var/run/calico/bird6.ctl"));
+        assert_eq!(paths(&[]), Ok(standard));
+        let vars = [("CALICO_BGPD_RUN_DIR", "/run/x"), ("CALICO_BGPD_BIRD_SOCKET", "none")];
+        assert_eq!(paths(&vars), Ok((None, at("/run/x/bird6.ctl"))));
+        let vars = [("CALICO_BGPD_BIRD6_SOCKET", "/run/bird/bird6.ctl")];
+        assert_eq!(paths(&vars), Ok((at("/var/run/calico/bird.ctl"), at("/run/bird/bird6.ctl"))));
     }
 }

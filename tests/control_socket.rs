@@ -2,103 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, reason = "these tests are shells")]
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+mod table_lab;
 
-use bgp_proto::session::{Input, Session};
-use bgp_proto::{Afi, AfiSet, Millis, PeerId};
-use calico_bgpd::apply::{Applied, PeerEntry};
-use calico_bgpd::clock::Clock;
-use calico_bgpd::control::peer_view::PeerView;
-use calico_bgpd::control::server::{self, ControlSocket, Views};
-use calico_bgpd::core_thread::{self, KernelPort, Urgent};
-use calico_bgpd::datastore::{self, files};
-use calico_bgpd::desired::{self, NodeFacts, SessionKey};
-use calico_bgpd::fib::Phase;
-use calico_bgpd::fib::reconciler::FibStatus;
-use calico_bgpd::model::decode::Reading;
-use calico_bgpd::net::listener::ListenStatus;
-use calico_bgpd::net::mailbox::Mailbox;
-use calico_bgpd::speaker::Speaker;
+use std::path::Path;
+
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
-/// A table that holds the intent of node-1 of the cluster of three, and its control socket.
-async fn serve(run_dir: &Path) -> tokio_util::sync::DropGuard {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/clusters/three-nodes");
-    let snapshot = files::read_once(path.as_ref(), "node-1", Reading::default()).unwrap();
-    let facts = NodeFacts { node_name: "node-1".into(), ..NodeFacts::default() };
-    let state = Arc::new(desired::compile(&snapshot, &facts).unwrap());
-
-    let clock = Clock::start();
-    let (core, inbox) = core_thread::inboxes();
-    let (events_tx, events) = mpsc::channel(1);
-    let (wanted, wanted_rx) = mpsc::channel(1);
-    let (phase_tx, phase) = watch::channel(Phase::Recovering);
-    let kernel = KernelPort { events, wanted };
-    core_thread::start(Speaker::new(1), clock, inbox, kernel, phase_tx, |why| panic!("{why}")).unwrap();
-
-    let ids: BTreeMap<SessionKey, PeerId> = (0u32..)
-        .zip(state.peers.keys())
-        .map(|(slot, key)| (key.clone(), PeerId { slot, generation: 1 }))
-        .collect();
-    let mailboxes = ids.values().map(|id| (*id, Arc::new(Mailbox::default()))).collect();
-    let desired = Urgent::Desired { state: state.clone(), peers: Arc::new(ids.clone()), mailboxes };
-    core.urgent.send(desired).await.ok().unwrap();
-
-    let entry = |peer: &Arc<desired::Peer>| PeerEntry {
-        id: ids[&peer.key],
-        peer: peer.clone(),
-        view: watch::channel(started(peer)).1,
-    };
-    let applied = Applied {
-        node: "node-1".into(),
-        generation: 1,
-        peers: state.peers.values().map(entry).collect(),
-        state: Some(state.clone()),
-        ..Applied::default()
-    };
-    let (source_tx, source) = datastore::channel();
-    let stop = CancellationToken::new();
-    let views = Views {
-        clock,
-        core,
-        applied: watch::channel(Arc::new(applied)).1,
-        source: source.status,
-        listen: watch::channel(ListenStatus {
-            recent: vec!["10.0.0.77".parse().unwrap()],
-            sockets: BTreeMap::from([(
-                Afi::Ipv6,
-                Err("cannot listen on [::]:179: the port is in use".into()),
-            )]),
-            keyless: BTreeMap::from([("10.0.0.2/32".parse().unwrap(), "no room for its key".into())]),
-            ..ListenStatus::default()
-        })
-        .1,
-        phase,
-        fib: watch::channel(FibStatus::default()).1,
-    };
-    let socket = ControlSocket::bind(run_dir).unwrap();
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        let _ends = (events_tx, wanted_rx, source_tx);
-        server::run(socket, views, stopped).await;
-    });
-    stop.drop_guard()
-}
-
-/// A session that dials, or waits where it is passive.
-fn started(peer: &desired::Peer) -> PeerView {
-    let mut session = Session::new(peer.spec.clone(), 1, AfiSet::EMPTY);
-    session.handle(Millis(0), Input::Start, &mut Vec::new());
-    let mut view = PeerView::default();
-    view.update(&session, Millis(0), None, true);
-    view
-}
+use table_lab::serve;
 
 async fn ask(stream: &mut BufReader<UnixStream>, request: &str) -> Value {
     stream.get_mut().write_all(format!("{request}\n").as_bytes()).await.unwrap();

@@ -1,11 +1,13 @@
 //! What a running daemon says when asked: `calico-bgpd.sock`, one JSON request and one JSON answer
-//! a line (docs/control.md).
+//! a line (docs/control.md), and BIRD's own sockets ([`bird`]).
 //!
-//! Owns: the protocol of the socket and both of its ends. Answers are made of published views, and of looks at the core
+//! Owns: the protocols of the sockets, and both ends of the first. Answers are made of published views, and of looks at the core
 //! where a table is wanted. Never: changes what the node shall do, which comes from the datastore alone; the one thing
 //! that can be done from here is to ask peers for their routes again.
 
 pub mod answer;
+pub mod bird;
+pub mod counts;
 pub mod peer_view;
 pub mod routes;
 pub mod server;

@@ -140,6 +140,12 @@ impl PeerView {
         Some(reason)
     }
 
+    /// Whether the peer can be asked for its routes again (RFC 2918).
+    pub fn can_refresh(&self) -> bool {
+        let negotiated = self.status.as_ref().and_then(|status| status.negotiated.as_ref());
+        self.is_established() && negotiated.is_some_and(|negotiated| negotiated.refresh)
+    }
+
     /// The identifier of the peer, while established.
     pub fn peer_id(&self) -> Option<RouterId> {
         Some(self.status.as_ref()?.negotiated.as_ref()?.peer_id)

@@ -5,8 +5,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +13,15 @@ use bgp_proto::session::StateName;
 use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::answer::{self, Answer, Refreshed, Request, Show};
+use super::bird::socket::Bound;
+use super::counts::Counts;
 use super::peer_view::PeerView;
 use super::routes::page;
 use crate::apply::{Applied, PeerEntry};
@@ -43,8 +44,6 @@ const ANSWERS: usize = 16;
 const MAX_REQUEST: u64 = 4096;
 /// How long a client may be silent, or take for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Owner and group may ask.
-const MODE: u32 = 0o660;
 
 /// Everything that answers are made of.
 #[derive(Clone)]
@@ -63,33 +62,20 @@ pub struct Views {
     pub phase: watch::Receiver<Phase>,
     /// The kernel.
     pub fib: watch::Receiver<FibStatus>,
+    /// Counts of the table.
+    pub counts: Arc<Counts>,
+    /// Has the last snapshot compiled again.
+    pub again: Arc<Notify>,
 }
 
 /// The bound socket; its file goes when this goes.
-pub struct ControlSocket {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub struct ControlSocket(Bound);
 
 impl ControlSocket {
     /// Binds in the run directory. Call only with the directory's lock held.
     pub fn bind(run_dir: &Path) -> io::Result<ControlSocket> {
         let path = run_dir.join(super::SOCKET);
-        match std::fs::remove_file(&path) {
-            Ok(()) => debug!(path = %path.display(), "replaced the control socket of an earlier process"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let listener = UnixListener::bind(&path)?;
-        let socket = ControlSocket { listener, path };
-        std::fs::set_permissions(&socket.path, std::fs::Permissions::from_mode(MODE))?;
-        Ok(socket)
-    }
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        Ok(ControlSocket(Bound::at(&path)?))
     }
 }
 
@@ -101,7 +87,7 @@ pub async fn run(socket: ControlSocket, views: Views, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = next_client(&socket.listener, &permits) => accepted,
+            accepted = next_client(&socket.0.listener, &permits) => accepted,
         };
         match accepted {
             Ok((stream, permit)) => {
@@ -181,11 +167,10 @@ impl Views {
         let applied = self.applied.borrow().clone();
         let ids: Vec<(PeerId, Afi)> =
             applied.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
-        let counts = self
-            .core
-            .look(move |core| ids.iter().map(|(id, afi)| core.counts(*id, *afi)).collect::<Vec<_>>())
-            .await;
-        let Ok(counts) = counts else { return Answer::Error("the table has ended".into()) };
+        let counts = match self.counts.peers(&ids).await {
+            Ok(counts) => counts,
+            Err(gone) => return Answer::Error(gone.to_string()),
+        };
         let now = self.clock.now();
         let listen = self.listen.borrow().clone();
         let mut strangers = listen.recent.clone();
@@ -194,9 +179,8 @@ impl Views {
         let peers = applied
             .peers
             .iter()
-            .zip(counts)
-            .map(|(entry, counts)| {
-                let mut peer = peer(entry, &entry.view.borrow(), counts, now);
+            .map(|entry| {
+                let mut peer = peer(entry, &entry.view.borrow(), counts.get(&entry.id).copied(), now);
                 hint_at_strangers(&mut peer, entry, &strangers);
                 if let (Some(why), Some(reason)) =
                     (listen.refuses(entry.peer.spec.transport.peer), &mut peer.reason)
@@ -319,11 +303,10 @@ impl Views {
 
 /// Why a peer cannot be asked for its routes again, if it cannot.
 fn cannot_refresh(view: &PeerView) -> Option<&'static str> {
-    match view.status.as_ref().and_then(|status| status.negotiated.as_ref()) {
-        Some(negotiated) if view.is_established() => {
-            (!negotiated.refresh).then_some("the peer offers no route refresh (RFC 2918)")
-        }
-        _ => Some("the session is not established"),
+    match (view.is_established(), view.can_refresh()) {
+        (false, _) => Some("the session is not established"),
+        (true, false) => Some("the peer offers no route refresh (RFC 2918)"),
+        (true, true) => None,
     }
 }
 
@@ -389,7 +372,7 @@ fn since(at: Instant) -> u64 {
 }
 
 /// One session as it stands on the line.
-fn peer(entry: &PeerEntry, view: &PeerView, counts: PeerCounts, now: Millis) -> answer::Peer {
+fn peer(entry: &PeerEntry, view: &PeerView, counts: Option<PeerCounts>, now: Millis) -> answer::Peer {
     let wanted = &entry.peer;
     let spec = &wanted.spec;
     let age = |at: Millis| (now - at).as_secs();
@@ -408,10 +391,12 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: PeerCounts, now: Millis) -> 
         defects: view.defects,
         ..answer::Peer::default()
     };
-    let count = |n: usize| Some(u64::try_from(n).unwrap_or(u64::MAX));
-    peer.received = count(counts.imported + counts.filtered);
-    peer.accepted = count(counts.imported);
-    peer.sent = count(counts.exported);
+    if let Some(counts) = counts {
+        let count = |n: usize| Some(u64::try_from(n).unwrap_or(u64::MAX));
+        peer.received = count(counts.imported + counts.filtered);
+        peer.accepted = count(counts.imported);
+        peer.sent = count(counts.exported);
+    }
     let lacking =
         spec.next.source.filter(|addr| !view.is_established() && !dial::is_here(*addr, spec.transport.scope));
     peer.reason = view.reason(&wanted.auth, spec.transport.ttl, lacking);

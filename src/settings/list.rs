@@ -84,6 +84,18 @@ pub const SETTINGS: &[Setting] = &[
         default: "30",
     },
     Setting {
+        variables: &["CALICO_BGPD_BIRD_SOCKET"],
+        flag: Some("--bird-socket"),
+        meaning: "socket that answers `birdcl`, or `none`",
+        default: "`bird.ctl` in the run directory",
+    },
+    Setting {
+        variables: &["CALICO_BGPD_BIRD6_SOCKET"],
+        flag: Some("--bird6-socket"),
+        meaning: "socket that answers `birdcl6`, or `none`",
+        default: "`bird6.ctl` in the run directory",
+    },
+    Setting {
         variables: &["CALICO_BGPD_CLUSTER_RELEASE"],
         flag: Some("--cluster-release"),
         meaning: "behave as this release of Calico, or `auto`",

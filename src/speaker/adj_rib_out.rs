@@ -120,6 +120,11 @@ impl<F: Family> AdjRibOut<F> {
         self.read_by(slot).map_or(0, |group| group.group.held(slot))
     }
 
+    /// Path ids under which a peer holds routes of a prefix.
+    pub fn held_of(&self, slot: u32, prefix: Prefix<F>) -> Vec<u32> {
+        self.read_by(slot).map(|group| group.group.held_of(slot, prefix)).unwrap_or_default()
+    }
+
     /// Whether there is anything to read. `may_end`: End-of-RIB may be sent in this family.
     pub fn has_work(&self, slot: u32, may_end: bool) -> bool {
         self.read_by(slot).is_some_and(|group| group.group.has_work(slot, may_end && group.walk.is_none()))

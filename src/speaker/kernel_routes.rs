@@ -120,6 +120,14 @@ impl Interfaces {
         forward.interface().map_or("", |ifindex| self.name(ifindex))
     }
 
+    /// Links with their addresses.
+    pub fn all(&self) -> Vec<(Link, Vec<Address>)> {
+        let addresses = |index| {
+            self.addresses.get(index).map(|held| held.values().copied().collect()).unwrap_or_default()
+        };
+        self.links.iter().map(|(index, link)| (link.clone(), addresses(index))).collect()
+    }
+
     pub fn indexes(&self) -> Vec<u32> {
         self.addresses
             .keys()

@@ -69,6 +69,11 @@ impl Recovery {
         self.phase == Phase::Recovering
     }
 
+    /// How many End-of-RIBs are waited for.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether both datastore and kernel are known, so that what we want in the kernel can be told.
     pub fn informed(&self) -> bool {
         self.datastore_synced && self.kernel_synced

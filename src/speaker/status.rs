@@ -2,13 +2,14 @@
 //!
 //! Owns: the shapes that control output is made of. Never: changes anything.
 
-use bgp_proto::rib::{Forward, PathKind, Reason, Source};
+use bgp_proto::rib::nexthop::IGP_UNKNOWN;
+use bgp_proto::rib::{Forward, Leg, PathKind, Reason, Source};
 use bgp_proto::wire::{Attributes, NextHop};
-use bgp_proto::{Afi, DestId, Family, IpPrefix, PeerId, Prefix};
+use bgp_proto::{Afi, DestId, Family, IpPrefix, Millis, PeerId, Prefix};
 
 use super::Speaker;
 use super::table::Table;
-use crate::fib::Wish;
+use crate::fib::{Address, Link, Wish};
 
 /// One destination.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct RouteStatus {
     pub paths: Vec<PathStatus>,
     /// What the kernel is to hold for it.
     pub kernel: Option<Wish>,
+    /// Interface names of the legs of that, in their order.
+    pub kernel_interfaces: Vec<String>,
 }
 
 /// One path.
@@ -30,6 +33,8 @@ pub struct PathStatus {
     pub peer: String,
     /// Path id received, or interface index of a connected prefix.
     pub path_id: u32,
+    /// Path id under which it is sent where the session has add-path.
+    pub out_id: u32,
     /// Preference (KRT-8).
     pub preference: u16,
     /// Its session was lost and it has not come again.
@@ -40,12 +45,18 @@ pub struct PathStatus {
     pub forward: Forward,
     /// Name of the outgoing interface; empty if there is none.
     pub interface: String,
+    /// Interface names of its legs, in their order.
+    pub interfaces: Vec<String>,
+    /// How far its next hop is; `None` where that is not known, or it has none (KRT-48).
+    pub igp_metric: Option<u32>,
     /// Attributes after import; `None` unless it was received.
     pub attributes: Option<Attributes>,
     /// Next hop as received.
     pub next_hop: Option<NextHop>,
     /// Kernel metric of a foreign route.
     pub metric: Option<u32>,
+    /// Who made a foreign route (rtm_protocol).
+    pub protocol: Option<u8>,
 }
 
 /// Counts of one peer in one family, paths each.
@@ -91,6 +102,42 @@ impl Speaker {
         }
     }
 
+    /// The destination that a packet to this host would take.
+    pub fn route_for(&self, host: IpPrefix) -> Option<RouteStatus> {
+        (0..=host.len())
+            .rev()
+            .filter_map(|len| self.route(IpPrefix::new(host.addr(), len)?))
+            .find(|route| route.paths.first().is_some_and(|path| path.reason.is_none()))
+    }
+
+    /// Path ids under which a peer holds routes of a prefix; 0 where the session has no add-path.
+    pub fn sent(&self, peer: PeerId, prefix: IpPrefix) -> Vec<u32> {
+        match (self.peers.get(peer), prefix) {
+            (None, _) => Vec::new(),
+            (Some(peer), IpPrefix::V4(prefix)) => self.v4.out.held_of(peer.id.slot, prefix),
+            (Some(peer), IpPrefix::V6(prefix)) => self.v6.out.held_of(peer.id.slot, prefix),
+        }
+    }
+
+    /// Interfaces with their addresses, in order of their indexes.
+    pub fn interfaces(&self) -> Vec<(Link, Vec<Address>)> {
+        self.interfaces.all()
+    }
+
+    /// How many sessions the end of recovery still waits for, and until when at most; `None` when it is over.
+    pub fn recovery(&self) -> Option<(usize, Option<Millis>)> {
+        self.recovery.recovering().then(|| (self.recovery.waiting(), self.recovery.deadline()))
+    }
+
+    /// Paths of a family by who put them there, of at most `limit` destinations after `after`; and the last of these
+    /// where there may be more.
+    pub fn sources(&self, afi: Afi, after: Option<IpPrefix>, limit: usize) -> (Sources, Option<IpPrefix>) {
+        match afi {
+            Afi::Ipv4 => sources(&self.v4, after, limit),
+            Afi::Ipv6 => sources(&self.v6, after, limit),
+        }
+    }
+
     /// Number of destinations of a family.
     pub fn destinations(&self, afi: Afi) -> usize {
         match afi {
@@ -124,15 +171,29 @@ impl Speaker {
                     _ => String::new(),
                 },
                 path_id: path.path_id,
+                out_id: path.out_id,
                 preference: path.preference,
                 stale: path.is_stale(),
                 reason,
                 interface: self.interfaces.name_of(&forward).to_owned(),
+                interfaces: match &forward {
+                    Forward::Legs(legs) => self.names(legs),
+                    _ => Vec::new(),
+                },
                 forward,
+                igp_metric: match &path.kind {
+                    PathKind::Bgp(bgp) => Some(rib.next_hops().resolution(bgp.next_hop).igp_metric)
+                        .filter(|metric| *metric != IGP_UNKNOWN),
+                    _ => None,
+                },
                 attributes: set.map(|set| set.attributes.clone()),
                 next_hop: set.and_then(|set| set.next_hop),
                 metric: match &path.kind {
                     PathKind::Kernel(route) => Some(route.metric),
+                    _ => None,
+                },
+                protocol: match &path.kind {
+                    PathKind::Kernel(route) => Some(route.protocol),
                     _ => None,
                 },
             };
@@ -141,8 +202,56 @@ impl Speaker {
                 Some(_) => paths.push(status),
             }
         }
-        Some(RouteStatus { prefix: prefix.into(), paths, kernel: table.fib.told(prefix).cloned() })
+        let kernel = table.fib.told(prefix).cloned();
+        let kernel_interfaces = kernel
+            .as_ref()
+            .and_then(Wish::route)
+            .map(|route| self.names(route.target.legs()))
+            .unwrap_or_default();
+        Some(RouteStatus { prefix: prefix.into(), paths, kernel, kernel_interfaces })
     }
+
+    fn names(&self, legs: &[Leg]) -> Vec<String> {
+        legs.iter().map(|leg| self.interfaces.name(leg.ifindex).to_owned()).collect()
+    }
+}
+
+/// Paths by who put them there: all, and those that are the best.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sources {
+    /// Static.
+    pub fixed: (usize, usize),
+    /// Connected.
+    pub direct: (usize, usize),
+    /// Of others, in the kernel.
+    pub kernel: (usize, usize),
+    /// Destinations wanted in the kernel.
+    pub to_kernel: usize,
+}
+
+fn sources<F: Family>(
+    table: &Table<F>,
+    after: Option<IpPrefix>,
+    limit: usize,
+) -> (Sources, Option<IpPrefix>) {
+    let mut sources = Sources::default();
+    let (mut last, mut seen) = (None, 0);
+    for (_, dest) in table.rib.dests(after.and_then(Prefix::from_ip)).take(limit) {
+        let prefix = dest.prefix;
+        (last, seen) = (Some(IpPrefix::from(prefix)), seen + 1);
+        sources.to_kernel += usize::from(table.fib.told(prefix).and_then(Wish::route).is_some());
+        for path in &dest.paths {
+            let (all, best) = match path.source() {
+                Source::Static => &mut sources.fixed,
+                Source::Direct => &mut sources.direct,
+                Source::Kernel => &mut sources.kernel,
+                Source::Peer(_) => continue,
+            };
+            *all += 1;
+            *best += usize::from(dest.best().is_some_and(|best| std::ptr::eq(best, path)));
+        }
+    }
+    (sources, last.filter(|_| seen == limit))
 }
 
 fn counts<F: Family>(table: &Table<F>, slot: u32) -> PeerCounts {

@@ -546,6 +546,20 @@ impl<F: Family> Group<F> {
         self.reader(slot).map_or(0, |reader| reader.held.count())
     }
 
+    /// Path ids under which a slot holds routes of a prefix, in order.
+    pub fn held_of(&self, slot: u32, prefix: Prefix<F>) -> Vec<u32> {
+        let Some(reader) = self.reader(slot) else { return Vec::new() };
+        let mut held = Vec::new();
+        let mut id = self.head(prefix);
+        while let Some(entry) = self.entry(id) {
+            if reader.held.get(id) {
+                held.push(entry.path_id);
+            }
+            id = entry.next;
+        }
+        held
+    }
+
     /// Whether nobody reads.
     pub fn is_idle(&self) -> bool {
         self.readers.is_empty()
