@@ -214,6 +214,7 @@ impl<C: Core> Applier<C> {
             Ok(mut state) => {
                 if let Some(old) = &self.state {
                     desired::retain_keys(old, &mut state);
+                    desired::retain_policy(old, &mut state);
                 }
                 self.tell_problems(&state.problems);
                 self.waiting_for = None;

@@ -270,6 +270,10 @@ pub fn resolve_node(
             .file(&last_release::path(&resolve_run_dir(run_dir, world)?))
             .and_then(|text| last_release::parse(&text)),
         use_pod_cidr: datastore.use_pod_cidr,
+        kubernetes_node: typed.text(("", None), &["CALICO_K8S_NODE_REF"]).map(|(_, value)| value),
+        advertise_cluster_ips: typed
+            .text(("", None), &["CALICO_ADVERTISE_CLUSTER_IPS"])
+            .map(|(_, value)| value.trim().to_string()),
         on_etcd: matches!(datastore.backend, Backend::Etcd(_)),
         secret_namespace,
         strict: flags.strict || typed.boolean(&["CALICO_BGPD_STRICT"])?,

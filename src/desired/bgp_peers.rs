@@ -2,8 +2,7 @@
 //!
 //! Owns: forward peerings by `peerIP`, global or of one node: PEER-20 to PEER-24, PEER-50 to PEER-54, PEER-60 to
 //! PEER-64, PEER-67, PEER-68, PEER-70, DEF-4, and their place before mesh sessions (PEER-18). What is not built yet
-//! (selectors, local workloads, reverse peerings, filters, `reachableBy`) is one problem for each BGPPeer. A BGPPeer
-//! with filters gets no session: without them it would carry what they are there to refuse. Never: writes what a
+//! (selectors, local workloads, reverse peerings, `reachableBy`) is one problem for each BGPPeer. Never: writes what a
 //! session does with routes ([`programs`](super::programs)).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +16,7 @@ use bgp_proto::{Afi, AfiSet, Asn};
 use super::compile::{Inputs, NOT_YET, Problems};
 use super::identity::{DEFAULT_ASN, DEFAULT_PORT, Fields, asn_of, listen_port};
 use super::peers::{Programs, TTL, name, restart_time};
-use super::{LocalNode, NextHopRule, Peer, PeerClass, SessionKey, Treatment, auth};
+use super::{LocalNode, NextHopRule, Peer, PeerClass, SessionKey, Treatment, auth, programs as policy};
 use crate::model::{BgpPeer, NextHopMode, Node, PeerAddress, Severity, SourceAddress};
 
 /// Adds the sessions of one family that BGPPeers ask for. Global ones come before those of this node, and among equals
@@ -105,8 +104,12 @@ pub(super) fn explicit<F: Fields>(
                 rr_client: local.cluster_id.filter(|_| internal),
                 next_hop: next_hop_rule(peer, internal),
                 allow_own_as: peer.allowed_own_as,
-                import: programs.import(),
-                export: programs.export::<F>(internal),
+                import: programs.import::<F>(&peer.filters),
+                export: programs.export::<F>(policy::Use {
+                    filters: peer.filters.clone(),
+                    internal,
+                    node: node_at::<F>(inputs, at.addr).is_some(),
+                }),
             },
             resource,
         };
@@ -158,11 +161,10 @@ fn realised(
         }
         return None;
     }
-    if !peer.filters.is_empty() {
-        let why =
-            "BGPFilters are not built yet: the session is left out, for without them it would be unfiltered";
+    for name in peer.filters.iter().filter(|name| !inputs.snapshot.filters.contains_key(*name)) {
+        // FILT-52.
+        let why = format!("there is no BGPFilter {name}: it filters nothing");
         problems.add(Severity::Error, resource, "spec.filters", why);
-        return None;
     }
     if peer.reachable_by.is_some() {
         problems.add(Severity::Error, resource, "spec.reachableBy", NOT_YET);

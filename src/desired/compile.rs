@@ -12,12 +12,15 @@ use bgp_proto::{Afi, IpPrefix, V4, V6};
 
 use super::identity::{self, Fields};
 use super::peers::Programs;
+use super::services::Services;
 use super::{
     ClusterRelease, ClusterRoutes, DesiredState, FamilyIntent, LocalNode, NodeFacts, Peer, SessionKey,
-    bgp_peers, kernel, origin, peers,
+    bgp_peers, kernel, origin, peers, programs, services,
 };
 use crate::model::snapshot::Snapshot;
 use crate::model::{BgpConfiguration, BindMode, Code, Node, Problem, ProgramClusterRoutes, Severity};
+use crate::policy::program::Interner;
+use crate::policy::sets::SetId;
 
 /// Nothing can be configured yet: the local Node has not been seen (NODE-7). What was in force stays in force.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -140,18 +143,20 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     let cluster_routes = identity::cluster_routes(global, release.release);
     let inputs = Inputs { snapshot, facts, local, global, release, cluster_routes };
 
-    not_built_yet(&inputs, &mut problems);
+    configurations(&inputs, &mut problems);
+    programs::check_communities(&inputs, &mut problems);
     equal_pools(&inputs, &mut problems);
     let node = identity::local_node(&inputs, &mut problems);
-    let v4 = family::<V4>(&inputs);
-    let v6 = family::<V6>(&inputs);
+    let services = services::services(&inputs, &mut problems);
+    let v4 = family::<V4>(&inputs, &services);
+    let v6 = family::<V6>(&inputs, &services);
     let mut sessions = BTreeMap::new();
     sessions_of::<V4>(&inputs, &node, v4.priority, &mut sessions, &mut problems);
     sessions_of::<V6>(&inputs, &node, v6.priority, &mut sessions, &mut problems);
     let addresses = [node.ipv4.map(|a| IpAddr::from(a.addr)), node.ipv6.map(|a| IpAddr::from(a.addr))];
     let listen =
         addresses.into_iter().flatten().map(|a| (Afi::of(a), identity::listen(&inputs, a))).collect();
-    Ok(DesiredState {
+    let mut state = DesiredState {
         node,
         release,
         cluster_routes,
@@ -160,7 +165,9 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
         v4,
         v6,
         problems: problems.finish(),
-    })
+    };
+    super::share_programs(&mut Interner::default(), &mut state);
+    Ok(state)
 }
 
 /// One family's sessions: the mesh, then what BGPPeers ask for, which takes the place of mesh sessions (PEER-18).
@@ -177,12 +184,16 @@ fn sessions_of<F: Fields>(
 }
 
 /// One family's own routes and kernel rules.
-fn family<F: Fields>(inputs: &Inputs<'_>) -> FamilyIntent<F> {
+fn family<F: Fields>(inputs: &Inputs<'_>, services: &Services) -> FamilyIntent<F> {
+    let mut sets =
+        programs::sets::<F>(inputs).with(SetId::WireguardNextHops, kernel::wireguard_next_hops::<F>(inputs));
+    services.fill::<F>(&mut sets);
     FamilyIntent {
-        statics: origin::statics::<F>(inputs),
+        statics: origin::statics::<F>(inputs, services),
         priority: identity::priority::<F>(inputs),
         ignored_interfaces: identity::ignored_interfaces(inputs.global),
         kernel: kernel::program::<F>(inputs).into(),
+        sets,
     }
 }
 
@@ -201,43 +212,17 @@ fn equal_pools(inputs: &Inputs<'_>, problems: &mut Problems) {
 /// Why something is a problem that is understood but not done.
 pub(super) const NOT_YET: &str = "has no effect yet: calico-bgpd does not do this so far";
 
-/// One problem for each resource that asks for what is not done.
-fn not_built_yet(inputs: &Inputs<'_>, problems: &mut Problems) {
-    configurations(inputs, problems);
-    for (name, filter) in &inputs.snapshot.filters {
-        let fields = set([
-            ("spec.importV4", !filter.import_v4.is_empty()),
-            ("spec.exportV4", !filter.export_v4.is_empty()),
-            ("spec.importV6", !filter.import_v6.is_empty()),
-            ("spec.exportV6", !filter.export_v6.is_empty()),
-        ]);
-        if !fields.is_empty() {
-            problems.add(Severity::Error, format!("BGPFilter/{name}"), &fields.join(", "), NOT_YET);
-        }
-    }
-}
-
-/// BGPConfigurations: fields whose effect does not exist here yet, fields that count in `default` only, and names that
-/// Calico does not look at (NODE-41).
+/// BGPConfigurations: fields that count in `default` only, and names that Calico does not look at (NODE-41).
 fn configurations(inputs: &Inputs<'_>, problems: &mut Problems) {
-    let own = format!("node.{}", inputs.local.name);
     for (name, config) in &inputs.snapshot.bgp_configurations {
         let resource = format!("BGPConfiguration/{name}");
         if name == "default" {
-            let fields = [service_fields(config), community_fields(config)].concat();
-            if !fields.is_empty() {
-                problems.add(Severity::Error, resource, &fields.join(", "), NOT_YET);
-            }
             continue;
         }
         if !name.starts_with("node.") {
             let why = "is ignored: only `default` and `node.<name of a node>` are looked at";
             problems.add(Severity::Warning, resource, "", why);
             continue;
-        }
-        let fields = if *name == own { community_fields(config) } else { Vec::new() };
-        if !fields.is_empty() {
-            problems.add(Severity::Error, resource.clone(), &fields.join(", "), NOT_YET);
         }
         let ignored = [global_only(config), service_fields(config)].concat();
         if !ignored.is_empty() {
@@ -257,12 +242,8 @@ fn service_fields(config: &BgpConfiguration) -> Vec<&'static str> {
         ("spec.serviceClusterIPs", !config.service_cluster_ips.is_empty()),
         ("spec.serviceExternalIPs", !config.service_external_ips.is_empty()),
         ("spec.serviceLoadBalancerIPs", !config.service_load_balancer_ips.is_empty()),
+        ("spec.serviceLoadBalancerAggregation", config.load_balancer_aggregation.is_some()),
     ])
-}
-
-fn community_fields(config: &BgpConfiguration) -> Vec<&'static str> {
-    let advertised = config.prefix_advertisements.as_ref().is_some_and(|list| !list.is_empty());
-    set([("spec.prefixAdvertisements", advertised)])
 }
 
 fn global_only(config: &BgpConfiguration) -> Vec<&'static str> {

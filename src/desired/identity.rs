@@ -45,6 +45,26 @@ impl Release {
         self >= Release { major: 3, minor: 33 }
     }
 
+    /// A node with the label that excludes it from load balancers announces no services (REL-9).
+    pub fn excludes_labelled_nodes(self) -> bool {
+        self >= Release { major: 3, minor: 18 }
+    }
+
+    /// A single address in `serviceLoadBalancerIPs` is announced for a Service that has it only (REL-9).
+    pub fn has_single_load_balancer_ips(self) -> bool {
+        self >= Release { major: 3, minor: 25 }
+    }
+
+    /// A single address in `serviceExternalIPs` is announced for a Service that has it only (REL-9).
+    pub fn has_single_external_ips(self) -> bool {
+        self >= Release { major: 3, minor: 30 }
+    }
+
+    /// Internal peers are not told routes over Felix's tunnel devices, whoever they are (REL-7).
+    pub fn keeps_tunnel_routes_from_internal_routers(self) -> bool {
+        self >= Release { major: 3, minor: 27 }
+    }
+
     /// Route reflectors take part in the IPv4 mesh (REL-8).
     pub fn meshes_reflectors(self) -> bool {
         self >= Release { major: 3, minor: 13 } && self < Release { major: 3, minor: 21 }

@@ -1,6 +1,6 @@
 //! What is written to the kernel, as a program for each family.
 //!
-//! Owns: KERN-2 without its service step, KERN-3, KERN-10 to KERN-15, KERN-20 and REL-3, REL-12.
+//! Owns: KERN-2, KERN-3, KERN-10 to KERN-15, KERN-20 and REL-3, REL-12.
 //! Never: runs it; that is the speaker's, for each best path.
 
 use bgp_proto::{Afi, IpPrefix, Prefix};
@@ -10,7 +10,9 @@ use super::identity::Fields;
 use super::programs::{FROM_BGP, change, decide, pools};
 use crate::fib::TUNNEL;
 use crate::model::{EncapMode, IpPool};
+use crate::policy::prefix_set::PrefixSet;
 use crate::policy::program::{Action, Decision, Device, Match, Program, Rule};
+use crate::policy::sets::SetId;
 
 /// How packets between nodes travel in a pool (KERN-10).
 enum Encapsulation {
@@ -32,7 +34,8 @@ impl Encapsulation {
 
 /// The kernel program of a family.
 pub(super) fn program<F: Fields>(inputs: &Inputs<'_>) -> Program {
-    let mut rules = Vec::new();
+    let range = "routes inside stay out of the kernel";
+    let mut rules = vec![decide(vec![Match::InSet(SetId::ServiceRejects)], Decision::Reject, range)];
     if inputs.release.release.has_priorities() {
         rules.push(change(vec![FROM_BGP], Action::MetricFromLocalPref, "LOCAL_PREF as route priority"));
     }
@@ -49,15 +52,23 @@ pub(super) fn program<F: Fields>(inputs: &Inputs<'_>) -> Program {
 }
 
 /// KERN-20: routes to nodes that are reached over WireGuard are Felix's.
-fn wireguard<F: Fields>(inputs: &Inputs<'_>) -> Vec<Rule> {
-    let on = inputs.release.release.leaves_wireguard_to_felix() && F::wireguard(inputs.local).is_some();
+fn wireguard<F: Fields>(inputs: &Inputs<'_>) -> Option<Rule> {
+    let reached = vec![FROM_BGP, Match::NextHopInSet(SetId::WireguardNextHops)];
+    leaves_to_wireguard::<F>(inputs).then(|| decide(reached, Decision::Reject, "is reached over WireGuard"))
+}
+
+fn leaves_to_wireguard<F: Fields>(inputs: &Inputs<'_>) -> bool {
+    inputs.release.release.leaves_wireguard_to_felix() && F::wireguard(inputs.local).is_some()
+}
+
+/// The nodes that KERN-20 means, by address.
+pub(super) fn wireguard_next_hops<F: Fields>(inputs: &Inputs<'_>) -> PrefixSet {
+    let on = leaves_to_wireguard::<F>(inputs);
     let others = inputs.snapshot.nodes.values().filter(|node| on && node.name != inputs.local.name);
     others
         .filter(|node| F::wireguard(node).is_some())
         .filter_map(|node| {
-            let next_hop = Match::NextHopWithin(Prefix::<F>::host(F::address(node)?.addr).into());
-            let origin = format!("Node/{} is reached over WireGuard", node.name);
-            Some(decide(vec![FROM_BGP, next_hop], Decision::Reject, origin))
+            Some((Prefix::<F>::host(F::address(node)?.addr), format!("Node/{}", node.name).into()))
         })
         .collect()
 }

@@ -9,6 +9,8 @@
 //! | `identity` | own AS, router id, listening, the cluster's release (NODE-4 to NODE-42, REL-1 to REL-3) |
 //! | `peers`, `bgp_peers`, `auth` | sessions of the mesh and of BGPPeers (PEER-*), and their passwords |
 //! | `origin` | routes that this node originates (FILT-2, FILT-41) |
+//! | `services` | addresses of Services, aggregates, what of them the kernel is not given (SVC-*) |
+//! | `filters` | rules of BGPFilters (FILT-50 to FILT-64) |
 //! | `programs` | import and export (FILT-10, FILT-20 to FILT-40) |
 //! | `kernel` | what is written to the kernel (KERN-1 to KERN-20) |
 //! | `diff` | what a change of the state means for what runs (BGP-37) |
@@ -19,6 +21,7 @@ mod auth;
 mod bgp_peers;
 mod compile;
 mod diff;
+mod filters;
 mod identity;
 mod kernel;
 #[cfg(test)]
@@ -27,6 +30,7 @@ mod origin;
 mod peers;
 mod programs;
 mod render;
+mod services;
 mod session_key;
 #[cfg(test)]
 mod tests;
@@ -49,7 +53,8 @@ use bgp_proto::session::{NextOpen, PeerSpec};
 use bgp_proto::{Afi, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
 
 use crate::model::{NodeAddress, Problem, SecretBytes, SecretKeyRef};
-use crate::policy::program::Program;
+use crate::policy::program::{Interner, Program};
+use crate::policy::sets::Sets;
 
 /// What the process knows of its node beside the datastore: settings that were read once at start, and what
 /// an earlier snapshot said.
@@ -65,6 +70,10 @@ pub struct NodeFacts {
     pub last_release: Option<Release>,
     /// `USE_POD_CIDR` (DS-38).
     pub use_pod_cidr: bool,
+    /// `CALICO_K8S_NODE_REF`: the name of this node in EndpointSlices; `None`: `NODENAME` (NODE-2).
+    pub kubernetes_node: Option<String>,
+    /// `CALICO_ADVERTISE_CLUSTER_IPS` as written (SVC-4).
+    pub advertise_cluster_ips: Option<String>,
     /// The datastore is etcd, which never has a Secret.
     pub on_etcd: bool,
     /// `NAMESPACE`: where password secrets are (DS-40).
@@ -273,8 +282,10 @@ pub struct FamilyIntent<F: Family> {
     /// Interface patterns whose addresses are no direct routes, in match order, `cali*` and `kube-ipvs*` among them
     /// (NODE-35).
     pub ignored_interfaces: Vec<String>,
-    /// What is written to the kernel and with which metric (KERN-2).
+    /// What is written to the kernel, with which metric and over which device (KERN-2).
     pub kernel: Arc<Program>,
+    /// What the programs of this family name.
+    pub sets: Sets,
 }
 
 /// A static route of ours.
@@ -284,4 +295,39 @@ pub enum StaticRoute<F: Family> {
     Blackhole,
     /// `reachableBy` (PEER-66).
     Via(F::Addr),
+}
+
+/// Gives programs, sets and peers that are as before the identity that they had: who compares pointers sees no change,
+/// and one program is held once.
+pub fn retain_policy(old: &DesiredState, new: &mut DesiredState) {
+    let mut known = Interner::default();
+    for peer in old.peers.values() {
+        known.intern(&peer.treatment.import);
+        known.intern(&peer.treatment.export);
+    }
+    known.intern(&old.v4.kernel);
+    known.intern(&old.v6.kernel);
+    share_programs(&mut known, new);
+    new.v4.sets.retain(&old.v4.sets);
+    new.v6.sets.retain(&old.v6.sets);
+    for (key, peer) in &mut new.peers {
+        if let Some(before) = old.peers.get(key).filter(|before| *before == peer) {
+            peer.clone_from(before);
+        }
+    }
+}
+
+/// Makes equal programs of a state one.
+fn share_programs(known: &mut Interner, state: &mut DesiredState) {
+    for peer in state.peers.values_mut() {
+        let (import, export) = (&peer.treatment.import, &peer.treatment.export);
+        let shared = (known.intern(import), known.intern(export));
+        if !Arc::ptr_eq(&shared.0, import) || !Arc::ptr_eq(&shared.1, export) {
+            let treatment = &mut Arc::make_mut(peer).treatment;
+            (treatment.import, treatment.export) = shared;
+        }
+    }
+    for program in [&mut state.v4.kernel, &mut state.v6.kernel] {
+        *program = known.intern(program);
+    }
 }

@@ -10,6 +10,7 @@ use bgp_proto::{IpPrefix, Prefix};
 use super::StaticRoute;
 use super::compile::Inputs;
 use super::identity::Fields;
+use super::services::Services;
 use crate::model::AffinityState;
 
 /// The node's blocks of one family, in order. With host-local IPAM the pod CIDRs are the blocks (DS-38).
@@ -23,9 +24,14 @@ pub(super) fn blocks<F: Fields>(inputs: &Inputs<'_>) -> BTreeMap<Prefix<F>, Affi
     }
 }
 
-/// Blackholes for the node's blocks: every block but a pending one and one of full length (FILT-2).
-pub(super) fn statics<F: Fields>(inputs: &Inputs<'_>) -> BTreeMap<Prefix<F>, StaticRoute<F>> {
+/// Blackholes for the node's blocks, every one but a pending one and one of full length (FILT-2), and for the addresses
+/// of Services that it announces (SVC-30).
+pub(super) fn statics<F: Fields>(
+    inputs: &Inputs<'_>,
+    services: &Services,
+) -> BTreeMap<Prefix<F>, StaticRoute<F>> {
     let routed =
         |(block, state): &(Prefix<F>, AffinityState)| *state != AffinityState::Pending && !block.is_host();
-    blocks::<F>(inputs).into_iter().filter(routed).map(|(block, _)| (block, StaticRoute::Blackhole)).collect()
+    let blocks = blocks::<F>(inputs).into_iter().filter(routed).map(|(block, _)| block);
+    blocks.chain(services.statics()).map(|prefix| (prefix, StaticRoute::Blackhole)).collect()
 }

@@ -37,26 +37,32 @@ pub(super) fn name(class: PeerClass, address: IpAddr) -> String {
 pub(super) struct Programs<'a, 'b> {
     inputs: &'a Inputs<'b>,
     priority: Option<u32>,
-    import: Option<Arc<Program>>,
-    internal: Option<Arc<Program>>,
-    external: Option<Arc<Program>>,
+    imports: BTreeMap<Vec<String>, Arc<Program>>,
+    exports: BTreeMap<programs::Use, Arc<Program>>,
 }
 
 impl<'a, 'b> Programs<'a, 'b> {
     /// For a family whose normal route priority this is.
     pub(super) fn new(inputs: &'a Inputs<'b>, priority: Option<u32>) -> Self {
-        Programs { inputs, priority, import: None, internal: None, external: None }
+        Programs { inputs, priority, imports: BTreeMap::new(), exports: BTreeMap::new() }
     }
 
-    /// The import program of sessions without filters.
-    pub(super) fn import(&mut self) -> Arc<Program> {
-        self.import.get_or_insert_with(|| programs::import(self.priority).into()).clone()
+    /// The import program of sessions with these filters.
+    pub(super) fn import<F: Fields>(&mut self, filters: &[String]) -> Arc<Program> {
+        if let Some(known) = self.imports.get(filters) {
+            return known.clone();
+        }
+        let made = Arc::new(programs::import::<F>(self.inputs, filters, self.priority));
+        self.imports.entry(filters.to_vec()).or_insert(made).clone()
     }
 
-    /// The export program of internal or external sessions without filters.
-    pub(super) fn export<F: Fields>(&mut self, internal: bool) -> Arc<Program> {
-        let made = if internal { &mut self.internal } else { &mut self.external };
-        made.get_or_insert_with(|| programs::export::<F>(self.inputs, self.priority, internal).into()).clone()
+    /// The export program of such sessions.
+    pub(super) fn export<F: Fields>(&mut self, session: programs::Use) -> Arc<Program> {
+        let (inputs, priority) = (self.inputs, self.priority);
+        let made = self.exports.entry(session);
+        let program =
+            made.or_insert_with_key(|session| programs::export::<F>(inputs, priority, session).into());
+        program.clone()
     }
 }
 
@@ -154,8 +160,8 @@ impl Mesh<'_> {
                 rr_client: None,
                 next_hop: NextHopRule::Auto,
                 allow_own_as: 0,
-                import: shared.import(),
-                export: shared.export::<F>(internal),
+                import: shared.import::<F>(&[]),
+                export: shared.export::<F>(programs::Use { filters: Vec::new(), internal, node: true }),
             },
             key,
         }

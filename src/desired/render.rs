@@ -95,7 +95,8 @@ fn write_family(out: &mut String, name: &str, family: &FamilyView) -> fmt::Resul
         None => writeln!(out, "  no route priorities")?,
     }
     writeln!(out, "  no direct routes from interfaces {}", family.ignored_interfaces.join(", "))?;
-    writeln!(out, "  to the kernel by {}", family.kernel)
+    writeln!(out, "  to the kernel by {}", family.kernel)?;
+    family.sets.iter().try_for_each(|(name, prefixes)| writeln!(out, "  {name}: {}", prefixes.join(", ")))
 }
 
 fn write_program(out: &mut String, program: &ProgramView) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! What a snapshot compiles to.
 
 mod plans;
+mod policy;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::model::{
     NamespacedName, Node, PeerAddress, PrefixAdvertisement, ProgramClusterRoutes, SecretBytes, Severity,
 };
 use crate::policy::program::{Action, Decision, Device, MAX_METRIC, Match, SourceClass};
+use crate::policy::sets::SetId;
 
 fn v4(text: &str) -> NodeAddress<V4> {
     let (addr, len) = text.split_once('/').unwrap();
@@ -338,14 +340,34 @@ fn only_confirmed_blocks_are_aggregated() {
     world.block("10.244.2.0/26", AffinityState::Pending);
     world.block("10.244.3.0/26", AffinityState::PendingDeletion);
     world.block("10.244.4.1/32", AffinityState::Confirmed);
-    let state = world.state();
-    let rules = &peer(&state, "Mesh_10_0_0_2").treatment.export.rules;
-    let equals: Vec<&Match> = rules.iter().flat_map(|rule| &rule.when).collect();
-    let block = |text: &str| Match::Equals(text.parse::<IpPrefix>().unwrap());
-    assert!(equals.contains(&&block("10.244.1.0/26")));
-    assert!(equals.contains(&&block("10.244.4.1/32")));
-    assert!(!equals.contains(&&block("10.244.2.0/26")));
-    assert!(!equals.contains(&&block("10.244.3.0/26")));
+    assert_eq!(set(&world.state(), SetId::OwnBlocks), ["10.244.1.0/26", "10.244.4.1/32"]);
+}
+
+/// The prefixes of an IPv4 set.
+fn set(state: &DesiredState, set: SetId) -> Vec<String> {
+    state.v4.sets.get(set).unwrap().entries().iter().map(|entry| entry.prefix.to_string()).collect()
+}
+
+#[test]
+fn a_claimed_block_and_a_new_pool_change_sets_and_no_program() {
+    let mut world = World::new();
+    let before = world.state();
+    world.block("10.244.9.0/26", AffinityState::Confirmed);
+    world.pool(pool("pool-new", "10.99.0.0/16"));
+    let mut after = world.state();
+    retain_policy(&before, &mut after);
+    for (name, peer) in &after.peers {
+        let old = &before.peers[name].treatment;
+        assert!(Arc::ptr_eq(&old.import, &peer.treatment.import), "{name}");
+        assert!(Arc::ptr_eq(&old.export, &peer.treatment.export), "{name}");
+    }
+    let changes = after.v4.sets.changes(&before.v4.sets);
+    let changes: Vec<_> = changes.iter().map(|change| (change.set, change.prefixes.clone())).collect();
+    let prefixes = |text: &str| vec![text.parse::<IpPrefix>().unwrap()];
+    let expected =
+        [(SetId::OwnBlocks, prefixes("10.244.9.0/26")), (SetId::ExportedPools, prefixes("10.99.0.0/16"))];
+    assert_eq!(changes, expected);
+    assert!(after.v6.sets.changes(&before.v6.sets).is_empty());
 }
 
 #[test]
@@ -357,19 +379,23 @@ fn the_export_of_a_mesh_session_has_the_steps_in_order() {
     let state = world.state();
     let rules = &peer(&state, "Mesh_10_0_0_2").treatment.export;
     let interface = |name: &str| vec![Match::Interface(name.into())];
-    let block: IpPrefix = "10.244.1.0/26".parse().unwrap();
+    let own = Match::InSet(SetId::OwnBlocks);
     let expected = vec![
         (vec![], None),
-        (vec![within("10.245.0.0/16")], Some(Decision::Reject)),
+        (vec![Match::InSet(SetId::UnexportedPools)], Some(Decision::Reject)),
         (interface("*.cali"), Some(Decision::Reject)),
         (interface("*.calico"), Some(Decision::Reject)),
         (interface("tunl0"), Some(Decision::Reject)),
         (interface("bpf*.cali"), Some(Decision::Reject)),
-        (vec![Match::Equals(block)], Some(Decision::Accept)),
-        (vec![Match::Within(block), Match::MetricBelow(1024)], Some(Decision::Accept)),
-        (vec![Match::Within(block)], Some(Decision::Reject)),
-        (vec![within("10.244.0.0/16")], Some(Decision::Accept)),
+        (vec![Match::EntryOf(SetId::OwnBlocks)], Some(Decision::Accept)),
+        (vec![own.clone(), Match::MetricBelow(1024)], Some(Decision::Accept)),
+        (vec![own], Some(Decision::Reject)),
+        (vec![Match::InSet(SetId::ServiceRoutes)], Some(Decision::Accept)),
+        (vec![Match::InSet(SetId::ReflectedServices)], Some(Decision::Accept)),
+        (vec![Match::InSet(SetId::ExportedPools)], Some(Decision::Accept)),
     ];
+    assert_eq!(set(&state, SetId::UnexportedPools), ["10.245.0.0/16"]);
+    assert_eq!(set(&state, SetId::ExportedPools), ["10.244.0.0/16"]);
     let found: Vec<_> = rules.rules.iter().map(|rule| (rule.when.clone(), rule.decision)).collect();
     assert_eq!(found, expected);
     assert_eq!(rules.rules[0].then, [Action::Normalise { priority: 1024, zero_is_none: false }]);
@@ -537,17 +563,14 @@ fn routes_to_wireguard_peers_are_left_to_felix_from_3_33_on() {
     let mut world = World::new();
     world.change_node("node-1", |node| node.wireguard_v4 = Some("192.168.0.1".parse().unwrap()));
     world.change_node("node-2", |node| node.wireguard_v4 = Some("192.168.0.2".parse().unwrap()));
-    let rules = |world: &World| {
-        let state = world.state();
-        let next_hops = |rule: &crate::policy::program::Rule| match rule.when.as_slice() {
-            [Match::Source(SourceClass::Bgp), Match::NextHopWithin(host)] => Some(host.to_string()),
-            _ => None,
-        };
-        state.v4.kernel.rules.iter().filter_map(next_hops).collect::<Vec<_>>()
-    };
-    assert_eq!(rules(&world), ["10.0.0.2/32"]);
+    let reached = [Match::Source(SourceClass::Bgp), Match::NextHopInSet(SetId::WireguardNextHops)];
+    let left = |state: &DesiredState| state.v4.kernel.rules.iter().any(|rule| rule.when == reached);
+    let state = world.state();
+    assert_eq!(set(&state, SetId::WireguardNextHops), ["10.0.0.2/32"]);
+    assert!(left(&state));
     world.release("v3.32");
-    assert!(rules(&world).is_empty());
+    let state = world.state();
+    assert!(set(&state, SetId::WireguardNextHops).is_empty() && !left(&state));
 }
 
 #[test]
@@ -557,10 +580,8 @@ fn of_pools_with_one_cidr_the_lowest_name_counts() {
     other.disable_bgp_export = true;
     world.pool(other);
     let state = world.state();
-    let export = &peer(&state, "Mesh_10_0_0_2").treatment.export.rules;
-    let decisions: Vec<_> = export.iter().filter(|rule| rule.when == [within("10.244.0.0/16")]).collect();
-    assert_eq!(decisions.len(), 1);
-    assert_eq!(decisions[0].decision, Some(Decision::Accept));
+    assert_eq!(set(&state, SetId::ExportedPools), ["10.244.0.0/16"]);
+    assert!(set(&state, SetId::UnexportedPools).is_empty());
     let said = "Warning IPPool/pool-zz: spec.cidr: 10.244.0.0/16 is the CIDR of IPPool/pool-v4 too, and only that one counts";
     assert_eq!(problems(&state), [said]);
 }
@@ -584,10 +605,9 @@ fn restart_time_of_the_mesh_is_offered_and_one_that_does_not_fit_is_a_problem() 
 }
 
 #[test]
-fn what_is_not_built_yet_is_one_problem_for_each_resource() {
+fn what_has_no_effect_is_a_problem() {
     let mut world = World::new();
     world.config("default", |config| {
-        config.service_cluster_ips = vec!["10.96.0.0/12".parse().unwrap()];
         config.prefix_advertisements = Some(vec![PrefixAdvertisement { cidr: None, communities: vec![] }]);
     });
     world.snapshot.peers.insert("tor".into(), Arc::new(BgpPeer { name: "tor".into(), ..Default::default() }));
@@ -597,7 +617,7 @@ fn what_is_not_built_yet_is_one_problem_for_each_resource() {
     let found: Vec<(&str, &str)> =
         state.problems.iter().map(|problem| (problem.resource.as_str(), problem.field.as_str())).collect();
     let expected = [
-        ("BGPConfiguration/default", "spec.serviceClusterIPs, spec.prefixAdvertisements"),
+        ("BGPConfiguration/default", "spec.prefixAdvertisements[0].cidr"),
         ("BGPConfiguration/node.node-1", "spec.asNumber"),
         ("BGPConfiguration/other", ""),
         ("BGPPeer/tor", "spec.peerIP"),
@@ -766,14 +786,13 @@ fn of_two_bgp_peers_to_one_address_and_port_global_ones_come_first_then_the_lowe
 }
 
 #[test]
-fn a_bgp_peer_that_asks_for_what_is_not_built_is_one_problem_and_never_an_unfiltered_session() {
+fn a_bgp_peer_that_asks_for_what_is_not_built_is_one_problem_and_no_session() {
     let mut world = World::new();
-    bgp_peer(&mut world, "filtered", "192.0.2.1", |peer| peer.filters = vec!["f".into()]);
     bgp_peer(&mut world, "selected", "192.0.2.2", |peer| peer.node_selector = Some("all()".into()));
     let state = world.state();
     assert_eq!(state.peers.len(), 4);
     let fields: Vec<&str> = state.problems.iter().map(|problem| problem.field.as_str()).collect();
-    assert_eq!(fields, ["spec.filters", "spec.nodeSelector"]);
+    assert_eq!(fields, ["spec.nodeSelector"]);
 }
 
 #[test]
@@ -835,6 +854,8 @@ fn the_json_of_the_intent_has_the_keys_that_programs_rely_on() {
     assert_eq!(json["node"]["routerId"], "10.0.0.1");
     assert_eq!(json["ipv4"]["originated"], serde_json::json!([{"prefix": "10.244.1.0/26"}]));
     assert_eq!(json["ipv4"]["normalRoutePriority"], 1024);
+    let sets = serde_json::json!({"own blocks": ["10.244.1.0/26"], "exported pools": ["10.244.0.0/16"]});
+    assert_eq!(json["ipv4"]["sets"], sets);
     assert_eq!(json["release"]["release"], "v3.33");
     assert_eq!(json["clusterRoutes"]["ipip"], "felix");
     for program in ["ipv4-import-1", "ipv4-export-1", "ipv4-export-2", "ipv4-kernel-1", "ipv6-kernel-1"] {
@@ -847,17 +868,21 @@ fn the_json_of_the_intent_has_the_keys_that_programs_rely_on() {
 fn the_text_of_the_intent_names_sessions_routes_rules_and_problems() {
     let mut world = World::new();
     world.config("default", |config| config.service_cluster_ips = vec!["10.96.0.0/12".parse().unwrap()]);
+    bgp_peer(&mut world, "tor", "192.0.2.1", |peer| peer.filters = vec!["gone".into()]);
     let text = render_text(&world.state());
     for line in [
         "Node node-1, AS 64512, router id 10.0.0.1",
         "  IPv6 fd00::1 in fd00::/64",
         "Calico release v3.33 (clusterInformation)",
         "Listening: IPv4 on all addresses, port 179",
-        "Sessions: 4",
+        "Sessions: 5",
         "  10.244.1.0/26 blackhole",
+        "  10.96.0.0/12 blackhole",
+        "  own blocks: 10.244.1.0/26",
+        "  service routes: 10.96.0.0/12",
         "Program ipv4-export-1",
         "       otherwise reject",
-        "  error: BGPConfiguration/default: spec.serviceClusterIPs: has no effect yet: calico-bgpd does not do this so far",
+        "  error: BGPPeer/tor: spec.filters: there is no BGPFilter gone: it filters nothing",
     ] {
         assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
     }

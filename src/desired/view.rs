@@ -12,7 +12,10 @@ use serde::Serialize;
 
 use super::{Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, StaticRoute, Unready};
 use crate::model::{Problem, Severity};
-use crate::policy::program::{Action, Device, Match, Program, SourceClass};
+use crate::policy::prefix_set::PrefixSet;
+use crate::policy::program::Program;
+use crate::policy::sets::{SetId, Sets};
+use crate::policy::words;
 
 /// Everything that this node shall do.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -176,6 +179,8 @@ pub struct FamilyView {
     pub ignored_interfaces: Vec<String>,
     /// Name of the program that decides what is written to the kernel.
     pub kernel: String,
+    /// What the sets that programs name hold, by name; empty ones are left out.
+    pub sets: BTreeMap<&'static str, Vec<String>>,
 }
 
 /// An originated route.
@@ -341,7 +346,17 @@ fn family_view<F: Family>(intent: &FamilyIntent<F>, programs: &mut Names) -> Fam
         normal_route_priority: intent.priority,
         ignored_interfaces: intent.ignored_interfaces.clone(),
         kernel: programs.name(F::AFI, "kernel", &intent.kernel),
+        sets: sets_view(&intent.sets),
     }
+}
+
+/// Contents of the sets that are not empty.
+fn sets_view(sets: &Sets) -> BTreeMap<&'static str, Vec<String>> {
+    let contents = SetId::ALL.into_iter().filter_map(|set| Some((set.name(), sets.get(set)?)));
+    let filled = contents.filter(|(_, content)| !content.is_empty());
+    let prefixes =
+        |content: &PrefixSet| content.entries().iter().map(|entry| entry.prefix.to_string()).collect();
+    filled.map(|(name, content)| (name, prefixes(content))).collect()
 }
 
 /// Names for programs: family, use and a number in order of first use.
@@ -370,53 +385,12 @@ impl Names {
 
 fn program_view(program: &Program) -> ProgramView {
     let rules = program.rules.iter().map(|rule| RuleView {
-        when: rule.when.iter().map(condition).collect(),
-        then: rule.then.iter().map(action).collect(),
+        when: rule.when.iter().map(words::condition).collect(),
+        then: rule.then.iter().map(words::action).collect(),
         decision: rule.decision.map(|decision| decision.to_string()),
         origin: rule.origin.clone(),
     });
     ProgramView { rules: rules.collect(), default: program.default.to_string() }
-}
-
-/// A condition in words.
-fn condition(condition: &Match) -> String {
-    match condition {
-        Match::Within(prefix) => format!("within {prefix}"),
-        Match::Equals(prefix) => format!("equal to {prefix}"),
-        Match::Source(class) => format!("source {}", class_name(*class)),
-        Match::NotSource(class) => format!("source not {}", class_name(*class)),
-        Match::Interface(glob) => format!("interface {glob}"),
-        Match::MetricBelow(metric) => format!("metric below {metric}"),
-        Match::LocalPrefAbove(value) => format!("LOCAL_PREF above {value}"),
-        Match::NextHopWithin(prefix) => format!("next hop within {prefix}"),
-    }
-}
-
-const fn class_name(class: SourceClass) -> &'static str {
-    match class {
-        SourceClass::Direct => "direct",
-        SourceClass::Static => "static",
-        SourceClass::Bgp => "BGP",
-        SourceClass::Kernel => "kernel",
-    }
-}
-
-/// A change in words.
-fn action(action: &Action) -> String {
-    match action {
-        Action::Normalise { priority, zero_is_none: false } => {
-            format!("metric {priority} where there is none, LOCAL_PREF from metric")
-        }
-        Action::Normalise { priority, zero_is_none: true } => {
-            format!("metric {priority} where there is none or 0, LOCAL_PREF from metric")
-        }
-        Action::SetPreference(preference) => format!("preference {preference}"),
-        Action::MetricFromLocalPref => "metric from LOCAL_PREF".to_owned(),
-        Action::Through(Device { name, required: true }) => format!("through {name} to the BGP next hop"),
-        Action::Through(Device { name, required: false }) => {
-            format!("through {name} to the BGP next hop, if there is a {name}")
-        }
-    }
 }
 
 /// The verdict of `calico-bgpd check`; its text has one line for each problem and one that sums up.

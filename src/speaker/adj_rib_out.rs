@@ -17,7 +17,9 @@ use bgp_proto::{Family, Prefix};
 use bytes::BytesMut;
 
 use super::kernel_routes::Interfaces;
+use crate::policy::eval::Bound;
 use crate::policy::program::Program;
+use crate::policy::sets::Sets;
 
 /// A group and its state.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) struct AdjRibOut<F: Family> {
     reads: BTreeMap<u32, usize>,
     /// Where a peer moves to.
     moves: BTreeMap<u32, usize>,
+    /// What the programs name.
+    sets: Sets,
     /// Destinations that are to be exported anew.
     changed: BTreeSet<Prefix<F>>,
     woken: Vec<u32>,
@@ -55,6 +59,7 @@ impl<F: Family> AdjRibOut<F> {
             places: BTreeMap::new(),
             reads: BTreeMap::new(),
             moves: BTreeMap::new(),
+            sets: Sets::default(),
             changed: BTreeSet::new(),
             woken: Vec::new(),
         }
@@ -149,6 +154,11 @@ impl<F: Family> AdjRibOut<F> {
 
     // ---- routes ----
 
+    /// Programs name these sets from now on. Which destinations are to be exported anew is the caller's to say.
+    pub fn set_sets(&mut self, sets: Sets) {
+        self.sets = sets;
+    }
+
     /// These destinations are to be exported anew.
     pub fn touch(&mut self, prefixes: impl IntoIterator<Item = Prefix<F>>) {
         if !self.places.is_empty() {
@@ -191,12 +201,12 @@ impl<F: Family> AdjRibOut<F> {
             && let Some(prefix) = self.changed.pop_first()
         {
             for group in self.groups.iter_mut().flatten() {
-                group.export(rib, interfaces, deferred, prefix);
+                group.export(rib, interfaces, &self.sets, deferred, prefix);
                 *work = work.saturating_sub(1);
             }
         }
         for group in self.groups.iter_mut().flatten() {
-            group.walk(rib, interfaces, deferred, work);
+            group.walk(rib, interfaces, &self.sets, deferred, work);
         }
         while *work > 0
             && let Some(slot) = self.next_move()
@@ -282,8 +292,16 @@ impl<F: Family> AdjRibOut<F> {
 
 impl<F: Family> ExportGroup<F> {
     /// Exports one destination anew.
-    fn export(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, deferred: bool, prefix: Prefix<F>) {
-        let exporter = Exporter { profile: &self.profile, policy: &*self.program, deferred };
+    fn export(
+        &mut self,
+        rib: &mut Rib<F>,
+        interfaces: &Interfaces,
+        sets: &Sets,
+        deferred: bool,
+        prefix: Prefix<F>,
+    ) {
+        let policy = Bound { program: &self.program, sets };
+        let exporter = Exporter { profile: &self.profile, policy: &policy, deferred };
         let routes = match rib.dest_of(prefix) {
             Some(dest) => routes(rib, &exporter, prefix, dest, |forward| interfaces.name_of(forward)),
             None => Default::default(),
@@ -297,7 +315,14 @@ impl<F: Family> ExportGroup<F> {
     }
 
     /// Goes on with the export of everything. What is gone from the table came in as a change of its own.
-    fn walk(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, deferred: bool, work: &mut usize) {
+    fn walk(
+        &mut self,
+        rib: &mut Rib<F>,
+        interfaces: &Interfaces,
+        sets: &Sets,
+        deferred: bool,
+        work: &mut usize,
+    ) {
         if self.walk.is_none() {
             return;
         }
@@ -308,7 +333,7 @@ impl<F: Family> ExportGroup<F> {
             self.walk = next.last().map(|last| Some(*last));
             *work -= next.len();
             for prefix in next {
-                self.export(rib, interfaces, deferred, prefix);
+                self.export(rib, interfaces, sets, deferred, prefix);
             }
         }
         if self.walk.is_none() {

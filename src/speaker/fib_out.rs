@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use super::kernel_routes::Interfaces;
 use crate::fib::{FibChange, FibRoute, Leg, Target, Wish};
-use crate::policy::program::Program;
+use crate::policy::eval::Bound;
 
 /// One family's part.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl<F: Family> FibOut<F> {
         &mut self,
         rib: &Rib<F>,
         interfaces: &Interfaces,
-        program: &Program,
+        program: Bound<'_>,
         out: &mut Vec<FibChange>,
     ) {
         for prefix in std::mem::take(&mut self.dirty) {
@@ -107,7 +107,7 @@ impl From<Wish> for Wanted {
 pub(super) fn wanted<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
-    program: &Program,
+    program: Bound<'_>,
     prefix: Prefix<F>,
 ) -> Wanted {
     let Some((dest, best)) = rib.dest_of(prefix).and_then(|dest| Some((dest, dest.best()?))) else {
@@ -137,7 +137,7 @@ struct Way {
 fn accepted<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
-    program: &Program,
+    program: Bound<'_>,
     prefix: Prefix<F>,
     path: &Path<F>,
 ) -> Option<Way> {
@@ -172,7 +172,7 @@ fn accepted<F: Family>(
 fn unicast<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
-    program: &Program,
+    program: Bound<'_>,
     prefix: Prefix<F>,
     dest: &Dest<F>,
     best: Way,

@@ -35,6 +35,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::desired::{DesiredState, Release, ReleaseSource, SessionKey};
 use crate::fib::{FibChange, KernelEvent, Ownership, Phase};
+use crate::policy::eval::Bound;
 use kernel_routes::Interfaces;
 use peers::{PeerState, Peers, Session};
 use programs::Programs;
@@ -506,7 +507,8 @@ impl Speaker {
             let mut changes = Vec::new();
             for afi in Afi::ALL {
                 on_table!(self, afi, table => {
-                    table.fib.changes(&table.rib, &self.interfaces, &table.kernel, &mut changes);
+                    let program = Bound { program: &table.kernel, sets: &table.sets };
+                    table.fib.changes(&table.rib, &self.interfaces, program, &mut changes);
                 });
             }
             if !changes.is_empty() {

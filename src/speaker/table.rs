@@ -15,7 +15,9 @@ use super::kernel_routes::{Direct, Interfaces};
 use super::peers::{PeerState, Peers};
 use crate::desired::{FamilyIntent, StaticRoute};
 use crate::fib::Address;
+use crate::policy::eval::Bound;
 use crate::policy::program::{Decision, Program};
+use crate::policy::sets::{SetChange, Sets};
 
 /// One family's part of the speaker.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Table<F: Family> {
     pub direct: Direct<F>,
     pub ignored: Vec<String>,
     pub kernel: Arc<Program>,
+    /// What the family's programs name.
+    pub sets: Sets,
     statics: BTreeMap<Prefix<F>, StaticRoute<F>>,
 }
 
@@ -43,6 +47,7 @@ impl<F: Family> Table<F> {
             direct: Direct::default(),
             ignored: Vec::new(),
             kernel: Arc::new(Program::always(Decision::Reject)),
+            sets: Sets::default(),
             statics: BTreeMap::new(),
         }
     }
@@ -72,6 +77,32 @@ impl<F: Family> Table<F> {
             self.kernel = intent.kernel.clone();
             self.fib.touch_all(&self.rib);
         }
+        self.sets_changed(intent.sets.clone());
+    }
+
+    /// Takes the sets; only what they gained or lost is looked at again, by all whose programs name them. Import
+    /// programs name none.
+    fn sets_changed(&mut self, sets: Sets) {
+        let changes = sets.changes(&self.sets);
+        self.out.set_sets(sets.clone());
+        self.sets = sets;
+        for SetChange { set, prefixes } in changes {
+            if set.holds_next_hops() {
+                if self.kernel.reads(set) {
+                    self.fib.touch_all(&self.rib);
+                }
+                continue;
+            }
+            let within: Vec<Prefix<F>> = prefixes
+                .into_iter()
+                .filter_map(Prefix::from_ip)
+                .flat_map(|outer| self.rib.dests_within(outer))
+                .collect();
+            self.out.touch(within.iter().copied());
+            if self.kernel.reads(set) {
+                self.fib.touch(within);
+            }
+        }
     }
 
     /// Addresses or the name of an interface changed.
@@ -93,8 +124,9 @@ impl<F: Family> Table<F> {
         next_hop: NextHop,
         nlri: &[Nlri<F>],
     ) {
+        let policy = Bound { program: &peer.treatment.import, sets: &self.sets };
         let name = |forward: &Forward| interfaces.name_of(forward);
-        self.rib.announce(peer.id.slot, &rules(peer, &name), attributes, next_hop, nlri);
+        self.rib.announce(peer.id.slot, &rules(peer, &policy, &name), attributes, next_hop, nlri);
     }
 
     pub fn withdrawn(&mut self, slot: u32, nlri: &[Nlri<F>]) {
@@ -108,7 +140,8 @@ impl<F: Family> Table<F> {
     pub fn import_again(&mut self, interfaces: &Interfaces, peer: &PeerState) -> usize {
         let slot = peer.id.slot;
         let name = |forward: &Forward| interfaces.name_of(forward);
-        let rules = rules(peer, &name);
+        let policy = Bound { program: &peer.treatment.import, sets: &self.sets };
+        let rules = rules(peer, &policy, &name);
         let dests: Vec<DestId> = self.rib.dests_of(slot, DestId(0)).collect();
         for id in &dests {
             self.rib.reimport(slot, &rules, *id);
@@ -162,14 +195,19 @@ impl<F: Family> Table<F> {
                 _ => None,
             })
             .collect();
-        let name = |forward: &Forward| interfaces.name_of(forward);
         for peer in concerned.into_iter().filter_map(|slot| peers.slot(slot)) {
-            self.rib.reimport(peer.id.slot, &rules(peer, &name), id);
+            let policy = Bound { program: &peer.treatment.import, sets: &self.sets };
+            let name = |forward: &Forward| interfaces.name_of(forward);
+            self.rib.reimport(peer.id.slot, &rules(peer, &policy, &name), id);
         }
     }
 }
 
 /// The rules for what a peer sends.
-fn rules<'a>(peer: &'a PeerState, name: &'a dyn Fn(&Forward) -> &'a str) -> ImportRules<'a, Program> {
-    ImportRules { profile: peer.import_profile(), policy: &peer.treatment.import, interface: name }
+fn rules<'a>(
+    peer: &PeerState,
+    policy: &'a Bound<'a>,
+    name: &'a dyn Fn(&Forward) -> &'a str,
+) -> ImportRules<'a, Bound<'a>> {
+    ImportRules { profile: peer.import_profile(), policy, interface: name }
 }

@@ -139,6 +139,8 @@ pub fn facts(case: &Case) -> NodeFacts {
         router_id: env("CALICO_ROUTER_ID"),
         cluster_release: Some(case.release.parse().unwrap()),
         secret_namespace: env("NAMESPACE").unwrap_or_else(|| "kube-system".into()),
+        kubernetes_node: env("CALICO_K8S_NODE_REF"),
+        advertise_cluster_ips: env("CALICO_ADVERTISE_CLUSTER_IPS"),
         ..NodeFacts::default()
     }
 }

@@ -252,6 +252,13 @@ impl<F: Family> Rib<F> {
         self.dest(self.dests.id(prefix)?)
     }
 
+    /// Prefixes of the destinations that are `outer` or inside it, in order.
+    pub fn dests_within(&self, outer: Prefix<F>) -> impl Iterator<Item = Prefix<F>> {
+        let own = self.dest_of(outer).map(|_| outer);
+        let inside = self.dests(Some(outer)).map(|(_, dest)| dest.prefix);
+        own.into_iter().chain(inside.take_while(move |prefix| outer.covers(*prefix)))
+    }
+
     /// The destinations in order of their prefixes, after `after` if that is given.
     pub fn dests(&self, after: Option<Prefix<F>>) -> impl Iterator<Item = (DestId, &Dest<F>)> {
         self.dests.iter(after)

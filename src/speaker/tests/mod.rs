@@ -111,6 +111,7 @@ fn intent<F: bgp_proto::Family>() -> FamilyIntent<F> {
         priority: Some(1024),
         ignored_interfaces: vec!["cali*".into(), "kube-ipvs*".into()],
         kernel: kernel_program(),
+        sets: crate::policy::sets::Sets::default(),
     }
 }
 

@@ -182,6 +182,7 @@ impl Play {
         let speaker = &self.bench.speaker;
         let (peer, rib) = (speaker.peers.get(self.id(n)).unwrap(), &speaker.v4.rib);
         let profile = peer.export_profile(Afi::Ipv4).unwrap();
+        let policy = Bound { program: &peer.treatment.export, sets: &speaker.v4.sets };
         let mut held = Held::new();
         for dest in rib.dests(None).map(|(_, dest)| dest) {
             let prefix = dest.prefix;
@@ -215,7 +216,7 @@ impl Play {
                         _ => None,
                     },
                 };
-                if let Some(route) = export(&profile, &view, &*peer.treatment.export)
+                if let Some(route) = export(&profile, &view, &policy)
                     && route.next_hop.addr() != peer.addr
                 {
                     held.insert((prefix.into(), path_id), (route.attributes, route.next_hop));
@@ -228,9 +229,10 @@ impl Play {
     fn check_kernel(&self) {
         let speaker = &self.bench.speaker;
         let table = &speaker.v4;
+        let program = Bound { program: &table.kernel, sets: &table.sets };
         let mut expected = BTreeMap::new();
         for prefix in table.rib.dests(None).map(|(_, dest)| dest.prefix) {
-            let wanted = wanted(&table.rib, &speaker.interfaces, &table.kernel, prefix);
+            let wanted = wanted(&table.rib, &speaker.interfaces, program, prefix);
             expected.extend(wanted.wish.route().map(|route| (IpPrefix::from(prefix), route.clone())));
         }
         assert_eq!(self.bench.fib, expected);
