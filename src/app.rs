@@ -309,11 +309,12 @@ async fn first_to_end(
     (tasks.get(index).map_or("task", |(name, _)| name), end)
 }
 
-/// Waits until each of these has ended, for `limit` at most. What has ended already may have been asked for its result,
+/// Waits until all of these have ended, for `limit` at most. What has ended already may have been asked for its result,
 /// and a handle cannot be asked twice.
 async fn wait_for(tasks: &mut [(&'static str, JoinHandle<()>)], limit: Duration) {
+    let deadline = tokio::time::Instant::now() + limit;
     for (name, task) in tasks {
-        if !task.is_finished() && timeout(limit, task).await.is_err() {
+        if !task.is_finished() && tokio::time::timeout_at(deadline, task).await.is_err() {
             warn!(task = *name, "did not end in time");
         }
     }
@@ -357,6 +358,19 @@ mod tests {
         stop.cancel();
         wait_for(&mut tasks, STOP).await;
         assert!(tasks.iter().all(|(_, task)| task.is_finished()));
+    }
+
+    /// Sessions, connections, tasks, the table; then what main waits for.
+    #[test]
+    fn systemd_waits_longer_than_a_stop_takes_and_starts_the_daemon_however_often_it_failed() {
+        let unit = include_str!("../systemd/calico-bgpd.service");
+        let value =
+            |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
+        let stop: u64 = value("TimeoutStopSec").trim_end_matches('s').parse().unwrap();
+        assert!(Duration::from_secs(stop) > STOP * 5 + Duration::from_secs(2), "{stop}");
+        assert_eq!(value("StartLimitIntervalSec"), "0");
+        let section = unit.split("[Service]").next().unwrap();
+        assert!(section.contains("StartLimitIntervalSec"), "it is of [Unit]");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use calico_bgpd::control::show::{
 use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::fib::linux::LinuxKernel;
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
-use calico_bgpd::telemetry::log::Log;
+use calico_bgpd::telemetry::log::{Log, log_panics};
 use calico_bgpd::{app, cli, datastore, desired, fib, runtime};
 use clap::FromArgMatches as _;
 
@@ -60,8 +60,7 @@ fn run(args: &Run) -> anyhow::Result<u8> {
         return Ok(EXIT_OK);
     }
     let log = Arc::new(Log::start(&settings.log_level, settings.log_format)?);
-    // The usual hook writes to standard error by itself, and would wait where nobody reads (P9).
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    log_panics();
     let runtime = runtime::build(settings.workers)?;
     let result = runtime.block_on(app::run(settings, log.clone()));
     runtime.shutdown_timeout(LAST_LINES);
