@@ -3,7 +3,8 @@
 //! Owns: [`Brake`]: which losses wait for the confirmation window, what is kept meanwhile, and what is said of it. A
 //! loss counts as one where it came in one revision, list, reload or joined batch. It waits where two or more of a kind
 //! go and the kind is left empty, or with nothing but this node's own, or where more than half of at least
-//! twenty go; then everything that went with it waits. One single deletion never waits, nor does a change. Of Services
+//! twenty go; then everything that went with it waits; where this node's own Node went too, until that is back and the
+//! window has passed since. One single deletion never waits, nor does a change. Of Services
 //! and EndpointSlices only what a list says counts: people delete a namespace in one go and mean it. Never: asks what
 //! time it is, or where the snapshot comes from.
 
@@ -60,7 +61,13 @@ impl Brake {
     ) -> (Snapshot, Option<String>) {
         let mut confirmed = Snapshot::default();
         self.holds.retain_mut(|hold| {
+            let own_was_lost = hold.kept.nodes.contains_key(&self.node);
             hold.kept = missing(&hold.kept, now_there);
+            if own_was_lost {
+                // Without our own Node nothing can be configured, and what is in force stays at any rate. When it comes
+                // back, most likely the rest is on its way: what is written anew comes one by one.
+                hold.until = now + self.window;
+            }
             let due = hold.until <= now;
             if due {
                 add(&mut confirmed, &hold.kept);
@@ -215,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_datastore_that_is_emptied_takes_nothing_away_before_the_window_has_passed() {
-        let (full, mut brake) = (nodes(&["a", "b", "c"]), brake());
+        let (full, mut brake) = (nodes(&["b", "c", "d"]), brake());
         let empty = Snapshot::default();
         let (kept, said) = brake.pass(&full, &empty, false, Millis(1000));
         assert_eq!(kept, full, "the one BGPConfiguration, which went with it, waits too");
@@ -226,6 +233,24 @@ mod tests {
         let (believed, said) = brake.pass(&full, &empty, false, Millis(31_000));
         assert_eq!((believed, said), (empty, None));
         assert_eq!(brake.deadline(), None);
+    }
+
+    #[test]
+    fn a_loss_of_our_own_node_too_is_believed_only_when_that_is_back_and_the_rest_is_not() {
+        let (full, mut brake) = (nodes(&["a", "b", "c"]), brake());
+        let (mut kept, said) = brake.pass(&full, &Snapshot::default(), false, Millis(0));
+        assert_eq!(said.as_deref(), Some("3 of 3 Node"));
+        for seconds in [30, 60, 90] {
+            kept = brake.pass(&kept, &Snapshot::default(), false, Millis::secs(seconds)).0;
+            assert_eq!(kept, full);
+        }
+        // What was lost is written anew, one by one.
+        for names in [&["a"][..], &["a", "b"]] {
+            kept = brake.pass(&kept, &nodes(names), false, Millis::secs(100)).0;
+            assert_eq!(kept, full);
+        }
+        let (believed, _) = brake.pass(&kept, &nodes(&["a", "b"]), false, Millis::secs(130));
+        assert_eq!(names(&believed), "a b");
     }
 
     #[test]

@@ -44,8 +44,32 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         variables: &["ETCD_ENDPOINTS"],
         flag: Some("--etcd-endpoints"),
-        meaning: "`http://` URLs, separated by commas",
+        meaning: "`http://` or `https://` URLs, separated by commas",
         default: "",
+    },
+    Setting {
+        variables: &["ETCD_CA_CERT_FILE"],
+        flag: None,
+        meaning: "PEM file of the authorities to trust for `https://`",
+        default: "the system's",
+    },
+    Setting {
+        variables: &["ETCD_CERT_FILE", "ETCD_KEY_FILE"],
+        flag: None,
+        meaning: "PEM files of our certificate and key; all three are read again for each connection",
+        default: "none",
+    },
+    Setting {
+        variables: &["TLS_MIN_VERSION"],
+        flag: None,
+        meaning: "`1.3`: nothing older",
+        default: "`1.2`",
+    },
+    Setting {
+        variables: &["TLS_CIPHER_SUITES"],
+        flag: None,
+        meaning: "suites of TLS 1.2 by Go's names, separated by commas; those without ECDHE or with CBC are not to be had, and named in the log",
+        default: "all with ECDHE",
     },
     Setting {
         variables: &["ETCD_USERNAME", "ETCD_PASSWORD"],

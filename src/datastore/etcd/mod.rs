@@ -265,7 +265,11 @@ impl Follower {
         let ended = |why: &str| Ended::Watch { endpoint: endpoint.clone(), why: why.to_owned() };
         let broken = |error| Ended::Etcd { endpoint: endpoint.clone(), error };
         let least = if resume_at_progress { self.history.progress() } else { 0 };
-        let options = |from: i64| WatchOptions::new().with_prefix().with_start_revision(from.max(least) + 1);
+        // An etcd that has a barrier gives no answer while a watch waits for a revision that is still to come, which may
+        // be for long: so the last revision is watched again, and what that brings was seen.
+        let next = i64::from(progress != Progress::Barrier);
+        let options =
+            |from: i64| WatchOptions::new().with_prefix().with_start_revision(from.max(least) + next);
         let mut watches = client.watch_client().max_decoding_message_size(MAX_MESSAGE);
         let mut prefixes = self.history.seen().iter();
         let Some((first, from)) = prefixes.next() else { return Err(ended("nothing to watch")) };
