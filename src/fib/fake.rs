@@ -127,6 +127,37 @@ impl FakeKernel {
         self.store(prefix, route, false);
     }
 
+    /// Appends a route as somebody else. In IPv6 a gateway becomes a leg of the gateways that are there with this
+    /// metric, whoever wrote them; the kernel then tells the whole, with the protocol of the new one.
+    pub fn append_route(&mut self, prefix: IpPrefix, protocol: u8, metric: u32, mut target: Target) {
+        target.normalize();
+        let metric = stored_metric(prefix.afi(), metric);
+        let gateways =
+            |target: &Target| !target.legs().is_empty() && target.legs().iter().all(|leg| leg.via.is_some());
+        let entries = self.routes.entry(prefix).or_default();
+        let joins = |e: &&mut RouteSeen| {
+            prefix.afi() == Afi::Ipv6 && e.metric == metric && e.target.as_ref().is_some_and(gateways)
+        };
+        let told = match entries.iter_mut().find(joins).filter(|_| gateways(&target)) {
+            Some(entry) => {
+                if let (Some(Target::Unicast(all)), Target::Unicast(more)) = (&mut entry.target, &target) {
+                    all.extend(more.iter().copied());
+                }
+                if let Some(whole) = &mut entry.target {
+                    whole.normalize();
+                }
+                RouteSeen { protocol, ..entry.clone() }
+            }
+            None => {
+                let route = RouteSeen { metric, protocol, target: Some(target), plain: true };
+                entries.push(route.clone());
+                entries.sort_by_key(|e| e.metric);
+                route
+            }
+        };
+        self.notices.push_back(Notice::Route { prefix, route: told, replaces: false, echo: false });
+    }
+
     /// Removes all routes of a prefix with this protocol, as somebody else.
     pub fn remove_route(&mut self, prefix: IpPrefix, protocol: u8) {
         let Some(entries) = self.routes.get_mut(&prefix) else { return };
