@@ -3,9 +3,13 @@
 //! Owns: commands, flags, help text, exit codes. Never: reads settings from anywhere but the flags (see
 //! [`settings`](crate::settings)).
 
+use std::net::IpAddr;
+
+use bgp_proto::IpPrefix;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::decode::DecodeArgs;
+use crate::model::CommunityValue;
 use crate::settings::{DaemonFlags, NodeFlags, RunDirFlag, list};
 
 /// Everything went as asked.
@@ -54,6 +58,11 @@ pub enum Command {
     Check(ReadOnce),
     /// Read the datastore once and print what this node would do
     Intent(ReadOnce),
+    /// Say what becomes of a route: through the rules of a session, and into the kernel
+    ///
+    /// The rules are those of the datastore as it is; no table is asked. Next hops are not resolved: the interface and
+    /// all else that a rule may ask for is said by flags.
+    Evaluate(Evaluate),
     /// Ask the running daemon
     #[command(subcommand)]
     Show(Show),
@@ -100,6 +109,57 @@ pub struct ReadOnce {
     /// How it is printed.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `evaluate`.
+#[derive(Args, Debug)]
+pub struct Evaluate {
+    /// The route's prefix
+    pub prefix: IpPrefix,
+    /// The session that it is received on, by name or address
+    #[arg(long, value_name = "PEER")]
+    pub from: Option<String>,
+    /// The session that it is sent on, by name or address
+    #[arg(long, value_name = "PEER")]
+    pub to: Option<String>,
+    /// Where a route that is not received comes from
+    #[arg(long, value_enum, default_value = "static", conflicts_with = "from")]
+    pub source: SourceWord,
+    /// The interface that it leaves through
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub interface: String,
+    /// Metric of a route of the kernel
+    #[arg(long, value_name = "NUMBER")]
+    pub metric: Option<u32>,
+    /// LOCAL_PREF of a received route
+    #[arg(long, value_name = "NUMBER", requires = "from")]
+    pub local_pref: Option<u32>,
+    /// AS_PATH of a received route, as "65001 65002"
+    #[arg(long, value_name = "ASNS", default_value = "", requires = "from")]
+    pub as_path: String,
+    /// A community of a received route, as 64512:7 or 64512:7:1; may be repeated
+    #[arg(long = "community", value_name = "COMMUNITY", requires = "from")]
+    pub communities: Vec<CommunityValue>,
+    /// Next hop of a received route [default: the peer's address]
+    #[arg(long, value_name = "ADDRESS", requires = "from")]
+    pub next_hop: Option<IpAddr>,
+    /// Print each rule that applied, in the words of its resource
+    #[arg(long)]
+    pub trace: bool,
+    /// Node and datastore.
+    #[command(flatten)]
+    pub once: ReadOnce,
+}
+
+/// Where a route comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum SourceWord {
+    /// This node: blocks, services.
+    Static,
+    /// An interface of this node.
+    Direct,
+    /// The kernel.
+    Kernel,
 }
 
 /// How answers are printed.

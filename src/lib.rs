@@ -10,6 +10,7 @@
 //! | [`datastore`] | resources from files or etcd, as snapshots |
 //! | [`model`] | resources, their decoders, the store, snapshots |
 //! | [`desired`], [`policy`] | what this node shall do, compiled and compared |
+//! | [`evaluate`] | what becomes of a route by these rules, for people |
 //! | [`apply`] | desired state to running sessions |
 //! | [`net`] | listener, dials, one task for each peer |
 //! | [`core_thread`], [`speaker`] | the table, on a thread of its own |
@@ -30,6 +31,7 @@ pub mod core_thread;
 pub mod datastore;
 pub mod decode;
 pub mod desired;
+pub mod evaluate;
 pub mod fib;
 pub mod last_release;
 pub mod model;

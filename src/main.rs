@@ -9,13 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bgp_proto::Asn;
+use bgp_proto::wire::{AsPath, Attributes};
 use calico_bgpd::cli::{
-    Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, FamilyWord, ReadOnce, Refresh, Run, Show,
+    Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord, ReadOnce, Refresh,
+    Run, Show, SourceWord,
 };
 use calico_bgpd::control::show::{
     Client, ShowError, peer_text, peers_table, refresh_text, routes_table, status_text,
 };
 use calico_bgpd::decode::DecodeArgs;
+use calico_bgpd::desired::{DesiredState, Unready};
+use calico_bgpd::evaluate::Question;
+use calico_bgpd::policy::program::{Community, SourceClass};
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
 use calico_bgpd::telemetry::log::Log;
 use calico_bgpd::{app, cli, datastore, desired, runtime};
@@ -29,6 +35,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Check(args) => read_once(&args, Once::Check),
         Command::Intent(args) => read_once(&args, Once::Intent),
+        Command::Evaluate(args) => evaluate(&args),
         Command::Show(what) => show(what),
         Command::Refresh(args) => refresh(&args),
         Command::Decode(args) => decode(&args),
@@ -81,7 +88,8 @@ enum Once {
     Intent,
 }
 
-fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
+/// What the datastore says now, compiled.
+fn compile_once(args: &ReadOnce) -> anyhow::Result<Result<DesiredState, Unready>> {
     let settings = resolve_node(&args.node, &args.run_dir, &Process)?;
     let limit = Duration::from_secs(args.timeout);
     let runtime = runtime::build(Some(1))?;
@@ -96,7 +104,16 @@ fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
             anyhow::bail!("{} did not answer within {} s", settings.datastore.backend, args.timeout)
         }
     };
-    let compiled = desired::compile(&snapshot, &settings.facts);
+    Ok(desired::compile(&snapshot, &settings.facts))
+}
+
+fn unready(unready: &Unready) -> anyhow::Error {
+    let check = desired::view::check(Err(unready));
+    anyhow::anyhow!("nothing can be configured\n{}", check.to_string().trim_end())
+}
+
+fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
+    let compiled = compile_once(args)?;
     match what {
         Once::Check => {
             let check = desired::view::check(compiled.as_ref());
@@ -110,12 +127,42 @@ fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
                 print(&text)?;
                 Ok(EXIT_OK)
             }
-            Err(unready) => {
-                let check = desired::view::check(Err(unready));
-                anyhow::bail!("nothing can be configured\n{}", check.to_string().trim_end())
-            }
+            Err(why) => Err(unready(why)),
         },
     }
+}
+
+fn evaluate(args: &Evaluate) -> anyhow::Result<u8> {
+    let state = compile_once(&args.once)?.map_err(|why| unready(&why))?;
+    let asns: Result<Vec<Asn>, _> = args.as_path.split_whitespace().map(|asn| asn.parse().map(Asn)).collect();
+    let asns = asns.with_context(|| format!("--as-path {:?} is no list of AS numbers", args.as_path))?;
+    let mut attributes = Attributes { local_pref: args.local_pref, ..Attributes::default() };
+    if !asns.is_empty() {
+        attributes.as_path = AsPath::sequence(asns);
+    }
+    for community in &args.communities {
+        match Community::from(*community) {
+            Community::Standard(value) => attributes.communities.push(value),
+            Community::Large(value) => attributes.large_communities.push(value),
+        }
+    }
+    let question = Question {
+        prefix: args.prefix,
+        from: args.from.clone(),
+        to: args.to.clone(),
+        class: match args.source {
+            SourceWord::Static => SourceClass::Static,
+            SourceWord::Direct => SourceClass::Direct,
+            SourceWord::Kernel => SourceClass::Kernel,
+        },
+        interface: args.interface.clone(),
+        metric: args.metric,
+        attributes,
+        next_hop: args.next_hop,
+    };
+    let answer = calico_bgpd::evaluate::evaluate(&state, &question)?;
+    print(&if args.once.output.json { json(&answer)? } else { answer.to_text(args.trace) })?;
+    Ok(EXIT_OK)
 }
 
 fn show(what: Show) -> anyhow::Result<u8> {

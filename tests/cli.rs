@@ -41,6 +41,9 @@ fn the_help_names_every_command_every_variable_and_the_exit_statuses() {
         "run",
         "check",
         "intent",
+        "evaluate",
+        "CALICO_K8S_NODE_REF",
+        "CALICO_ADVERTISE_CLUSTER_IPS",
         "show",
         "refresh",
         "NODENAME",
@@ -207,4 +210,24 @@ fn without_the_capability_to_write_routes_the_daemon_says_so_and_ends() {
 fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     status.lines().any(|line| line.starts_with("Uid:\t0\t0"))
+}
+
+#[test]
+fn evaluate_says_what_becomes_of_a_route_and_by_which_rule() {
+    let output = run(
+        &["evaluate", "198.51.100.0/24", "--to", "Mesh_10_0_0_2", "--trace"],
+        &on_files("node-1", CLUSTER),
+    );
+    assert_eq!(stderr(&output), "");
+    let text = stdout(&output);
+    assert!(text.contains("  export to Mesh_10_0_0_2: reject\n"), "{text}");
+    assert!(text.contains("    reject: no rule decided\n"), "{text}");
+    assert!(text.contains("  kernel: accept\n"), "{text}");
+    let output = run(&["evaluate", "10.0.0.0/8", "--to", "10.9.9.9"], &on_files("node-1", CLUSTER));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("no session has the name or address \"10.9.9.9\""),
+        "{}",
+        stderr(&output)
+    );
 }

@@ -204,6 +204,18 @@ pub const SETTINGS: &[Setting] = &[
         default: "`false`",
     },
     Setting {
+        variables: &["CALICO_K8S_NODE_REF"],
+        flag: None,
+        meaning: "this node's name in EndpointSlices",
+        default: "`NODENAME`",
+    },
+    Setting {
+        variables: &["CALICO_ADVERTISE_CLUSTER_IPS"],
+        flag: None,
+        meaning: "one CIDR that takes the place of `serviceClusterIPs`",
+        default: "",
+    },
+    Setting {
         variables: &["CALICO_NODENAME_FILE"],
         flag: None,
         meaning: "read for the node's name where `NODENAME` is not set",
