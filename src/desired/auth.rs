@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::compile::{Inputs, Problems};
+use super::inputs::{Inputs, Problems};
 use super::{Auth, DesiredState};
 use crate::model::{NamespacedName, SecretKeyRef, Severity};
 

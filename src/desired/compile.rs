@@ -1,24 +1,20 @@
 //! The whole compilation, in order: identity, then sessions, then each family's routes and programs.
 //!
-//! Owns: what every part is given ([`Inputs`]), the list of problems, and what is said about things not built yet.
+//! Owns: the order, and what is said about things not built yet.
 //! Never: stops at a problem: but for a missing local Node there is always a state.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use bgp_proto::{Afi, IpPrefix, V4, V6};
 
 use super::identity::{self, Fields};
-use super::peers::Programs;
+use super::inputs::{Inputs, Nodes, Problems};
 use super::services::Services;
-use super::{
-    ClusterRelease, ClusterRoutes, DesiredState, FamilyIntent, LocalNode, NodeFacts, Peer, SessionKey,
-    bgp_peers, kernel, origin, peers, programs, services,
-};
+use super::{DesiredState, FamilyIntent, NodeFacts, kernel, origin, peering, programs, services};
 use crate::model::snapshot::Snapshot;
-use crate::model::{BgpConfiguration, BindMode, Code, Node, Problem, ProgramClusterRoutes, Severity};
+use crate::model::{BgpConfiguration, BindMode, Problem, ProgramClusterRoutes, Severity};
 use crate::policy::program::Interner;
 use crate::policy::sets::SetId;
 
@@ -40,56 +36,6 @@ impl fmt::Display for Unready {
 }
 
 impl std::error::Error for Unready {}
-
-/// What every part of the compilation may look at.
-pub(super) struct Inputs<'a> {
-    /// The datastore.
-    pub(super) snapshot: &'a Snapshot,
-    /// Process settings.
-    pub(super) facts: &'a NodeFacts,
-    /// The local Node.
-    pub(super) local: &'a Node,
-    /// BGPConfiguration `default`, or all defaults where there is none (NODE-42).
-    pub(super) global: &'a BgpConfiguration,
-    /// The release in force.
-    pub(super) release: ClusterRelease,
-    /// Who writes which pool's routes.
-    pub(super) cluster_routes: ClusterRoutes,
-}
-
-/// Problems as they are found.
-#[derive(Default)]
-pub(super) struct Problems(Vec<Problem>);
-
-impl Problems {
-    /// Adds one.
-    pub(super) fn add(
-        &mut self,
-        severity: Severity,
-        resource: impl Into<String>,
-        field: &str,
-        why: impl Into<String>,
-    ) {
-        let code = match severity {
-            Severity::Error => Code::NotDone,
-            Severity::Warning => Code::Doubtful,
-        };
-        self.0.push(Problem {
-            resource: resource.into(),
-            field: field.to_owned(),
-            why: why.into(),
-            severity,
-            code,
-        });
-    }
-
-    /// All of them in a stable order, each once.
-    fn finish(mut self) -> Vec<Problem> {
-        self.0.sort();
-        self.0.dedup();
-        self.0
-    }
-}
 
 /// The first of the Nodes that there are, for those who look for a slip of the pen.
 fn some_names<'n>(names: impl Iterator<Item = &'n String>) -> String {
@@ -141,18 +87,19 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
         return Err(Unready { problems: problems.finish() });
     };
     let cluster_routes = identity::cluster_routes(global, release.release);
-    let inputs = Inputs { snapshot, facts, local, global, release, cluster_routes };
+    let nodes = Nodes::new(snapshot);
+    let inputs = Inputs { snapshot, facts, local, global, release, cluster_routes, nodes };
 
     configurations(&inputs, &mut problems);
     programs::check_communities(&inputs, &mut problems);
     equal_pools(&inputs, &mut problems);
     let node = identity::local_node(&inputs, &mut problems);
     let services = services::services(&inputs, &mut problems);
-    let v4 = family::<V4>(&inputs, &services);
-    let v6 = family::<V6>(&inputs, &services);
+    let mut v4 = family::<V4>(&inputs, &services);
+    let mut v6 = family::<V6>(&inputs, &services);
     let mut sessions = BTreeMap::new();
-    sessions_of::<V4>(&inputs, &node, v4.priority, &mut sessions, &mut problems);
-    sessions_of::<V6>(&inputs, &node, v6.priority, &mut sessions, &mut problems);
+    peering::sessions(&inputs, &node, &mut v4, &mut sessions, &mut problems);
+    peering::sessions(&inputs, &node, &mut v6, &mut sessions, &mut problems);
     let addresses = [node.ipv4.map(|a| IpAddr::from(a.addr)), node.ipv6.map(|a| IpAddr::from(a.addr))];
     let listen =
         addresses.into_iter().flatten().map(|a| (Afi::of(a), identity::listen(&inputs, a))).collect();
@@ -168,19 +115,6 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     };
     super::share_programs(&mut Interner::default(), &mut state);
     Ok(state)
-}
-
-/// One family's sessions: the mesh, then what BGPPeers ask for, which takes the place of mesh sessions (PEER-18).
-fn sessions_of<F: Fields>(
-    inputs: &Inputs<'_>,
-    node: &LocalNode,
-    priority: Option<u32>,
-    sessions: &mut BTreeMap<SessionKey, Arc<Peer>>,
-    problems: &mut Problems,
-) {
-    let mut programs = Programs::new(inputs, priority);
-    peers::mesh::<F>(inputs, node, &mut programs, sessions, problems);
-    bgp_peers::explicit::<F>(inputs, node, &mut programs, sessions, problems);
 }
 
 /// One family's own routes and kernel rules.
@@ -208,9 +142,6 @@ fn equal_pools(inputs: &Inputs<'_>, problems: &mut Problems) {
         }
     }
 }
-
-/// Why something is a problem that is understood but not done.
-pub(super) const NOT_YET: &str = "has no effect yet: calico-bgpd does not do this so far";
 
 /// BGPConfigurations: fields that count in `default` only, and names that Calico does not look at (NODE-41).
 fn configurations(inputs: &Inputs<'_>, problems: &mut Problems) {

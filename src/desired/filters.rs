@@ -5,7 +5,7 @@
 
 use bgp_proto::{Afi, Family};
 
-use super::compile::Inputs;
+use super::inputs::Inputs;
 use crate::model::{BgpFilter, CommunityValue, FilterOperation, FilterRule, MatchOperator, PrefixMatch};
 use crate::policy::program::{Action, Community, Decision, Lengths, MAX_METRIC, Match, Rule, SourceClass};
 

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use bgp_proto::{Asn, Family, RouterId, V4, V6};
 use sha2::{Digest, Sha256};
 
-use super::compile::{Inputs, Problems};
+use super::inputs::{Inputs, Problems};
 use super::{
     ClusterRelease, ClusterRoutes, ClusterRoutesSource, Listen, LocalNode, NodeFacts, Release, ReleaseSource,
 };

@@ -5,8 +5,8 @@
 
 use bgp_proto::{Afi, IpPrefix, Prefix};
 
-use super::compile::Inputs;
 use super::identity::Fields;
+use super::inputs::Inputs;
 use super::programs::{FROM_BGP, change, decide, pools};
 use crate::fib::TUNNEL;
 use crate::model::{EncapMode, IpPool};

@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `session_key` | what makes two sessions of two states the same one |
 //! | `identity` | own AS, router id, listening, the cluster's release (NODE-4 to NODE-42, REL-1 to REL-3) |
-//! | `peers`, `bgp_peers`, `auth` | sessions of the mesh and of BGPPeers (PEER-*), and their passwords |
+//! | `inputs` | what all of these are given: the snapshot and its indexes |
+//! | `peering`, `auth` | sessions, whatever asks for them (PEER-*), and their passwords |
 //! | `origin` | routes that this node originates (FILT-2, FILT-41) |
 //! | `services` | addresses of Services, aggregates, what of them the kernel is not given (SVC-*) |
 //! | `filters` | rules of BGPFilters (FILT-50 to FILT-64) |
@@ -18,16 +19,16 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod auth;
-mod bgp_peers;
 mod compile;
 mod diff;
 mod filters;
 mod identity;
+mod inputs;
 mod kernel;
 #[cfg(test)]
 mod laws;
 mod origin;
-mod peers;
+mod peering;
 mod programs;
 mod render;
 mod services;

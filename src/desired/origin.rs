@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bgp_proto::{IpPrefix, Prefix};
 
 use super::StaticRoute;
-use super::compile::Inputs;
 use super::identity::Fields;
+use super::inputs::Inputs;
 use super::services::Services;
 use crate::model::AffinityState;
 

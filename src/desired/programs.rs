@@ -6,9 +6,9 @@
 use bgp_proto::{Afi, IpPrefix, Prefix};
 
 use super::ReleaseSource;
-use super::compile::{Inputs, Problems};
 use super::filters::{self, Direction};
 use super::identity::Fields;
+use super::inputs::{Inputs, Problems};
 use super::origin::blocks;
 use crate::model::{AffinityState, BgpConfiguration, CommunityValue, IpPool, PrefixAdvertisement, Severity};
 use crate::policy::prefix_set::PrefixSet;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bgp_proto::{Family, IpPrefix, Prefix};
 
-use super::compile::{Inputs, Problems};
+use super::inputs::{Inputs, Problems};
 use crate::model::{EndpointSlice, NamespacedName, Service, ServiceType, Severity, TrafficPolicy};
 use crate::policy::prefix_set::PrefixSet;
 use crate::policy::sets::{SetId, Sets};

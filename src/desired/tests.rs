@@ -1,7 +1,11 @@
 //! What a snapshot compiles to.
 
+mod edits;
+mod peerings;
 mod plans;
 mod policy;
+
+use peerings::selector;
 
 use std::sync::Arc;
 
@@ -783,16 +787,6 @@ fn of_two_bgp_peers_to_one_address_and_port_global_ones_come_first_then_the_lowe
     assert_eq!(state.peers.len(), 5);
     let losers: Vec<&str> = state.problems.iter().map(|problem| problem.resource.as_str()).collect();
     assert_eq!(losers, ["BGPPeer/a-node", "BGPPeer/c-global"]);
-}
-
-#[test]
-fn a_bgp_peer_that_asks_for_what_is_not_built_is_one_problem_and_no_session() {
-    let mut world = World::new();
-    bgp_peer(&mut world, "selected", "192.0.2.2", |peer| peer.node_selector = Some("all()".into()));
-    let state = world.state();
-    assert_eq!(state.peers.len(), 4);
-    let fields: Vec<&str> = state.problems.iter().map(|problem| problem.field.as_str()).collect();
-    assert_eq!(fields, ["spec.nodeSelector"]);
 }
 
 #[test]

@@ -232,9 +232,9 @@ fn bgp_peer(peer: &BgpPeer) -> Value {
     } = peer;
     let mut spec = Map::new();
     put(&mut spec, "node", node.clone());
-    put(&mut spec, "nodeSelector", node_selector.clone());
+    put(&mut spec, "nodeSelector", node_selector.as_ref().map(|selector| selector.text().to_owned()));
     put(&mut spec, "peerIP", peer_ip.map(peer_address));
-    put(&mut spec, "peerSelector", peer_selector.clone());
+    put(&mut spec, "peerSelector", peer_selector.as_ref().map(|selector| selector.text().to_owned()));
     put(&mut spec, "localWorkloadSelector", local_workload_selector.clone());
     put(&mut spec, "asNumber", number(*asn));
     put(&mut spec, "localASNumber", number(*local_asn));

@@ -11,7 +11,9 @@ pub mod decode;
 pub mod encode;
 pub mod paths;
 mod resources;
+pub mod selector;
 pub mod snapshot;
 pub mod store;
 
 pub use resources::*;
+pub use selector::Selector;

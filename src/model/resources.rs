@@ -12,6 +12,8 @@ use std::sync::Arc;
 use bgp_proto::{Afi, Asn, ClusterId, Family, IpPrefix, Prefix, V4, V6};
 use zeroize::Zeroizing;
 
+use super::Selector;
+
 /// How bad a problem is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {
@@ -370,7 +372,16 @@ pub enum NextHopMode {
     Keep,
 }
 
-/// BGPPeer (PEER-20 to PEER-68). Selectors are kept as text.
+/// A workload that speaks BGP with its node, as Felix's endpoint status says (PEER-30 to PEER-32).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WorkloadPeer {
+    /// `bgpPeerName`: the BGPPeer that has selected it.
+    pub peer: String,
+    /// Its first address of each family.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// BGPPeer (PEER-20 to PEER-68).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BgpPeer {
     /// `metadata.name`.
@@ -378,12 +389,12 @@ pub struct BgpPeer {
     /// `node`; empty is unset.
     pub node: Option<String>,
     /// `nodeSelector`; empty is unset.
-    pub node_selector: Option<String>,
+    pub node_selector: Option<Arc<Selector>>,
     /// `peerIP`.
     pub peer_ip: Option<PeerAddress>,
     /// `peerSelector`; empty is unset.
-    pub peer_selector: Option<String>,
-    /// `localWorkloadSelector`; empty is unset.
+    pub peer_selector: Option<Arc<Selector>>,
+    /// `localWorkloadSelector`, which Felix evaluates; empty is unset.
     pub local_workload_selector: Option<String>,
     /// `asNumber`.
     pub asn: Option<Asn>,

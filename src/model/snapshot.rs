@@ -12,7 +12,7 @@ use bgp_proto::IpPrefix;
 
 use super::{
     AffinityState, BgpConfiguration, BgpFilter, BgpPeer, ClusterInformation, EndpointSlice,
-    FelixConfiguration, IpPool, NamespacedName, Node, Problem, Secret, Service,
+    FelixConfiguration, IpPool, NamespacedName, Node, Problem, Secret, Service, WorkloadPeer,
 };
 
 /// A map that snapshots share: cloning costs nothing, changing copies it where somebody else has it too.
@@ -93,6 +93,8 @@ pub struct Snapshot {
     pub blocks: Shared<IpPrefix, AffinityState>,
     /// BGPPeers by name.
     pub peers: Shared<String, Arc<BgpPeer>>,
+    /// Workloads of this node that speak BGP with it, by the name of Felix\'s file (PEER-30).
+    pub workload_peers: Shared<String, Arc<WorkloadPeer>>,
     /// BGPFilters by name.
     pub filters: Shared<String, Arc<BgpFilter>>,
     /// Secrets.

@@ -24,7 +24,6 @@ pub struct Case {
     #[serde(default = "newest")]
     pub release: String,
     #[serde(default)]
-    #[allow(dead_code, reason = "peerings of local workloads are not played yet")]
     pub endpoint_status: BTreeMap<String, Value>,
     #[serde(default)]
     pub links: Vec<Link>,

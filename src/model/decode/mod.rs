@@ -9,12 +9,15 @@
 mod cluster;
 mod core;
 pub mod documents;
+mod endpoint_status;
 pub mod fields;
 mod node;
 mod peer;
 #[cfg(test)]
 mod tests;
 pub mod text;
+
+pub use endpoint_status::endpoint_status;
 
 use std::fmt;
 use std::sync::Arc;

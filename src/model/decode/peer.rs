@@ -4,13 +4,14 @@
 //! precedence (`desired`).
 
 use std::net::{IpAddr, SocketAddrV6};
+use std::sync::Arc;
 
 use bgp_proto::{Afi, IpPrefix};
 
-use super::fields::{Fields, Refused, is_host, or_last};
+use super::fields::{Fields, Refused, is_host, or_last, scalar_text};
 use crate::model::{
     BgpFilter, BgpPeer, CommunityValue, FilterOperation, FilterRule, MatchOperator, NextHopMode, PeerAddress,
-    PrefixMatch, SourceAddress,
+    PrefixMatch, Selector, SourceAddress,
 };
 
 /// A BGPPeer. Without a usable address or AS number it is refused as a whole (D1, D2); what merely contradicts itself
@@ -27,9 +28,9 @@ pub fn bgp_peer(name: &str, root: &Fields<'_>, last: Option<&BgpPeer>) -> Option
     let peer = BgpPeer {
         name: name.to_owned(),
         node: spec.text("node").ok()?,
-        node_selector: spec.text("nodeSelector").ok()?,
+        node_selector: selector(&spec, "nodeSelector", before.node_selector),
         peer_ip: peer_ip.ok()?,
-        peer_selector: spec.text("peerSelector").ok()?,
+        peer_selector: selector(&spec, "peerSelector", before.peer_selector),
         local_workload_selector: spec.text("localWorkloadSelector").ok()?,
         asn: asn.ok()?,
         local_asn: local_asn.ok()?,
@@ -60,6 +61,17 @@ pub fn bgp_peer(name: &str, root: &Fields<'_>, last: Option<&BgpPeer>) -> Option
         .unwrap_or(false),
     };
     Some(peer)
+}
+
+/// A selector. One that does not parse keeps its last good form; where it has none it selects nothing (SEL-8): without a
+/// `nodeSelector` a BGPPeer is of all nodes.
+fn selector(spec: &Fields<'_>, name: &str, last: Option<Arc<Selector>>) -> Option<Arc<Selector>> {
+    let read =
+        spec.text_as(name, |text| Selector::parse(text).map(Arc::new).map_err(|error| error.to_string()));
+    read.unwrap_or_else(|_| {
+        let text = spec.get(name).and_then(scalar_text).unwrap_or_default();
+        Some(last.unwrap_or_else(|| Arc::new(Selector::nothing(&text))))
+    })
 }
 
 /// `<ip>`, `<ipv4>:<port>` or `[<ipv6>]:<port>` (PEER-22) of a host; no zone, no port 0 (D1).

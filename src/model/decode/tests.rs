@@ -329,7 +329,7 @@ fn every_field_of_a_bgp_peer_is_read() {
     let wanted = BgpPeer {
         name: "p".into(),
         node: Some("n1".into()),
-        node_selector: Some("rack == 'r1'".into()),
+        node_selector: Some(Arc::new(Selector::parse("rack == 'r1'").unwrap())),
         peer_ip: Some(PeerAddress { addr: "172.19.4.87".parse().unwrap(), port: Some(1790) }),
         peer_selector: None,
         local_workload_selector: Some("all()".into()),

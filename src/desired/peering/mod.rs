@@ -1,0 +1,170 @@
+//! From what asks for sessions to the sessions.
+//!
+//! Owns: [`Candidate`] and [`Rank`], and the one place that says which candidate for an address and port becomes the
+//! session and which ones lose (PEER-18, PEER-50 to PEER-54). Never: makes a session ([`session`]).
+//!
+//! | module | candidates |
+//! |---|---|
+//! | `mesh` | other nodes (PEER-10 to PEER-17) |
+//! | `explicit` | BGPPeers that this node is an owner of (PEER-20 to PEER-27) |
+//! | `reverse` | BGPPeers that this node is the peer of (PEER-40 to PEER-43) |
+//! | `workload` | local workloads (PEER-30 to PEER-34) |
+
+mod explicit;
+mod mesh;
+mod reverse;
+mod session;
+mod workload;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bgp_proto::Prefix;
+
+use super::identity::{DEFAULT_PORT, Fields};
+use super::inputs::{Inputs, Problems};
+use super::{FamilyIntent, LocalNode, Peer, PeerClass, SessionKey, StaticRoute};
+use crate::model::{BgpPeer, Node, NodeAddress, Severity};
+
+/// Which of several candidates for one address and port comes first (PEER-51, PEER-52; PEER-18).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Rank {
+    /// A global BGPPeer.
+    Global,
+    /// A BGPPeer of some nodes, this one among them.
+    Node,
+    /// A BGPPeer whose peer this node is.
+    Reverse,
+    /// The full mesh.
+    Mesh,
+}
+
+/// Who the peer is.
+#[derive(Clone, Copy, Debug)]
+enum With<'a> {
+    /// An address that is written in a BGPPeer; the Node that has it, if one does.
+    Address(Option<&'a Node>),
+    /// A Node that a selector or the mesh found.
+    Node(&'a Node),
+    /// A local workload.
+    Workload,
+}
+
+/// Something that asks for a session.
+#[derive(Clone, Debug)]
+struct Candidate<'a> {
+    rank: Rank,
+    /// The BGPPeer; `None` in the mesh.
+    peer: Option<&'a BgpPeer>,
+    with: With<'a>,
+    addr: IpAddr,
+    /// The port, where one is written or known of the peer.
+    port: Option<u16>,
+    /// It is on this node and calls us: we never dial it.
+    calls_us: bool,
+}
+
+impl Candidate<'_> {
+    fn key(&self) -> SessionKey {
+        SessionKey::new(self.addr, self.port.unwrap_or(DEFAULT_PORT))
+    }
+
+    fn class(&self) -> PeerClass {
+        match (self.with, self.rank) {
+            (With::Workload, _) => PeerClass::LocalWorkload,
+            (_, Rank::Global) => PeerClass::Global,
+            (_, Rank::Node | Rank::Reverse) => PeerClass::Node,
+            (_, Rank::Mesh) => PeerClass::Mesh,
+        }
+    }
+
+    fn resource(&self) -> String {
+        match (self.peer, self.with) {
+            (Some(peer), _) => format!("BGPPeer/{}", peer.name),
+            (None, With::Node(node)) => format!("Node/{}", node.name),
+            (None, _) => String::new(),
+        }
+    }
+}
+
+/// The port that a node's own or the global configuration sets (NODE-20, PEER-15).
+fn configured_port(inputs: &Inputs<'_>, node: &Node) -> Option<u16> {
+    inputs.nodes.port(&node.name).or(inputs.global.listen_port.filter(|port| *port != 0))
+}
+
+/// Adds the sessions of one family, and the routes that lead to their peers (PEER-66).
+pub(super) fn sessions<F: Fields>(
+    inputs: &Inputs<'_>,
+    local: &LocalNode,
+    family: &mut FamilyIntent<F>,
+    sessions: &mut BTreeMap<SessionKey, Arc<Peer>>,
+    problems: &mut Problems,
+) {
+    let own: Option<NodeAddress<F>> = F::address(inputs.local);
+    let mut candidates = Vec::new();
+    explicit::candidates::<F>(inputs, own, &mut candidates, problems);
+    workload::candidates::<F>(inputs, own, &mut candidates, problems);
+    reverse::candidates::<F>(inputs, own, &mut candidates);
+    candidates.sort_by_key(|candidate| (candidate.rank, candidate.peer.map(|peer| &peer.name)));
+    let (winners, addresses) = decide(candidates, problems);
+    let mut builder = session::Builder::new(inputs, local, family.priority);
+    let Some(own) = own else {
+        // Without an own address only the mesh has something to say: who shares one.
+        mesh::candidates::<F>(inputs, None, problems);
+        return;
+    };
+    for winner in &winners {
+        // PEER-66; DEF-22: the other end of a reverse peering has the route too.
+        if let Some(via) = winner.peer.and_then(|peer| peer.reachable_by)
+            && !matches!(winner.with, With::Workload)
+            && let (Some(to), Some(via)) = (F::from_ip(winner.addr), F::from_ip(via))
+        {
+            family.statics.entry(Prefix::host(to)).or_insert(StaticRoute::Via(via));
+        }
+        sessions.insert(winner.key(), Arc::new(builder.session::<F>(winner, own, problems)));
+    }
+    for candidate in mesh::candidates::<F>(inputs, Some(own), problems) {
+        // PEER-18: the explicit peering takes the place of the mesh's, whatever their ports.
+        if !addresses.contains(&candidate.addr) {
+            sessions.insert(candidate.key(), Arc::new(builder.session::<F>(&candidate, own, problems)));
+        }
+    }
+}
+
+/// The candidates that become sessions, and their addresses. Of several for one address and port the first wins, and
+/// nothing of the others counts (PEER-51).
+fn decide<'a>(
+    candidates: Vec<Candidate<'a>>,
+    problems: &mut Problems,
+) -> (Vec<Candidate<'a>>, BTreeSet<IpAddr>) {
+    let mut places: BTreeMap<SessionKey, usize> = BTreeMap::new();
+    let mut winners: Vec<Candidate<'a>> = Vec::new();
+    // How many sessions a BGPPeer leaves to another one, and the first of them.
+    let mut lost: BTreeMap<(&'a str, &'a str), (usize, SessionKey)> = BTreeMap::new();
+    for candidate in candidates {
+        let key = candidate.key();
+        let Some(winner) = places.get(&key).and_then(|place| winners.get(*place)) else {
+            places.insert(key, winners.len());
+            winners.push(candidate);
+            continue;
+        };
+        // Both ends of a peering may ask for it: what is generated for the other end is nobody's mistake.
+        if let (Some(winner), Some(loser)) = (winner.peer, candidate.peer)
+            && winner.name != loser.name
+            && candidate.rank != Rank::Reverse
+        {
+            let (count, _) = lost.entry((&loser.name, &winner.name)).or_insert((0, key));
+            *count += 1;
+        }
+    }
+    for ((loser, winner), (count, first)) in lost {
+        let others = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        let why = format!(
+            "BGPPeer/{winner} already asks for a session to {first}{others}: this one has none there"
+        );
+        problems.add(Severity::Warning, format!("BGPPeer/{loser}"), "spec", why);
+    }
+    let addresses = winners.iter().map(|winner| winner.addr).collect();
+    (winners, addresses)
+}
