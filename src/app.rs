@@ -30,6 +30,7 @@ use crate::control::server::{self, ControlSocket, Views};
 use crate::core_thread::{self, KernelPort};
 use crate::datastore;
 use crate::fib::Phase;
+use crate::fib::dry_run::DryRun;
 use crate::fib::linux::LinuxKernel;
 use crate::fib::reconciler::{self, FibStatus};
 use crate::net::listener::{self, ListenPlan, ListenStatus};
@@ -40,6 +41,8 @@ use crate::telemetry::log::Log;
 
 /// Messages between the table and the kernel that may wait.
 const KERNEL_QUEUE: usize = 256;
+/// Questions about kernel routes that wait.
+const KERNEL_LOOKS: usize = 4;
 /// How long each step of an orderly stop may take.
 const STOP: Duration = Duration::from_secs(3);
 /// CAP_NET_ADMIN of linux/capability.h.
@@ -145,6 +148,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let (core, inbox) = core_thread::inboxes::<Speaker>();
     let (events_tx, events) = mpsc::channel(KERNEL_QUEUE);
     let (fib_tx, fib_rx) = mpsc::channel(KERNEL_QUEUE);
+    let (looks_tx, looks) = mpsc::channel(KERNEL_LOOKS);
     let (phase_tx, phase) = watch::channel(Phase::Recovering);
     let (fib_status_tx, fib) = watch::channel(FibStatus::default());
     let (listen_tx, listen) = watch::channel(Arc::new(ListenPlan::default()));
@@ -165,13 +169,15 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     };
     let core_thread = core_thread::start(Speaker::new(random()), clock, inbox, kernel, phase_tx, failed)
         .map_err(system("cannot start a thread"))?;
-    let reconciler = tokio::spawn(reconciler::run(
-        LinuxKernel::new(),
-        fib_rx,
-        events_tx,
-        fib_status_tx,
-        stop_rest.clone(),
-    ));
+    let reconciler = if settings.dry_run {
+        let (lines, said) = mpsc::channel(KERNEL_QUEUE);
+        tokio::task::spawn_blocking(move || print_lines(said));
+        let kernel = DryRun::new(LinuxKernel::new(), lines);
+        tokio::spawn(reconciler::run(kernel, fib_rx, looks, events_tx, fib_status_tx, stop_rest.clone()))
+    } else {
+        let kernel = LinuxKernel::new();
+        tokio::spawn(reconciler::run(kernel, fib_rx, looks, events_tx, fib_status_tx, stop_rest.clone()))
+    };
     let mut tasks: Vec<(&'static str, JoinHandle<()>)> = vec![("kernel", reconciler)];
     tasks.push(("listener", tokio::spawn(listener::run(listen, listen_status_tx, stop_rest.clone()))));
     let applier = Applier::new(Surroundings {
@@ -201,6 +207,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
             listen: listen_status,
             phase,
             fib,
+            kernel: looks_tx,
             counts: Arc::new(Counts::new(core.clone())),
             again,
         };
@@ -266,6 +273,16 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     result
 }
 
+/// What a dry run would write, to standard output. Blocks: call it on a thread of its own.
+fn print_lines(mut said: mpsc::Receiver<String>) {
+    while let Some(line) = said.blocking_recv() {
+        if writeln!(io::stdout(), "{line}").is_err() {
+            // A reader that has had enough.
+            return;
+        }
+    }
+}
+
 /// Signals that BIRD's users and their scripts send, for which there is nothing to do, and which would end the process.
 struct Ignored {
     hangup: Signal,
@@ -292,11 +309,12 @@ async fn first_to_end(
     (tasks.get(index).map_or("task", |(name, _)| name), end)
 }
 
-/// Waits until each of these has ended, for `limit` at most. What has ended already may have been asked for its result,
+/// Waits until all of these have ended, for `limit` at most. What has ended already may have been asked for its result,
 /// and a handle cannot be asked twice.
 async fn wait_for(tasks: &mut [(&'static str, JoinHandle<()>)], limit: Duration) {
+    let deadline = tokio::time::Instant::now() + limit;
     for (name, task) in tasks {
-        if !task.is_finished() && timeout(limit, task).await.is_err() {
+        if !task.is_finished() && tokio::time::timeout_at(deadline, task).await.is_err() {
             warn!(task = *name, "did not end in time");
         }
     }
@@ -340,6 +358,19 @@ mod tests {
         stop.cancel();
         wait_for(&mut tasks, STOP).await;
         assert!(tasks.iter().all(|(_, task)| task.is_finished()));
+    }
+
+    /// Sessions, connections, tasks, the table; then what main waits for.
+    #[test]
+    fn systemd_waits_longer_than_a_stop_takes_and_starts_the_daemon_however_often_it_failed() {
+        let unit = include_str!("../systemd/calico-bgpd.service");
+        let value =
+            |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
+        let stop: u64 = value("TimeoutStopSec").trim_end_matches('s').parse().unwrap();
+        assert!(Duration::from_secs(stop) > STOP * 5 + Duration::from_secs(2), "{stop}");
+        assert_eq!(value("StartLimitIntervalSec"), "0");
+        let section = unit.split("[Service]").next().unwrap();
+        assert!(section.contains("StartLimitIntervalSec"), "it is of [Unit]");
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl<C: Core> Applier<C> {
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             if let Some(snapshot) = snapshot {
-                self.apply(&snapshot).await;
+                self.apply(snapshot).await;
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = sleep(JOIN) => {}
@@ -200,11 +200,13 @@ impl<C: Core> Applier<C> {
         self.end_all().await;
     }
 
-    async fn apply(&mut self, snapshot: &Snapshot) {
+    async fn apply(&mut self, snapshot: Arc<Snapshot>) {
         if let Some(log) = &self.surroundings.log {
-            log.follow(log_severity(snapshot, &self.surroundings.facts.node_name));
+            log.follow(log_severity(&snapshot, &self.surroundings.facts.node_name));
         }
-        match desired::compile(snapshot, &self.surroundings.facts) {
+        let compiled = compile_apart(snapshot.clone(), self.surroundings.facts.clone()).await;
+        let snapshot = &*snapshot;
+        match compiled {
             // What is read while the datastore is moved to another one may lack anything (O8).
             Ok(state) if desired::is_locked(snapshot) && self.state.is_some() => {
                 self.tell_problems(&state.problems);
@@ -447,6 +449,19 @@ impl<C: Core> Applier<C> {
         for task in std::mem::take(&mut self.running).into_values().filter_map(|running| running.task) {
             let _ = timeout(HANDOVER, task).await;
         }
+    }
+}
+
+/// Compiles where it keeps no session's timers waiting: a large cluster takes longer than a keepalive may.
+async fn compile_apart(snapshot: Arc<Snapshot>, facts: NodeFacts) -> Result<DesiredState, desired::Unready> {
+    match tokio::task::spawn_blocking(move || desired::compile(&snapshot, &facts)).await {
+        Ok(compiled) => compiled,
+        // A defect: it ends the task that applies, as if it had compiled by itself.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Tasks are cancelled only where the runtime ends.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -71,6 +71,12 @@ pub enum Command {
     /// What the peer does not announce again is removed where it marks the refresh (RFC 7313). The exit status is 1
     /// where a session cannot: it is down, or the peer does not offer route refresh.
     Refresh(Refresh),
+    /// Remove the routes that calico-bgpd or BIRD left in the kernel; without --yes they are only listed
+    ///
+    /// For a node that runs neither of them any more: kernel routes stay when the daemon ends, so that it can be
+    /// restarted without loss. All routes of protocol 12 (bird) in table main are meant. Refused with --yes while a
+    /// daemon of this run directory, or BIRD, runs.
+    Cleanup(Cleanup),
     /// Describe BGP messages as JSON, one object a line: raw octets, hexadecimal, pcap, pcapng or MRT
     ///
     /// Each object says what the message holds (type, and its fields), what is wrong with it (errors) and
@@ -177,6 +183,8 @@ pub enum Show {
     Peers(ShowPeers),
     /// Routes, with the best of each prefix and what the kernel has
     Routes(ShowRoutes),
+    /// Kernel routes: what is wanted, what is there, and why the two differ where they do
+    Kernel(ShowKernel),
     /// The daemon: datastore, listening sockets, release, problems
     Status(ShowStatus),
 }
@@ -219,6 +227,31 @@ pub struct ShowRoutes {
     /// How it is printed.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `show kernel`.
+#[derive(Args, Debug)]
+pub struct ShowKernel {
+    /// Only one family
+    #[arg(long, value_enum)]
+    pub family: Option<FamilyWord>,
+    /// Run directory.
+    #[command(flatten)]
+    pub run_dir: RunDirFlag,
+    /// How it is printed.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `cleanup`.
+#[derive(Args, Debug)]
+pub struct Cleanup {
+    /// Remove the routes; without it they are only listed
+    #[arg(long)]
+    pub yes: bool,
+    /// Run directory, where the lock of a running daemon is.
+    #[command(flatten)]
+    pub run_dir: RunDirFlag,
 }
 
 /// `show status`.

@@ -12,19 +12,20 @@ use anyhow::Context as _;
 use bgp_proto::Asn;
 use bgp_proto::wire::{AsPath, Attributes};
 use calico_bgpd::cli::{
-    Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord, ReadOnce, Refresh,
-    Run, Show, SourceWord,
+    Cleanup, Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord, ReadOnce,
+    Refresh, Run, Show, SourceWord,
 };
 use calico_bgpd::control::show::{
-    Client, ShowError, peer_text, peers_table, refresh_text, routes_table, status_text,
+    Client, ShowError, kernel_table, peer_text, peers_table, refresh_text, routes_table, status_text,
 };
 use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::desired::{DesiredState, Unready};
 use calico_bgpd::evaluate::Question;
+use calico_bgpd::fib::linux::LinuxKernel;
 use calico_bgpd::policy::program::{Community, SourceClass};
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
-use calico_bgpd::telemetry::log::Log;
-use calico_bgpd::{app, cli, datastore, desired, runtime};
+use calico_bgpd::telemetry::log::{Log, log_panics};
+use calico_bgpd::{app, cli, datastore, desired, fib, runtime};
 use clap::FromArgMatches as _;
 
 /// How long the last log lines may take.
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate(&args),
         Command::Show(what) => show(what),
         Command::Refresh(args) => refresh(&args),
+        Command::Cleanup(args) => cleanup(&args),
         Command::Decode(args) => decode(&args),
     };
     match result {
@@ -64,8 +66,7 @@ fn run(args: &Run) -> anyhow::Result<u8> {
         return Ok(EXIT_OK);
     }
     let log = Arc::new(Log::start(&settings.log_level, settings.log_format)?);
-    // The usual hook writes to standard error by itself, and would wait where nobody reads (P9).
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    log_panics();
     let runtime = runtime::build(settings.workers)?;
     let result = runtime.block_on(app::run(settings, log.clone()));
     runtime.shutdown_timeout(LAST_LINES);
@@ -184,11 +185,7 @@ fn show(what: Show) -> anyhow::Result<u8> {
             }
         }
         Show::Routes(args) => {
-            let families = match args.family {
-                Some(FamilyWord::Ipv4) => &["ipv4"][..],
-                Some(FamilyWord::Ipv6) => &["ipv6"],
-                None => &["ipv4", "ipv6"],
-            };
+            let families = families(args.family);
             let mut client = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?;
             let routes: Result<Vec<_>, ShowError> =
                 families.iter().map(|family| client.routes(family)).collect();
@@ -199,12 +196,64 @@ fn show(what: Show) -> anyhow::Result<u8> {
                 routes_table(&routes)
             })?;
         }
+        Show::Kernel(args) => {
+            let mut client = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?;
+            let families = families(args.family);
+            let routes: Result<Vec<_>, ShowError> =
+                families.iter().map(|family| client.kernel(family)).collect();
+            let routes = routes?.concat();
+            print(&if args.output.json {
+                json(&serde_json::json!({ "routes": routes }))?
+            } else {
+                kernel_table(&routes)
+            })?;
+        }
         Show::Status(args) => {
             let status = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.status()?;
             print(&if args.output.json { json(&status)? } else { status_text(&status) })?;
         }
     }
     Ok(EXIT_OK)
+}
+
+const fn families(only: Option<FamilyWord>) -> &'static [&'static str] {
+    match only {
+        Some(FamilyWord::Ipv4) => &["ipv4"],
+        Some(FamilyWord::Ipv6) => &["ipv6"],
+        None => &["ipv4", "ipv6"],
+    }
+}
+
+fn cleanup(args: &Cleanup) -> anyhow::Result<u8> {
+    let run_dir = resolve_run_dir(&args.run_dir, &Process)?;
+    let lock = if args.yes { app::RunLock::take(&run_dir)? } else { None };
+    for socket in ["bird.ctl", "bird6.ctl"].map(|name| run_dir.join(name)) {
+        let answers = std::os::unix::net::UnixStream::connect(&socket).is_ok();
+        anyhow::ensure!(
+            !(args.yes && answers),
+            "BIRD runs, for {} answers: its routes would be back in two seconds",
+            socket.display()
+        );
+    }
+    let runtime = runtime::build(Some(1))?;
+    let code = runtime.block_on(async {
+        let mut kernel = LinuxKernel::new();
+        let (found, operations) = fib::cleanup::find(&mut kernel).await?;
+        let list: String = found.iter().map(|left| format!("{}\n", left.words)).collect();
+        print(&list)?;
+        if !args.yes {
+            let what = format!("{} routes of protocol 12 in table main; --yes removes them\n", found.len());
+            let _ = std::io::stderr().write_all(what.as_bytes());
+            return anyhow::Ok(EXIT_OK);
+        }
+        let refused = fib::cleanup::remove(&mut kernel, &operations).await?;
+        for (prefix, why) in &refused {
+            let _ = writeln!(std::io::stderr(), "calico-bgpd: {prefix} stays: {why}");
+        }
+        Ok(if refused.is_empty() { EXIT_OK } else { EXIT_FAILED })
+    });
+    drop(lock);
+    code
 }
 
 fn refresh(args: &Refresh) -> anyhow::Result<u8> {

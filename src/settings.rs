@@ -91,6 +91,10 @@ pub struct DaemonFlags {
     /// Socket that answers birdcl6, or none.
     #[arg(long, value_name = "PATH")]
     pub bird6_socket: Option<String>,
+    /// Write nothing into the kernel; print what would be written, as ip route would be told it. Sessions come up as
+    /// always
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// A setting that cannot be used, in one line that names the flag or the variable.
@@ -168,6 +172,8 @@ pub struct Settings {
     pub bird_socket: Option<PathBuf>,
     /// BIRD's socket for IPv6, if there is to be one.
     pub bird6_socket: Option<PathBuf>,
+    /// Kernel routes are printed, not written.
+    pub dry_run: bool,
     /// `CALICO_NETWORKING_BACKEND` says that this node speaks no BGP (NODE-2); its value.
     pub no_bgp: Option<String>,
 }
@@ -412,6 +418,7 @@ pub fn resolve(
         log_level,
         log_format,
         workers,
+        dry_run: daemon.dry_run,
         no_bgp,
     })
 }

@@ -37,6 +37,12 @@ async fn one_request_a_line_gives_one_answer_a_line() {
     let route = &routes["routes"]["routes"][0];
     assert_eq!(route["prefix"], "10.244.1.0/26");
     assert_eq!((&route["source"], &route["best"]), (&"static".into(), &true.into()));
+    let kernel = ask(&mut stream, r#"{"show":"kernel","family":"ipv6"}"#).await;
+    let route = &kernel["kernelRoutes"]["routes"][0];
+    assert_eq!((&route["prefix"], &route["state"]), (&"fd00:10:244::/122".into(), &"installed".into()));
+    assert_eq!(route["actual"][0], "blackhole proto 12");
+    let wrong = ask(&mut stream, r#"{"show":"kernel","family":"ipv6","after":"10.0.0.0/8"}"#).await;
+    assert_eq!(wrong["error"], "\"10.0.0.0/8\" is no ipv6 prefix");
     let status = ask(&mut stream, r#"{"show":"status"}"#).await;
     assert_eq!(status["status"]["node"], "node-1");
     assert_eq!(status["status"]["releaseSource"], "clusterInformation");

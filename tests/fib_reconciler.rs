@@ -12,8 +12,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bgp_proto::IpPrefix;
+use calico_bgpd::fib::cleanup;
+use calico_bgpd::fib::dry_run::DryRun;
 use calico_bgpd::fib::fake::{FakeKernel, SharedKernel};
 use calico_bgpd::fib::reconciler::{FibInput, FibStatus, RouteProblem, run};
+use calico_bgpd::fib::view::KernelLook;
 use calico_bgpd::fib::{
     Errno, FibChange, FibRoute, KernelEvent, Leg, Ownership, PROTOCOL, Phase, Refusal, RouteOp, Target, Wish,
 };
@@ -26,6 +29,7 @@ const FELIX: u8 = 80;
 struct Bench {
     kernel: SharedKernel,
     input: mpsc::Sender<FibInput>,
+    looks: mpsc::Sender<KernelLook>,
     events: mpsc::Receiver<KernelEvent>,
     status: watch::Receiver<FibStatus>,
     stop: CancellationToken,
@@ -60,10 +64,11 @@ impl Bench {
         let kernel = SharedKernel::new(kernel);
         let (input, inbox) = mpsc::channel(4);
         let (told, events) = mpsc::channel(1);
+        let (looks, asked) = mpsc::channel(1);
         let (sender, status) = watch::channel(FibStatus::default());
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(kernel.clone(), inbox, told, sender, stop.clone()));
-        Bench { kernel, input, events, status, stop, task }
+        let task = tokio::spawn(run(kernel.clone(), inbox, asked, told, sender, stop.clone()));
+        Bench { kernel, input, looks, events, status, stop, task }
     }
 
     async fn say(&self, input: FibInput) {
@@ -87,6 +92,27 @@ impl Bench {
             all.push(self.events.recv().await.unwrap());
         }
         all
+    }
+
+    /// `show kernel` of IPv4, a line each.
+    async fn shown(&self, after: Option<IpPrefix>, limit: usize) -> Vec<String> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let look = KernelLook { afi: bgp_proto::Afi::Ipv4, after, limit, answer };
+        self.looks.send(look).await.unwrap();
+        let lines = answered.await.unwrap();
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        lines
+            .into_iter()
+            .map(|line| {
+                let (wanted, there) = (or_none(line.desired), line.actual.join("; "));
+                format!(
+                    "{} {} | {wanted} | {there} | {}",
+                    line.prefix,
+                    line.state.name(),
+                    or_none(line.reason)
+                )
+            })
+            .collect()
     }
 
     fn ours(&self) -> Vec<String> {
@@ -340,6 +366,105 @@ async fn routes_that_are_flushed_again_and_again_are_back_within_a_second_each_t
     assert!(status.repeated[&p(wanted[0])] > status.repeated[&p(wanted[1])]);
     tokio::time::sleep(Duration::from_secs(180)).await;
     assert!(bench.until(|s| s.repeated.is_empty()).await.problems.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_and_what_is_there_is_shown_with_the_reasons() {
+    let mut kernel = node();
+    kernel.apply(&RouteOp::Add(p("10.244.9.0/26"), via("10.99.0.9", 1024))).unwrap();
+    kernel.add_route(p("10.244.2.0/26"), FELIX, 1024, Target::Blackhole);
+    kernel.add_route(p("10.7.0.0/16"), FELIX, 0, Target::Blackhole);
+    kernel.refuse(p("10.244.3.0/26"), Some(Errno::EINVAL));
+    let mut bench = Bench::start(kernel);
+    bench.want("10.244.1.0/26", Some(via("10.99.0.2", 1024))).await;
+    bench.want("10.244.2.0/26", Some(via("10.99.0.2", 1024))).await;
+    bench.want("10.244.3.0/26", Some(blackhole())).await;
+    bench.want("fd00:10:244::/122", Some(blackhole())).await;
+    let wish = Wish::Waits { device: "tunl0" };
+    bench.say(FibInput::Changes(vec![FibChange { prefix: p("10.244.4.0/26"), wish }])).await;
+    bench.until(|s| s.installed == 2 && s.failed == 1 && s.conflicts == 1 && s.waiting == 1).await;
+    let all = [
+        "10.244.1.0/26 installed | via 10.99.0.2 dev eth0 metric 1024 | via 10.99.0.2 dev eth0 proto 12 metric 1024 | -",
+        "10.244.2.0/26 conflicting | via 10.99.0.2 dev eth0 metric 1024 | blackhole proto 80 metric 1024 \
+         | a route of protocol 80 has the same prefix and metric 1024",
+        "10.244.3.0/26 failed | blackhole |  | the kernel refuses it: Invalid argument (os error 22)",
+        "10.244.4.0/26 waiting | - |  | the device tunl0 is not there or not up; what the kernel holds stays until then",
+        "10.244.9.0/26 adopted | - | via 10.99.0.9 dev eth0 proto 12 metric 1024 \
+         | found at start; stays until recovery ends",
+    ];
+    assert_eq!(bench.shown(None, 100).await, all);
+    assert_eq!(bench.shown(None, 2).await, all[..2]);
+    assert_eq!(bench.shown(Some(p("10.244.2.0/26")), 2).await, all[2..4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_says_what_it_would_do_once_and_writes_nothing() {
+    let mut kernel = node();
+    kernel.apply(&RouteOp::Add(p("10.244.9.0/26"), via("10.99.0.9", 1024))).unwrap();
+    kernel.apply(&RouteOp::Add(p("10.244.8.0/26"), blackhole())).unwrap();
+    kernel.take_written();
+    let kernel = SharedKernel::new(kernel);
+    let (lines, mut said) = mpsc::channel(100);
+    let (input, inbox) = mpsc::channel(4);
+    let (told, mut events) = mpsc::channel(100);
+    let (_looks, asked) = mpsc::channel(1);
+    let (sender, mut status) = watch::channel(FibStatus::default());
+    let stop = CancellationToken::new();
+    let dry = DryRun::new(kernel.clone(), lines);
+    let task = tokio::spawn(run(dry, inbox, asked, told, sender, stop.clone()));
+    let want = |prefix: &str, route| FibChange { prefix: p(prefix), wish: Wish::Route(route) };
+    let changes = vec![
+        want("10.244.1.0/26", via("10.99.0.2", 1024)),
+        want("10.244.8.0/26", via("10.99.0.8", 0)),
+        want("fd00:10:244::/122", blackhole()),
+    ];
+    input.send(FibInput::Changes(changes)).await.unwrap();
+    input.send(FibInput::Phase(Phase::Normal)).await.unwrap();
+    status.wait_for(|s| s.installed == 3 && s.phase == Phase::Normal).await.unwrap();
+    // Audits see what is there with what would be.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    while events.try_recv().is_ok() {}
+    assert_eq!(status.borrow().repaired, 0);
+    let mut all = Vec::new();
+    while let Ok(line) = said.try_recv() {
+        all.push(line);
+    }
+    all.sort();
+    assert_eq!(
+        all,
+        [
+            "add 10.244.1.0/26 via 10.99.0.2 dev eth0 proto bird metric 1024",
+            "add blackhole fd00:10:244::/122 proto bird metric 1024",
+            "del 10.244.9.0/26 proto bird metric 1024",
+            "replace 10.244.8.0/26 via 10.99.0.8 dev eth0 proto bird",
+        ]
+    );
+    assert_eq!(kernel.with(FakeKernel::take_written), []);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn cleanup_finds_and_removes_what_is_ours_and_nothing_else() {
+    let mut kernel = node();
+    kernel.apply(&RouteOp::Add(p("10.244.9.0/26"), via("10.99.0.9", 1024))).unwrap();
+    kernel.apply(&RouteOp::Add(p("10.244.9.0/26"), blackhole())).unwrap();
+    kernel.apply(&RouteOp::Add(p("fd00:10:244::/122"), blackhole())).unwrap();
+    kernel.add_route(p("10.244.9.0/26"), FELIX, 512, Target::Blackhole);
+    let mut kernel = SharedKernel::new(kernel);
+    let (found, operations) = cleanup::find(&mut kernel).await.unwrap();
+    let found: Vec<String> = found.into_iter().map(|left| left.words).collect();
+    assert_eq!(
+        found,
+        [
+            "10.244.9.0/26 blackhole",
+            "10.244.9.0/26 via 10.99.0.9 dev eth0 metric 1024",
+            "fd00:10:244::/122 blackhole metric 1024",
+        ]
+    );
+    assert_eq!(kernel.with(|kernel| kernel.owned_routes().len()), 3, "finding removes nothing");
+    assert_eq!(cleanup::remove(&mut kernel, &operations).await.unwrap(), []);
+    assert_eq!(kernel.with(|kernel| (kernel.owned_routes().len(), kernel.other_routes().len())), (0, 1));
 }
 
 /// A node with tunl0 (index 3) and the wish for an own block and for one over the tunnel, both written.

@@ -165,9 +165,10 @@ impl Reconciler {
     fn with(kernel: LinuxKernel) -> Reconciler {
         let (input, inbox) = mpsc::channel(16);
         let (told, mut telling) = mpsc::channel(4);
+        let (_, asked) = mpsc::channel(1);
         let (sender, status) = watch::channel(FibStatus::default());
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(kernel, inbox, told, sender, stop.clone()));
+        let task = tokio::spawn(run(kernel, inbox, asked, told, sender, stop.clone()));
         let events = Arc::new(Mutex::new(Vec::new()));
         tokio::spawn({
             let events = events.clone();

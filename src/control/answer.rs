@@ -56,6 +56,14 @@ pub enum Show {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<String>,
     },
+    /// One page of what is wanted of the kernel and what is there.
+    Kernel {
+        /// `ipv4` or `ipv6`.
+        family: String,
+        /// Go on after this prefix.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
     /// The daemon.
     Status,
 }
@@ -68,12 +76,43 @@ pub enum Answer {
     Peers(Vec<Peer>),
     /// To [`Show::Routes`].
     Routes(Page),
+    /// To [`Show::Kernel`].
+    KernelRoutes(KernelPage),
     /// To [`Show::Status`].
     Status(Box<Status>),
     /// To [`Refresh`].
     Refreshed(Vec<Refreshed>),
     /// The request could not be answered; why.
     Error(String),
+}
+
+/// A page of kernel routes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelPage {
+    /// The routes, by prefix.
+    pub routes: Vec<KernelRoute>,
+    /// There is more after this prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// One prefix that is wanted in the kernel, or holds a route of ours there.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelRoute {
+    /// The prefix.
+    pub prefix: String,
+    /// `installed`, `pending`, `conflicting`, `waiting`, `failed` or `adopted`.
+    pub state: String,
+    /// What is wanted, in the words of `ip route`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<String>,
+    /// What is there: routes of ours, and what stands in their place.
+    pub actual: Vec<String>,
+    /// Why it is not as wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One session.

@@ -13,7 +13,7 @@ use bgp_proto::session::StateName;
 use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +30,7 @@ use crate::core_thread::{CoreGone, CorePort, Urgent};
 use crate::datastore::SourceStatus;
 use crate::fib::Phase;
 use crate::fib::reconciler::FibStatus;
+use crate::fib::view::KernelLook;
 use crate::model::store::KindState;
 use crate::net::dial;
 use crate::net::listener::ListenStatus;
@@ -66,6 +67,8 @@ pub struct Views {
     pub counts: Arc<Counts>,
     /// Has the last snapshot compiled again.
     pub again: Arc<Notify>,
+    /// The kernel, route by route.
+    pub kernel: mpsc::Sender<KernelLook>,
 }
 
 /// The bound socket; its file goes when this goes.
@@ -158,6 +161,7 @@ impl Views {
         match request {
             Request::Show(Show::Peers) => self.peers().await,
             Request::Show(Show::Routes { family, after }) => self.routes(family, after.as_deref()).await,
+            Request::Show(Show::Kernel { family, after }) => self.kernel(family, after.as_deref()).await,
             Request::Show(Show::Status) => self.status(),
             Request::Refresh(wanted) => self.refresh(&wanted.peer).await,
         }
@@ -194,13 +198,9 @@ impl Views {
     }
 
     async fn routes(&self, family: &str, after: Option<&str>) -> Answer {
-        let Some(afi) = Afi::ALL.into_iter().find(|afi| afi.name() == family) else {
-            return Answer::Error(format!("{family:?} is neither ipv4 nor ipv6"));
-        };
-        let after = match after.map(|text| (text, text.parse::<IpPrefix>())) {
-            None => None,
-            Some((_, Ok(prefix))) if prefix.afi() == afi => Some(prefix),
-            Some((text, _)) => return Answer::Error(format!("{text:?} is no {family} prefix")),
+        let (afi, after) = match page_of(family, after) {
+            Ok(page) => page,
+            Err(why) => return Answer::Error(why),
         };
         match self.core.look(move |core| core.routes(afi, after, answer::PAGE)).await {
             Ok(routes) => {
@@ -216,6 +216,29 @@ impl Views {
             }
             Err(error) => Answer::Error(error.to_string()),
         }
+    }
+
+    async fn kernel(&self, family: &str, after: Option<&str>) -> Answer {
+        let (afi, after) = match page_of(family, after) {
+            Ok(page) => page,
+            Err(why) => return Answer::Error(why),
+        };
+        let (answer, answered) = oneshot::channel();
+        let look = KernelLook { afi, after, limit: answer::PAGE, answer };
+        let gone = || Answer::Error("the part that writes kernel routes has ended".into());
+        if self.kernel.send(look).await.is_err() {
+            return gone();
+        }
+        let Ok(lines) = answered.await else { return gone() };
+        let next = lines.last().filter(|_| lines.len() >= answer::PAGE).map(|last| last.prefix.to_string());
+        let routes = lines.into_iter().map(|line| answer::KernelRoute {
+            prefix: line.prefix.to_string(),
+            state: line.state.name().into(),
+            desired: line.desired,
+            actual: line.actual,
+            reason: line.reason,
+        });
+        Answer::KernelRoutes(answer::KernelPage { routes: routes.collect(), next })
     }
 
     /// As BIRD's `reload in`: a peer that cannot send its routes again is not asked, and its session stays.
@@ -298,6 +321,18 @@ impl Views {
             peers_established: established,
             problems,
         }))
+    }
+}
+
+/// Which page is asked for: its family and the last prefix of the page before.
+fn page_of(family: &str, after: Option<&str>) -> Result<(Afi, Option<IpPrefix>), String> {
+    let Some(afi) = Afi::ALL.into_iter().find(|afi| afi.name() == family) else {
+        return Err(format!("{family:?} is neither ipv4 nor ipv6"));
+    };
+    match after.map(|text| (text, text.parse::<IpPrefix>())) {
+        None => Ok((afi, None)),
+        Some((_, Ok(prefix))) if prefix.afi() == afi => Ok((afi, Some(prefix))),
+        Some((text, _)) => Err(format!("{text:?} is no {family} prefix")),
     }
 }
 

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::SOCKET;
-use super::answer::{Answer, Page, Peer, Refresh, Refreshed, Request, Route, Show, Status};
+use super::answer::{
+    Answer, KernelPage, KernelRoute, Page, Peer, Refresh, Refreshed, Request, Route, Show, Status,
+};
 
 /// How long the daemon may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -113,6 +115,23 @@ impl Client {
         }
     }
 
+    /// What is wanted of the kernel in a family and what is there, page by page.
+    pub fn kernel(&mut self, family: &str) -> Result<Vec<KernelRoute>, ShowError> {
+        let mut routes = Vec::new();
+        let mut after = None;
+        loop {
+            let request = Request::Show(Show::Kernel { family: family.to_string(), after });
+            let Answer::KernelRoutes(KernelPage { routes: page, next }) = self.ask(&request)? else {
+                return Err(ShowError::Answer("it answers another question".into()));
+            };
+            routes.extend(page);
+            match next {
+                Some(_) => after = next,
+                None => return Ok(routes),
+            }
+        }
+    }
+
     /// The daemon's state.
     pub fn status(&mut self) -> Result<Status, ShowError> {
         match self.ask(&Request::Show(Show::Status))? {
@@ -167,6 +186,24 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 
 fn number(value: Option<u64>) -> String {
     value.map_or_else(|| "-".to_string(), |value| value.to_string())
+}
+
+/// `show kernel`.
+pub fn kernel_table(routes: &[KernelRoute]) -> String {
+    let rows: Vec<Vec<String>> = routes
+        .iter()
+        .map(|route| {
+            let there = if route.actual.is_empty() { "-".to_string() } else { route.actual.join("; ") };
+            vec![
+                route.prefix.clone(),
+                route.state.clone(),
+                route.desired.clone().unwrap_or_else(|| "-".to_string()),
+                there,
+                route.reason.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(&["PREFIX", "STATE", "WANTED", "THERE", "REASON"], &rows)
 }
 
 /// `refresh`: a line for each session.

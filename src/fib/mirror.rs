@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use bgp_proto::prefix::is_link_local;
 use bgp_proto::rib::is_ordinary;
@@ -371,10 +372,14 @@ impl Mirror {
 
     /// The prefixes with a route of ours.
     pub fn owned(&self) -> impl Iterator<Item = IpPrefix> {
-        let owned = |(prefix, entries): (&IpPrefix, &Entries)| {
-            entries.iter().any(|e| e.protocol == PROTOCOL).then_some(*prefix)
-        };
-        self.routes.iter().filter_map(owned)
+        self.owned_after(None)
+    }
+
+    /// The same, after one of them.
+    pub fn owned_after(&self, after: Option<IpPrefix>) -> impl Iterator<Item = IpPrefix> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.routes.range((from, Bound::Unbounded));
+        rest.filter(|(_, entries)| entries.iter().any(|e| e.protocol == PROTOCOL)).map(|(prefix, _)| *prefix)
     }
 
     /// How many routes are known.

@@ -4,6 +4,8 @@
 //! speaks netlink. Never: chooses routes. The kernel is twice in the picture: as a source ([`KernelEvent`]) and
 //! as a sink ([`FibRoute`]).
 
+pub mod cleanup;
+pub mod dry_run;
 pub mod fake;
 pub mod linux;
 pub mod message;
@@ -11,6 +13,7 @@ pub mod mirror;
 pub mod plan;
 pub mod reconciler;
 mod repair;
+pub mod view;
 
 use std::fmt;
 use std::future::Future;

@@ -12,10 +12,11 @@
 //! Rules: KRT-35 to KRT-42 in event-driven form, KRT-49 to KRT-51; K1 to K7, K11 to K13.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::IpPrefix;
+use bgp_proto::{Afi, IpPrefix};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ use tracing::{debug, info, warn};
 use super::mirror::{Mirror, Notice};
 use super::plan::{Planned, Written, all_prefixes, plan};
 use super::repair::{PEACE, Place, Repairs, Wait};
+use super::view::{self, KernelLine, KernelLook};
 use super::{
     Errno, FibChange, FibRoute, Kernel, KernelError, KernelEvent, Ownership, PROTOCOL, Phase, Refusal,
     RouteOp, TUNNEL, Wish,
@@ -156,11 +158,13 @@ const INTAKE: usize = 64;
 pub async fn run<K: Kernel>(
     kernel: K,
     mut inbox: mpsc::Receiver<FibInput>,
+    mut looks: mpsc::Receiver<KernelLook>,
     events: mpsc::Sender<KernelEvent>,
     status: watch::Sender<FibStatus>,
     stop: CancellationToken,
 ) {
     let mut this = Reconciler::new(kernel, status);
+    let mut asked = true;
     loop {
         this.work().await;
         this.publish();
@@ -183,6 +187,11 @@ pub async fn run<K: Kernel>(
                 }
             }
             heard = this.kernel.notices(), if this.connected => this.heard(heard),
+            look = looks.recv(), if asked => match look {
+                // Who has gone does not wait for the answer.
+                Some(look) => drop(look.answer.send(this.lines(look.afi, look.after, look.limit))),
+                None => asked = false,
+            },
             () = tokio::time::sleep_until(deadline) => {}
         }
     }
@@ -332,6 +341,26 @@ impl<K: Kernel> Reconciler<K> {
                 self.try_again(yielded);
             }
         }
+    }
+
+    /// One page of what is wanted and what is there.
+    fn lines(&self, afi: Afi, after: Option<IpPrefix>, limit: usize) -> Vec<KernelLine> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let concerned = |prefix: &&IpPrefix| prefix.afi() == afi;
+        let desired = self.desired.range((from, Bound::Unbounded)).map(|(prefix, _)| prefix);
+        let held = self.held.range((from, Bound::Unbounded)).map(|(prefix, _)| prefix);
+        // Each of the three is in order; of their union as many as the page takes are enough.
+        let owned = self.mirror.owned_after(after);
+        let mut all: BTreeSet<IpPrefix> = desired.filter(concerned).take(limit).copied().collect();
+        all.extend(held.filter(concerned).take(limit));
+        all.extend(owned.filter(|prefix| prefix.afi() == afi).take(limit));
+        let line = |prefix: IpPrefix| {
+            let problem = self.trouble.get(&prefix).map(|trouble| &trouble.problem);
+            let repaired = self.repeated.get(&prefix).copied();
+            let waits = self.held.get(&prefix).copied();
+            view::line(prefix, self.desired.get(&prefix), waits, problem, repaired, &self.mirror, self.phase)
+        };
+        all.into_iter().take(limit).filter_map(line).collect()
     }
 
     fn wish(&mut self, prefix: IpPrefix, wish: Wish, waiting: &mut Summary) {

@@ -7,13 +7,13 @@
 //!
 //! A peer whose rules changed reads its old group until the new one is complete, and is then sent the differences.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::out::{Exporter, Group, Sent, routes};
 use bgp_proto::rib::{AttrTable, ExportProfile, Rib};
-use bgp_proto::{Family, Prefix};
+use bgp_proto::{DestId, Family, Prefix};
 use bytes::BytesMut;
 
 use super::kernel_routes::Interfaces;
@@ -46,9 +46,10 @@ pub(super) struct AdjRibOut<F: Family> {
     moves: BTreeMap<u32, usize>,
     /// What the programs name.
     sets: Sets,
-    /// Destinations that are to be exported anew.
-    changed: BTreeSet<Prefix<F>>,
-    woken: Vec<u32>,
+    /// Destinations that are to be exported anew, each once; their ids are pinned meanwhile.
+    changed: VecDeque<DestId>,
+    /// Which they are, by id.
+    marked: Vec<bool>,
 }
 
 impl<F: Family> AdjRibOut<F> {
@@ -60,8 +61,8 @@ impl<F: Family> AdjRibOut<F> {
             reads: BTreeMap::new(),
             moves: BTreeMap::new(),
             sets: Sets::default(),
-            changed: BTreeSet::new(),
-            woken: Vec::new(),
+            changed: VecDeque::new(),
+            marked: Vec::new(),
         }
     }
 
@@ -145,11 +146,23 @@ impl<F: Family> AdjRibOut<F> {
 
     /// Slots that got something to read since the last call.
     pub fn take_woken(&mut self) -> Vec<u32> {
-        let mut woken = std::mem::take(&mut self.woken);
+        let mut woken = Vec::new();
         for group in self.groups.iter_mut().flatten() {
             woken.append(&mut group.group.take_woken());
         }
         woken
+    }
+
+    /// Number of groups.
+    #[cfg(test)]
+    pub fn groups(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Number of routes of all groups.
+    #[cfg(test)]
+    pub fn routes(&self) -> usize {
+        self.groups.iter().flatten().map(|group| group.group.routes()).sum()
     }
 
     // ---- routes ----
@@ -160,14 +173,31 @@ impl<F: Family> AdjRibOut<F> {
     }
 
     /// These destinations are to be exported anew.
-    pub fn touch(&mut self, prefixes: impl IntoIterator<Item = Prefix<F>>) {
-        if !self.places.is_empty() {
-            self.changed.extend(prefixes);
+    pub fn reexport(&mut self, rib: &mut Rib<F>, ids: impl IntoIterator<Item = DestId>) {
+        if self.places.is_empty() {
+            return;
+        }
+        self.marked.resize(self.marked.len().max(rib.id_bound()), false);
+        for id in ids {
+            if let Some(mark) = self.marked.get_mut(id.index())
+                && !std::mem::replace(mark, true)
+            {
+                rib.pin(id);
+                self.changed.push_back(id);
+            }
         }
     }
 
+    fn next_changed(&mut self) -> Option<DestId> {
+        let id = self.changed.pop_front()?;
+        if let Some(mark) = self.marked.get_mut(id.index()) {
+            *mark = false;
+        }
+        Some(id)
+    }
+
     /// Everything is to be exported anew for all groups.
-    pub fn reexport(&mut self) {
+    pub fn reexport_all(&mut self) {
         for group in self.groups.iter_mut().flatten() {
             group.walk = Some(None);
         }
@@ -198,12 +228,13 @@ impl<F: Family> AdjRibOut<F> {
     /// peers told waits until our own restart is over.
     pub fn export(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, deferred: bool, work: &mut usize) {
         while *work > 0
-            && let Some(prefix) = self.changed.pop_first()
+            && let Some(id) = self.next_changed()
         {
             for group in self.groups.iter_mut().flatten() {
-                group.export(rib, interfaces, &self.sets, deferred, prefix);
+                group.export(rib, interfaces, &self.sets, deferred, id);
                 *work = work.saturating_sub(1);
             }
+            rib.unpin(id);
         }
         for group in self.groups.iter_mut().flatten() {
             group.walk(rib, interfaces, &self.sets, deferred, work);
@@ -215,6 +246,11 @@ impl<F: Family> AdjRibOut<F> {
             *work = work.saturating_sub(1 + self.held(slot) / 8);
         }
         self.drop_idle(rib.attr_table_mut());
+        if self.places.is_empty() {
+            while let Some(id) = self.next_changed() {
+                rib.unpin(id);
+            }
+        }
         for group in self.groups.iter_mut().flatten() {
             group.group.flush();
         }
@@ -247,9 +283,6 @@ impl<F: Family> AdjRibOut<F> {
                 self.places.remove(&group.profile);
                 group.group.close(attrs);
             }
-        }
-        if self.places.is_empty() {
-            self.changed.clear();
         }
     }
 
@@ -292,17 +325,11 @@ impl<F: Family> AdjRibOut<F> {
 
 impl<F: Family> ExportGroup<F> {
     /// Exports one destination anew.
-    fn export(
-        &mut self,
-        rib: &mut Rib<F>,
-        interfaces: &Interfaces,
-        sets: &Sets,
-        deferred: bool,
-        prefix: Prefix<F>,
-    ) {
+    fn export(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, sets: &Sets, deferred: bool, id: DestId) {
         let policy = Bound { program: &self.program, sets };
         let exporter = Exporter { profile: &self.profile, policy: &policy, deferred };
-        let routes = match rib.dest_of(prefix) {
+        let Some(prefix) = rib.prefix(id) else { return };
+        let routes = match rib.dest(id) {
             Some(dest) => routes(rib, &exporter, prefix, dest, |forward| interfaces.name_of(forward)),
             None => Default::default(),
         };
@@ -329,11 +356,12 @@ impl<F: Family> ExportGroup<F> {
         while *work > 0
             && let Some(after) = self.walk
         {
-            let next: Vec<Prefix<F>> = rib.dests(after).map(|(_, dest)| dest.prefix).take(*work).collect();
-            self.walk = next.last().map(|last| Some(*last));
+            let next: Vec<(DestId, Prefix<F>)> =
+                rib.dests(after).map(|(id, dest)| (id, dest.prefix)).take(*work).collect();
+            self.walk = next.last().map(|(_, last)| Some(*last));
             *work -= next.len();
-            for prefix in next {
-                self.export(rib, interfaces, sets, deferred, prefix);
+            for (id, _) in next {
+                self.export(rib, interfaces, sets, deferred, id);
             }
         }
         if self.walk.is_none() {

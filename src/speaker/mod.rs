@@ -199,7 +199,7 @@ impl Speaker {
                 self.peer_up(peer, incarnation, *negotiated);
             }
             SpeakerInput::Update { peer, update } => self.update(peer, update),
-            SpeakerInput::EndOfRib(peer, afi) => self.recovery.told(peer, afi),
+            SpeakerInput::EndOfRib(peer, afi) => self.recovery.end_of_rib(peer, afi),
             SpeakerInput::RefreshRequested(peer, afi) => self.refresh(peer, afi),
             SpeakerInput::Stale(peer, families) => self.peer_gone(peer, families),
             SpeakerInput::LongLivedStale(peer, families) => self.long_lived_stale(peer, families),
@@ -241,21 +241,22 @@ impl Speaker {
         }
         for (key, peer) in &state.peers {
             let Some(id) = handles.get(key).copied() else { continue };
+            if self.peers.get(id).is_some_and(|known| Arc::ptr_eq(&known.desired, peer)) {
+                continue;
+            }
             let import = self.programs.id(&peer.treatment.import);
             let export = self.programs.id(&peer.treatment.export);
             match self.peers.get_mut(id) {
                 None => self.peers.insert(PeerState::new(id, peer, import, export)),
                 Some(known) => {
                     let imported = (known.import_profile(), known.import_program);
-                    known.name.clone_from(&peer.name);
                     known.addr = peer.spec.transport.peer;
-                    known.open = peer.spec.open.clone();
-                    known.treatment = peer.treatment.clone();
+                    known.desired = peer.clone();
                     (known.import_program, known.export_program) = (import, export);
                     if imported != (known.import_profile(), known.import_program) {
                         self.reimports.insert(id.slot);
                     }
-                    self.retreat(id);
+                    self.treatment_changed(id);
                 }
             }
         }
@@ -267,6 +268,9 @@ impl Speaker {
         let home6 = state.node.ipv6.as_ref().map(|address| address.subnet);
         self.v4.desired(&state.v4, home4, &self.interfaces);
         self.v6.desired(&state.v6, home6, &self.interfaces);
+        if !self.recovery.recovering() {
+            return;
+        }
         let peers = state.peers.values().filter(|peer| self.recovery.expects(&peer.name));
         let expected: Vec<_> =
             peers.filter_map(|peer| Some((*handles.get(&peer.key)?, peer.key.afi))).collect();
@@ -274,7 +278,7 @@ impl Speaker {
     }
 
     /// Rules may have changed: the decision knows the session as it is now, and the peer reads the group that is its now.
-    fn retreat(&mut self, id: PeerId) {
+    fn treatment_changed(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.source = peer.source_peer();
         let Some(peer) = self.peers.get(id) else { return };
@@ -284,7 +288,7 @@ impl Speaker {
                     table.rib.set_peer(id.slot, source);
                 }
                 if let Some(profile) = peer.export_profile(afi) {
-                    table.out.reassign(id.slot, profile, &peer.treatment.export);
+                    table.out.reassign(id.slot, profile, &peer.desired.treatment.export);
                 }
             });
         }
@@ -323,7 +327,7 @@ impl Speaker {
                 if families.contains(afi)
                     && let Some(profile) = peer.export_profile(afi)
                 {
-                    table.out.open(id.slot, peer.addr, profile, &peer.treatment.export);
+                    table.out.open(id.slot, peer.addr, profile, &peer.desired.treatment.export);
                 }
             });
         }
@@ -377,7 +381,7 @@ impl Speaker {
             }
         }
         if let Some(afi) = update.end_of_rib {
-            self.recovery.told(id, afi);
+            self.recovery.end_of_rib(id, afi);
         }
     }
 
@@ -452,8 +456,8 @@ impl Speaker {
         for afi in Afi::ALL {
             on_table!(self, afi, table => {
                 for peer in self.peers.iter() {
-                    if peer.treatment.import.reads_interface() {
-                        table.import_again(&self.interfaces, peer);
+                    if peer.desired.treatment.import.reads_interface() {
+                        table.reimport(&self.interfaces, peer);
                     }
                 }
                 table.out.reexport_by_interface();
@@ -493,7 +497,7 @@ impl Speaker {
         self.v4.settle(&self.interfaces, &self.peers);
         self.v6.settle(&self.interfaces, &self.peers);
         for afi in self.recovery.deferral_ends(now).iter() {
-            on_table!(self, afi, table => table.out.reexport());
+            on_table!(self, afi, table => table.out.reexport_all());
         }
         let deferred = self.recovery.deferred();
         for afi in Afi::ALL {
@@ -520,6 +524,11 @@ impl Speaker {
             out.push(SpeakerOutput::Phase(Phase::Normal));
         }
         self.wake(out);
+        self.is_busy()
+    }
+
+    /// Whether [`Speaker::settle`] has more to do.
+    pub fn is_busy(&self) -> bool {
         !self.reimports.is_empty() || self.v4.out.is_busy() || self.v6.out.is_busy()
     }
 
@@ -531,7 +540,7 @@ impl Speaker {
             let Some(peer) = self.peers.slot(slot) else { continue };
             for afi in Afi::ALL {
                 on_table!(self, afi, table => {
-                    *work = work.saturating_sub(table.import_again(&self.interfaces, peer));
+                    *work = work.saturating_sub(table.reimport(&self.interfaces, peer));
                 });
             }
         }

@@ -5,14 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp_proto::rib::{ExportProfile, ImportProfile, ProgramId, SourcePeer};
-use bgp_proto::session::{Negotiated, OpenParams};
+use bgp_proto::session::Negotiated;
 use bgp_proto::wire::Context;
 use bgp_proto::{Afi, Asn, PeerId, RouterId};
 
 use super::Incarnation;
-use crate::desired::{Peer, Treatment};
+use crate::desired::Peer;
 
 /// What an established session brings.
 #[derive(Clone, Debug)]
@@ -44,11 +45,10 @@ impl Session {
 #[derive(Clone, Debug)]
 pub(super) struct PeerState {
     pub id: PeerId,
-    pub name: String,
     pub addr: IpAddr,
-    pub open: OpenParams,
-    pub treatment: Treatment,
-    /// The numbers of the programs in `treatment`.
+    /// What is wanted of it.
+    pub desired: Arc<Peer>,
+    /// The numbers of its programs.
     pub import_program: ProgramId,
     pub export_program: ProgramId,
     /// While it is established.
@@ -60,15 +60,13 @@ pub(super) struct PeerState {
 }
 
 impl PeerState {
-    pub fn new(id: PeerId, peer: &Peer, import_program: ProgramId, export_program: ProgramId) -> Self {
+    pub fn new(id: PeerId, peer: &Arc<Peer>, import_program: ProgramId, export_program: ProgramId) -> Self {
         PeerState {
             import_program,
             export_program,
             id,
-            name: peer.name.clone(),
             addr: peer.spec.transport.peer,
-            open: peer.spec.open.clone(),
-            treatment: peer.treatment.clone(),
+            desired: peer.clone(),
             session: None,
             source: None,
             idle: true,
@@ -82,11 +80,11 @@ impl PeerState {
 
     pub fn import_profile(&self) -> ImportProfile {
         ImportProfile {
-            internal: self.treatment.internal,
-            local_asn: self.open.local_asn,
-            router_id: self.open.router_id,
-            rr_client: self.treatment.rr_client,
-            allow_own_as: self.treatment.allow_own_as,
+            internal: self.desired.treatment.internal,
+            local_asn: self.desired.spec.open.local_asn,
+            router_id: self.desired.spec.open.router_id,
+            rr_client: self.desired.treatment.rr_client,
+            allow_own_as: self.desired.treatment.allow_own_as,
         }
     }
 
@@ -96,11 +94,11 @@ impl PeerState {
         let context = &session.context;
         Some(ExportProfile {
             afi,
-            internal: self.treatment.internal,
-            local_asn: self.open.local_asn,
+            internal: self.desired.treatment.internal,
+            local_asn: self.desired.spec.open.local_asn,
             local_addr: session.local_addr,
-            rr_client: self.treatment.rr_client,
-            next_hop: self.treatment.next_hop,
+            rr_client: self.desired.treatment.rr_client,
+            next_hop: self.desired.treatment.next_hop,
             program: self.export_program,
             long_lived_aware: session.long_lived_aware,
             add_path: context.add_path_tx.contains(afi),
@@ -119,11 +117,11 @@ impl PeerState {
         };
         Some(SourcePeer {
             asn,
-            local_asn: self.open.local_asn,
+            local_asn: self.desired.spec.open.local_asn,
             router_id,
             addr: self.addr,
-            internal: self.treatment.internal,
-            rr_client: self.treatment.rr_client,
+            internal: self.desired.treatment.internal,
+            rr_client: self.desired.treatment.rr_client,
         })
     }
 }
@@ -180,7 +178,7 @@ impl Peers {
 
     /// Treatments changed, or peers came or went.
     pub fn rules_changed(&mut self) {
-        let reads = |peer: &&PeerState| peer.treatment.import.reads_interface();
+        let reads = |peer: &&PeerState| peer.desired.treatment.import.reads_interface();
         self.import_by_interface = self.iter().filter(reads).map(|peer| peer.id.slot).collect();
     }
 }

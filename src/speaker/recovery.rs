@@ -96,7 +96,7 @@ impl Recovery {
     }
 
     /// The peer has told all of its routes of this family.
-    pub fn told(&mut self, peer: PeerId, afi: Afi) {
+    pub fn end_of_rib(&mut self, peer: PeerId, afi: Afi) {
         self.waiting.remove(&(peer, afi));
     }
 
@@ -160,14 +160,14 @@ mod tests {
     #[test]
     fn it_waits_for_every_peer_or_the_limit_and_ends_once() {
         let mut recovery = started(&[A, B]);
-        recovery.told(A, Afi::Ipv4);
+        recovery.end_of_rib(A, Afi::Ipv4);
         assert!(!recovery.ends(Millis(30_999)));
         assert_eq!(recovery.deadline(), Some(Millis(31_000)));
         assert!(recovery.ends(Millis(31_000)));
         assert!(!recovery.ends(Millis(40_000)));
         assert_eq!(recovery.deadline(), None);
         let mut recovery = started(&[A, B]);
-        recovery.told(A, Afi::Ipv4);
+        recovery.end_of_rib(A, Afi::Ipv4);
         recovery.forget(B);
         assert!(recovery.ends(Millis(1001)));
     }
@@ -178,7 +178,7 @@ mod tests {
         let mut recovery = Recovery { restart: both, ..started(&[A, B]) };
         recovery.excuse(B);
         assert_eq!(recovery.deferral_ends(Millis(1001)), AfiSet::EMPTY);
-        recovery.told(A, Afi::Ipv4);
+        recovery.end_of_rib(A, Afi::Ipv4);
         assert_eq!(
             (recovery.deferral_ends(Millis(1001)), recovery.deferred()),
             (AfiSet::BOTH, AfiSet::EMPTY)

@@ -166,7 +166,7 @@ impl Speaker {
                 source: path.source(),
                 peer: match path.source() {
                     Source::Peer(slot) => {
-                        self.peers.slot(slot).map(|peer| peer.name.clone()).unwrap_or_default()
+                        self.peers.slot(slot).map(|peer| peer.desired.name.clone()).unwrap_or_default()
                     }
                     _ => String::new(),
                 },

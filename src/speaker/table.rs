@@ -98,7 +98,8 @@ impl<F: Family> Table<F> {
                 .filter_map(Prefix::from_ip)
                 .flat_map(|outer| self.rib.dests_within(outer))
                 .collect();
-            self.out.touch(within.iter().copied());
+            let ids: Vec<DestId> = within.iter().filter_map(|prefix| self.rib.id(*prefix)).collect();
+            self.out.reexport(&mut self.rib, ids);
             if self.kernel.reads(set) {
                 self.fib.touch(within);
             }
@@ -124,7 +125,7 @@ impl<F: Family> Table<F> {
         next_hop: NextHop,
         nlri: &[Nlri<F>],
     ) {
-        let policy = Bound { program: &peer.treatment.import, sets: &self.sets };
+        let policy = Bound { program: &peer.desired.treatment.import, sets: &self.sets };
         let name = |forward: &Forward| interfaces.name_of(forward);
         self.rib.announce(peer.id.slot, &rules(peer, &policy, &name), attributes, next_hop, nlri);
     }
@@ -135,12 +136,12 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Runs import anew on what the peer has sent (a change of rules needs nothing from the peer).
-    /// The number of destinations.
-    pub fn import_again(&mut self, interfaces: &Interfaces, peer: &PeerState) -> usize {
+    /// Runs import anew on what the peer has sent (a change of rules needs nothing from the peer), and says for how many
+    /// destinations.
+    pub fn reimport(&mut self, interfaces: &Interfaces, peer: &PeerState) -> usize {
         let slot = peer.id.slot;
         let name = |forward: &Forward| interfaces.name_of(forward);
-        let policy = Bound { program: &peer.treatment.import, sets: &self.sets };
+        let policy = Bound { program: &peer.desired.treatment.import, sets: &self.sets };
         let rules = rules(peer, &policy, &name);
         let dests: Vec<DestId> = self.rib.dests_of(slot, DestId(0)).collect();
         for id in &dests {
@@ -174,9 +175,8 @@ impl<F: Family> Table<F> {
             moved = self.rib.take_changes();
             changes.extend(&moved);
         }
-        let changes: BTreeSet<Prefix<F>> = changes.into_iter().filter_map(|id| self.rib.prefix(id)).collect();
-        self.out.touch(changes.iter().copied());
-        self.fib.touch(changes);
+        self.out.reexport(&mut self.rib, changes.iter().copied());
+        self.fib.touch(changes.into_iter().filter_map(|id| self.rib.prefix(id)));
         self.rib.free_ids();
     }
 
@@ -196,7 +196,7 @@ impl<F: Family> Table<F> {
             })
             .collect();
         for peer in concerned.into_iter().filter_map(|slot| peers.slot(slot)) {
-            let policy = Bound { program: &peer.treatment.import, sets: &self.sets };
+            let policy = Bound { program: &peer.desired.treatment.import, sets: &self.sets };
             let name = |forward: &Forward| interfaces.name_of(forward);
             self.rib.reimport(peer.id.slot, &rules(peer, &policy, &name), id);
         }

@@ -101,7 +101,7 @@ impl Log {
         let writer = LineWriter { lines: lines.clone(), dropped: dropped.clone() };
         std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_lines(&queue, &dropped, &mut io::stderr()))?;
+            .spawn(move || write_lines(&queue, &dropped, format, &mut io::stderr()))?;
 
         let (first, follows) = match level {
             LogLevel::Fixed(targets) => (targets.clone(), false),
@@ -148,7 +148,7 @@ impl Log {
     }
 }
 
-fn write_lines(queue: &Receiver<Line>, dropped: &AtomicU64, out: &mut impl Write) {
+fn write_lines(queue: &Receiver<Line>, dropped: &AtomicU64, format: LogFormat, out: &mut impl Write) {
     loop {
         match queue.recv_timeout(Duration::from_secs(60)) {
             // A broken pipe is nobody's fault here and cannot be told anywhere.
@@ -164,9 +164,25 @@ fn write_lines(queue: &Receiver<Line>, dropped: &AtomicU64, out: &mut impl Write
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let _ = writeln!(out, "{lost} log lines were dropped: the reader of standard error was too slow");
+            let message = "log lines were dropped: the reader of standard error was too slow";
+            let _ = match format {
+                LogFormat::Text => writeln!(out, "{lost} {message}"),
+                LogFormat::Json => {
+                    let line = serde_json::json!({ "level": "WARN", "message": message, "dropped": lost });
+                    writeln!(out, "{line}")
+                }
+            };
         }
     }
+}
+
+/// Has panics logged with their backtrace. The usual hook writes to standard error by itself, and would wait where
+/// nobody reads (P9).
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = std::backtrace::Backtrace::force_capture();
+        tracing::error!("{panic}\n{trace}");
+    }));
 }
 
 /// Collects one line and hands it to the thread.
@@ -225,10 +241,22 @@ mod tests {
         assert_eq!(dropped.load(Ordering::Relaxed), 2);
         drop(writer);
         let mut out = Vec::new();
-        write_lines(&queue, &dropped, &mut out);
+        write_lines(&queue, &dropped, LogFormat::Text, &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("one\n") && text.contains("two\n") && !text.contains("three"), "{text}");
         assert!(text.contains("2 log lines were dropped"), "{text}");
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_in_the_format_of_the_log() {
+        let (lines, queue) = sync_channel(1);
+        lines.try_send(Line::Text(b"{}\n".to_vec())).unwrap();
+        drop(lines);
+        let mut out = Vec::new();
+        write_lines(&queue, &AtomicU64::new(7), LogFormat::Json, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let told: serde_json::Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
+        assert_eq!((&told["dropped"], &told["level"]), (&7.into(), &"WARN".into()));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use calico_bgpd::datastore::{self, files};
 use calico_bgpd::desired::{self, NodeFacts, SessionKey};
 use calico_bgpd::fib::Phase;
 use calico_bgpd::fib::reconciler::FibStatus;
+use calico_bgpd::fib::view::{KernelLine, KernelLook, LineState};
 use calico_bgpd::model::decode::Reading;
 use calico_bgpd::net::listener::ListenStatus;
 use calico_bgpd::net::mailbox::Mailbox;
@@ -73,7 +74,14 @@ pub async fn serve(run_dir: &Path) -> Table {
     let stop = CancellationToken::new();
     let (applied, applied_rx) = watch::channel(Arc::new(applied));
     let (phase_shown, phase_rx) = watch::channel(Phase::Normal);
+    let (kernel, mut looks) = mpsc::channel::<KernelLook>(1);
+    tokio::spawn(async move {
+        while let Some(look) = looks.recv().await {
+            drop(look.answer.send(vec![installed(look.afi)]));
+        }
+    });
     let views = Views {
+        kernel,
         clock,
         counts: Arc::new(Counts::new(core.clone())),
         again: Arc::default(),
@@ -114,4 +122,16 @@ fn started(peer: &desired::Peer) -> PeerView {
     let mut view = PeerView::default();
     view.update(&session, Millis(0), None, true);
     view
+}
+
+/// What the kernel's part would answer.
+fn installed(afi: Afi) -> KernelLine {
+    let text = if afi == Afi::Ipv4 { "10.244.0.0/26" } else { "fd00:10:244::/122" };
+    KernelLine {
+        prefix: text.parse().unwrap(),
+        state: LineState::Installed,
+        desired: Some("blackhole".into()),
+        actual: vec!["blackhole proto 12".into()],
+        reason: None,
+    }
 }

@@ -32,6 +32,8 @@ pub mod path;
 pub mod policy;
 mod received;
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod tests;
 
 pub use attrs::{AttrId, AttrSet, AttrTable, LLGR_STALE, NO_LLGR};

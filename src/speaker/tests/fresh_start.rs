@@ -295,9 +295,10 @@ impl World {
         World::start(kernel, self.links, state, self.received.clone(), self.up)
     }
 
-    /// The table as people see it.
+    /// The table as people see it, but for the ids under which paths are sent: they are what was free when a path came.
     fn table(&self) -> Vec<String> {
-        let routes = self.bench.speaker.routes(Afi::Ipv4, None, usize::MAX);
+        let mut routes = self.bench.speaker.routes(Afi::Ipv4, None, usize::MAX);
+        routes.iter_mut().flat_map(|route| &mut route.paths).for_each(|path| path.out_id = 0);
         routes.iter().map(|route| format!("{route:#?}")).collect()
     }
 }

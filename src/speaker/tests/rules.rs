@@ -835,6 +835,36 @@ fn nobody_is_woken_for_routes_that_never_go_to_it() {
 }
 
 #[test]
+fn peers_with_equal_rules_are_one_group_in_which_routes_of_the_mesh_have_no_entry() {
+    let peers: Vec<Peer> = (2..12).map(|n| peer(&format!("10.10.0.{n}"), 64512)).collect();
+    let mut bench = Bench::settled(&peers);
+    for n in 2..12 {
+        bench.up(&format!("10.10.0.{n}"));
+    }
+    bench.announce(bench.id(R2), "10.244.1.0/26", R2, normal());
+    let out = &bench.speaker.v4.out;
+    assert_eq!((out.groups(), out.routes()), (1, 0));
+    bench.desire(|state| own_block(state, "10.244.0.0/26"));
+    let out = &bench.speaker.v4.out;
+    assert_eq!((out.groups(), out.routes()), (1, 1));
+}
+
+#[test]
+fn a_question_of_a_lost_session_is_not_answered() {
+    let mut bench = two();
+    bench.desire(|state| own_block(state, "10.244.0.0/26"));
+    let id = bench.id(R2);
+    let lost = bench.incarnations[&id];
+    bench.up(R2);
+    let mut out = Vec::new();
+    let want = SpeakerInput::Want { peer: id, incarnation: lost, budget: 4096 };
+    bench.speaker.handle(bench.now, want, &mut out);
+    assert!(out.is_empty(), "{out:?}");
+    bench.drain(id);
+    assert_eq!(bench.neighbours[&id].log, ["announce 10.244.0.0/26", "EndOfRib ipv4"]);
+}
+
+#[test]
 fn changed_programs_move_only_what_they_mean() {
     let mut bench = two();
     bench.desire(|state| {

@@ -182,7 +182,7 @@ impl Play {
         let speaker = &self.bench.speaker;
         let (peer, rib) = (speaker.peers.get(self.id(n)).unwrap(), &speaker.v4.rib);
         let profile = peer.export_profile(Afi::Ipv4).unwrap();
-        let policy = Bound { program: &peer.treatment.export, sets: &speaker.v4.sets };
+        let policy = Bound { program: &peer.desired.treatment.export, sets: &speaker.v4.sets };
         let mut held = Held::new();
         for dest in rib.dests(None).map(|(_, dest)| dest) {
             let prefix = dest.prefix;
