@@ -26,6 +26,7 @@ use crate::cli::EXIT_DEFECT;
 use crate::clock::Clock;
 use crate::control::bird::{self, server::Bird};
 use crate::control::counts::Counts;
+use crate::control::http;
 use crate::control::server::{self, ControlSocket, Views};
 use crate::core_thread::{self, KernelPort};
 use crate::datastore;
@@ -211,6 +212,10 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
             counts: Arc::new(Counts::new(core.clone())),
             again,
         };
+        if let Some(address) = settings.http {
+            let served = http::run(address, views.clone(), stop_rest.clone());
+            tasks.push(("http", tokio::spawn(served)));
+        }
         for (afi, path) in [(Afi::Ipv4, &settings.bird_socket), (Afi::Ipv6, &settings.bird6_socket)] {
             if let Some(path) = path {
                 let bird = Bird { afi, views: views.clone(), down: down.clone() };

@@ -7,6 +7,7 @@
 pub mod list;
 mod sessions;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use crate::telemetry::log::{LogFormat, LogLevel, parse_level};
 pub const DEFAULT_RUN_DIR: &str = "/var/run/calico";
 /// Where what has to survive a reboot is kept unless said otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/calico-bgpd";
+/// Where HTTP is served unless said otherwise.
+const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9179);
 /// Where Calico's start-up leaves the node's name (NODE-1).
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";
 
@@ -85,6 +88,9 @@ pub struct DaemonFlags {
     /// Threads for sockets and datastore beside the thread of the table.
     #[arg(long, value_name = "N")]
     pub workers: Option<String>,
+    /// Address and port of /metrics, /healthz and /readyz, or none.
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_address: Option<String>,
     /// Socket that answers birdcl, or none.
     #[arg(long, value_name = "PATH")]
     pub bird_socket: Option<String>,
@@ -168,6 +174,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Worker threads if set.
     pub workers: Option<usize>,
+    /// Where HTTP is served, if it is.
+    pub http: Option<SocketAddr>,
     /// BIRD's socket for IPv4, if there is to be one.
     pub bird_socket: Option<PathBuf>,
     /// BIRD's socket for IPv6, if there is to be one.
@@ -399,6 +407,14 @@ pub fn resolve(
         .map(|value| value.trim().to_string())
         .filter(|value| matches!(value.as_str(), "none" | "vxlan"));
     let directory = resolve_run_dir(run_dir, world)?;
+    let http =
+        match typed.text(("--http-address", daemon.http_address.as_deref()), &["CALICO_BGPD_HTTP_ADDRESS"]) {
+            Some((_, value)) if value.trim() == "none" => None,
+            Some((name, value)) => Some(value.trim().parse().map_err(|_| {
+                SettingError::new(name, format!("{value:?} is neither none nor an address with a port"))
+            })?),
+            None => Some(DEFAULT_HTTP),
+        };
     let bird = |flag: (&str, Option<&str>), var: &str, name: &str| match typed.text(flag, &[var]) {
         Some((_, value)) if value.trim() == "none" => None,
         Some((_, value)) => Some(PathBuf::from(value.trim())),
@@ -413,6 +429,7 @@ pub fn resolve(
     Ok(Settings {
         node,
         run_dir: directory,
+        http,
         bird_socket,
         bird6_socket,
         log_level,
@@ -604,6 +621,16 @@ mod tests {
         assert_eq!(set.cache.unwrap(), CacheSettings { dir: "/state".into(), passwords: false });
         let error = resolve(&[("CALICO_BGPD_CONFIRM_LOSSES", "ever")]).unwrap_err().to_string();
         assert_eq!(error, "CALICO_BGPD_CONFIRM_LOSSES: \"ever\" is no number of seconds (0 to 3600)");
+    }
+
+    #[test]
+    fn http_is_local_unless_it_is_given_an_address_or_switched_off() {
+        let http = |vars| run(vars).map(|settings| settings.http.map(|address| address.to_string()));
+        assert_eq!(http(&[]), Ok(Some("127.0.0.1:9179".into())));
+        assert_eq!(http(&[("CALICO_BGPD_HTTP_ADDRESS", "[::]:80")]), Ok(Some("[::]:80".into())));
+        assert_eq!(http(&[("CALICO_BGPD_HTTP_ADDRESS", "none")]), Ok(None));
+        let error = http(&[("CALICO_BGPD_HTTP_ADDRESS", "here")]).unwrap_err().to_string();
+        assert_eq!(error, "CALICO_BGPD_HTTP_ADDRESS: \"here\" is neither none nor an address with a port");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What a running daemon says when asked: `calico-bgpd.sock`, one JSON request and one JSON answer
-//! a line (docs/control.md), and BIRD's own sockets ([`bird`]).
+//! a line (docs/control.md), BIRD's own sockets ([`bird`]), and HTTP for machines ([`http`]).
 //!
 //! Owns: the protocols of the sockets, and both ends of the first. Answers are made of published views, and of looks at the core
 //! where a table is wanted. Never: changes what the node shall do, which comes from the datastore alone; the one thing
@@ -8,7 +8,10 @@
 pub mod answer;
 pub mod bird;
 pub mod counts;
+pub mod http;
+pub mod metrics;
 pub mod peer_view;
+pub mod ready;
 pub mod routes;
 pub mod server;
 pub mod show;

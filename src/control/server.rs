@@ -167,7 +167,7 @@ impl Views {
         }
     }
 
-    async fn peers(&self) -> Answer {
+    pub(super) async fn peers(&self) -> Answer {
         let applied = self.applied.borrow().clone();
         let ids: Vec<(PeerId, Afi)> =
             applied.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
@@ -265,7 +265,7 @@ impl Views {
         Answer::Refreshed(answers)
     }
 
-    fn status(&self) -> Answer {
+    pub(super) fn status(&self) -> Answer {
         let applied = self.applied.borrow().clone();
         let source = self.source.borrow().clone();
         let listen = self.listen.borrow().clone();

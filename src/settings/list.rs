@@ -108,6 +108,12 @@ pub const SETTINGS: &[Setting] = &[
         default: "30",
     },
     Setting {
+        variables: &["CALICO_BGPD_HTTP_ADDRESS"],
+        flag: Some("--http-address"),
+        meaning: "address and port of `/metrics`, `/healthz` and `/readyz`, or `none`",
+        default: "`127.0.0.1:9179`",
+    },
+    Setting {
         variables: &["CALICO_BGPD_BIRD_SOCKET"],
         flag: Some("--bird-socket"),
         meaning: "socket that answers `birdcl`, or `none`",
