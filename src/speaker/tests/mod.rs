@@ -1,6 +1,7 @@
 //! The speaker driven by hand: what goes in is made by the tests, what comes out is decoded as a neighbour would.
 
 mod fresh_start;
+mod recovery;
 mod rules;
 mod situations;
 mod tunnels;
