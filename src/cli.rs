@@ -287,7 +287,9 @@ mod tests {
     fn every_flag_of_a_setting_is_in_the_list_of_settings() {
         let command = command();
         let run = command.find_subcommand("run").unwrap();
-        for arg in run.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
+        for arg in
+            run.get_arguments().filter(|arg| !["help", "version", "dry_run"].contains(&arg.get_id().as_str()))
+        {
             let flag = arg.get_long().map(|long| format!("--{long}")).unwrap_or_default();
             let known = list::SETTINGS.iter().any(|setting| setting.flag == Some(flag.as_str()));
             assert!(known, "{flag} is not in src/settings/list.rs");
