@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::Afi;
+use bgp_proto::{Afi, AfiSet};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -27,17 +27,20 @@ use crate::clock::Clock;
 use crate::control::bird::{self, server::Bird};
 use crate::control::counts::Counts;
 use crate::control::http;
+use crate::control::peer_view::Looks;
 use crate::control::server::{self, ControlSocket, Views};
-use crate::core_thread::{self, KernelPort};
+use crate::core_thread::{self, CorePort, KernelPort, Urgent};
 use crate::datastore;
 use crate::fib::Phase;
 use crate::fib::dry_run::DryRun;
 use crate::fib::linux::LinuxKernel;
 use crate::fib::reconciler::{self, FibStatus};
+use crate::net::incumbent;
 use crate::net::listener::{self, ListenPlan, ListenStatus};
 use crate::random::random;
+use crate::restart_marker::{self, Notes, Sessions};
 use crate::settings::Settings;
-use crate::speaker::Speaker;
+use crate::speaker::{Restart, Speaker};
 use crate::telemetry::log::Log;
 
 /// Messages between the table and the kernel that may wait.
@@ -157,6 +160,10 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let (applied_tx, applied) = watch::channel(Arc::new(Applied::default()));
     let (source_tx, source) = datastore::channel();
     let closers = TaskTracker::new();
+    let sockets: Vec<PathBuf> =
+        [&settings.bird_socket, &settings.bird6_socket].into_iter().flatten().cloned().collect();
+    let (incumbent_tx, alone) = watch::channel(incumbent::found(&sockets).await);
+    let session_looks = Looks::default();
     let (stop_sessions, stop_rest) = (CancellationToken::new(), CancellationToken::new());
 
     let (again, down) = (Arc::new(Notify::new()), CancellationToken::new());
@@ -168,7 +175,12 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
         last_words.flush(STOP);
         std::process::exit(i32::from(EXIT_DEFECT));
     };
-    let core_thread = core_thread::start(Speaker::new(random()), clock, inbox, kernel, phase_tx, failed)
+    let earlier = lock.as_ref().and_then(|_| restart_marker::read(&settings.run_dir));
+    let restart = restart_after(earlier.as_ref());
+    let notes = Notes::after(&earlier.unwrap_or_default());
+    let restarting = restart.families;
+    let speaker = Speaker::after(random(), restart);
+    let core_thread = core_thread::start(speaker, clock, inbox, kernel, phase_tx, failed)
         .map_err(system("cannot start a thread"))?;
     let reconciler = if settings.dry_run {
         let (lines, said) = mpsc::channel(KERNEL_QUEUE);
@@ -191,8 +203,22 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
         closers: closers.clone(),
         log: Some(log),
         again: again.clone(),
+        looks: session_looks.clone(),
+        incumbent: alone.clone(),
+        notes: notes.clone(),
+        restarting,
+        phase: phase.clone(),
     });
     let mut applier = tokio::spawn(applier.run(source.snapshots.clone(), stop_sessions.clone()));
+    if lock.is_some() {
+        // It ends after the sessions, whose last word it writes.
+        tasks.push(("restart marker", tokio::spawn(notes.keep(settings.run_dir.clone(), stop_rest.clone()))));
+    }
+    tasks
+        .push(("port", tokio::spawn(tell_listening(listen_status.clone(), core.clone(), stop_rest.clone()))));
+    if alone.borrow().is_some() {
+        tokio::spawn(incumbent::until_silent(sockets, incumbent_tx));
+    }
     let (node, stop) = (settings.node.facts.node_name.clone(), stop_rest.clone());
     let datastore = settings.node.datastore.clone();
     tasks.push((
@@ -211,6 +237,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
             kernel: looks_tx,
             counts: Arc::new(Counts::new(core.clone())),
             again,
+            looks: session_looks,
         };
         if let Some(address) = settings.http {
             let served = http::run(address, views.clone(), stop_rest.clone());
@@ -220,6 +247,12 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
             if let Some(path) = path {
                 let bird = Bird { afi, views: views.clone(), down: down.clone() };
                 let served = bird::server::run(path.clone(), bird, stop_rest.clone());
+                let mut alone = alone.clone();
+                let served = async move {
+                    // Before, the place is another's.
+                    let _ = alone.wait_for(Option::is_none).await.map(drop);
+                    served.await;
+                };
                 tasks.push(("bird.ctl", tokio::spawn(served)));
             }
         }
@@ -284,6 +317,46 @@ fn print_lines(mut said: mpsc::Receiver<String>) {
         if writeln!(io::stdout(), "{line}").is_err() {
             // A reader that has had enough.
             return;
+        }
+    }
+}
+
+/// What a marker of an earlier process says about this start.
+fn restart_after(earlier: Option<&Sessions>) -> Restart {
+    let Some(sessions) = earlier else { return Restart::default() };
+    let families = sessions.values().fold(AfiSet::EMPTY, |all, graceful| all.or(graceful.families));
+    if !families.is_empty() {
+        info!(
+            sessions = sessions.len(),
+            "restarted: neighbours are told that forwarding went on, and those with graceful restart are waited for"
+        );
+    }
+    let peers = sessions.iter().map(|(key, graceful)| (key.clone(), graceful.restart_time));
+    Restart { families, peers: Some(peers.collect()) }
+}
+
+/// Tells the table whether neighbours can reach us.
+async fn tell_listening(
+    mut status: watch::Receiver<ListenStatus>,
+    core: CorePort<Speaker>,
+    stop: CancellationToken,
+) {
+    let mut told = true;
+    loop {
+        let listening = status.borrow_and_update().sockets.values().all(Result::is_ok);
+        if told != listening {
+            told = listening;
+            if core.urgent.send(Urgent::Listening(listening)).await.is_err() {
+                return stop.cancelled().await;
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = status.changed() => {
+                if changed.is_err() {
+                    return stop.cancelled().await;
+                }
+            }
         }
     }
 }

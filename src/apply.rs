@@ -20,11 +20,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::control::peer_view::PeerView;
+use crate::control::peer_view::{Looks, PeerView};
 use crate::core_thread::{Core, CorePort, Urgent};
 use crate::desired::{
     self, Auth, ClusterRelease, DesiredState, NodeFacts, Peer, PeerChange, Plan, ReleaseSource, SessionKey,
 };
+use crate::fib::Phase;
 use crate::last_release;
 use crate::model::snapshot::Snapshot;
 use crate::model::{Problem, SecretBytes, Severity};
@@ -33,6 +34,7 @@ use crate::net::dial::DialGate;
 use crate::net::listener::ListenPlan;
 use crate::net::mailbox::Mailbox;
 use crate::net::peer_task::{PeerTask, Wanted};
+use crate::restart_marker::Notes;
 use crate::telemetry::log::Log;
 
 /// Changes that follow each other within this time are joined; the first after quiet is applied at once.
@@ -130,6 +132,16 @@ pub struct Surroundings<C> {
     pub log: Option<Arc<Log>>,
     /// Somebody wants the last snapshot compiled again.
     pub again: Arc<Notify>,
+    /// Looks at all sessions.
+    pub looks: Looks,
+    /// What has to end on this node before anything is configured.
+    pub incumbent: watch::Receiver<Option<String>>,
+    /// What the next start has to know of graceful sessions.
+    pub notes: Notes,
+    /// Families whose forwarding state has survived our own restart, as OPENs say until recovery is over.
+    pub restarting: AfiSet,
+    /// Recovery.
+    pub phase: watch::Receiver<Phase>,
 }
 
 /// Applies snapshots.
@@ -176,8 +188,14 @@ impl<C: Core> Applier<C> {
         stop: CancellationToken,
     ) {
         self.publish();
+        if !self.alone(&stop).await {
+            return;
+        }
+        let mut phase = self.surroundings.phase.clone();
+        // Whether there is a snapshot that was not applied.
+        let mut due = true;
         loop {
-            let snapshot = snapshots.borrow_and_update().clone();
+            let snapshot = snapshots.borrow_and_update().clone().filter(|_| std::mem::take(&mut due));
             if let Some(snapshot) = snapshot {
                 self.apply(snapshot).await;
                 tokio::select! {
@@ -185,19 +203,57 @@ impl<C: Core> Applier<C> {
                     () = sleep(JOIN) => {}
                 }
             }
+            let recovering = !self.surroundings.restarting.is_empty();
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = recovery_over(&mut phase), if recovering => self.recovered(),
                 changed = snapshots.changed() => {
                     if changed.is_err() {
                         // The source has ended for good; what is in force stays.
                         stop.cancelled().await;
                         break;
                     }
+                    due = true;
                 }
-                () = self.surroundings.again.notified() => {}
+                () = self.surroundings.again.notified() => due = true,
             }
         }
         self.end_all().await;
+    }
+
+    /// Waits until nobody else has this node's sessions and routes. False: `stop` came first.
+    async fn alone(&mut self, stop: &CancellationToken) -> bool {
+        let mut incumbent = self.surroundings.incumbent.clone();
+        let before = self.waiting_for.clone();
+        loop {
+            let who = incumbent.borrow_and_update().clone();
+            let free = who.is_none();
+            self.waiting_for = who.or_else(|| before.clone());
+            self.publish();
+            if free {
+                return true;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                changed = incumbent.changed() => {
+                    if changed.is_err() {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Recovery is over: OPENs say no more of our restart.
+    fn recovered(&mut self) {
+        self.surroundings.restarting = AfiSet::EMPTY;
+        for running in self.running.values() {
+            running.wanted.send_if_modified(|wanted| {
+                let news = !wanted.restarting.is_empty();
+                wanted.restarting = AfiSet::EMPTY;
+                news
+            });
+        }
     }
 
     async fn apply(&mut self, snapshot: Arc<Snapshot>) {
@@ -302,6 +358,7 @@ impl<C: Core> Applier<C> {
                 running.task = Some(handle);
             }
         }
+        self.surroundings.notes.retain(|key| self.running.contains_key(key));
         self.generation += 1;
         self.say_what_changed(&plan, &state);
         self.state = Some(state);
@@ -354,7 +411,7 @@ impl<C: Core> Applier<C> {
         let (wanted, wanted_rx) = watch::channel(Wanted {
             next: peer.spec.next.clone(),
             key: md5_key(&peer),
-            restarting: AfiSet::EMPTY,
+            restarting: self.surroundings.restarting,
             shadowed: None,
             stop: None,
         });
@@ -373,6 +430,8 @@ impl<C: Core> Applier<C> {
             gate: self.gate.clone(),
             closers: self.surroundings.closers.clone(),
             view,
+            looks: self.surroundings.looks.subscribe(),
+            notes: (self.surroundings.notes.clone(), peer.key.clone()),
             clock: self.surroundings.clock,
         };
         let running = Running { id, peer, wanted, door, mailbox, view: view_rx, task: None };
@@ -474,6 +533,11 @@ fn predecessor<T>(ending: &mut BTreeMap<SessionKey, T>, of: &SessionKey) -> Opti
         ending.keys().find(|key| place(key) == place(of))?.clone()
     };
     ending.remove(&same)
+}
+
+async fn recovery_over(phase: &mut watch::Receiver<Phase>) {
+    // Where the table is gone there is nothing to wait for either.
+    let _ = phase.wait_for(|phase| *phase == Phase::Normal).await;
 }
 
 /// Remembers what ClusterInformation says, for when it says nothing any more (REL-2).

@@ -7,7 +7,8 @@
 //! What comes from one session stays in order: its messages travel as [`Batch`]es of one incarnation, one at a time.
 //! Only the end of a session overtakes them, in the urgent inbox; what of its incarnation comes later is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,8 @@ pub enum Urgent<C> {
     Refresh(PeerId, Afi),
     /// Somebody wants a peer to be sent our routes of this family again.
     Resend(PeerId, Afi),
+    /// Whether neighbours can reach us.
+    Listening(bool),
     /// Somebody wants to see something.
     Look(Look<C>),
 }
@@ -233,13 +236,14 @@ impl From<Batch> for OpenBatch {
 #[derive(Default)]
 struct FibBacklog {
     changes: BTreeMap<IpPrefix, FibChange>,
+    held: Option<BTreeSet<IpAddr>>,
     phase: Option<Phase>,
     ownership: Option<Ownership>,
 }
 
 impl FibBacklog {
     fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.phase.is_none() && self.ownership.is_none()
+        self.changes.is_empty() && self.held.is_none() && self.phase.is_none() && self.ownership.is_none()
     }
 
     /// Changes first: what was wanted when the phase changed must be known before anything is deleted.
@@ -247,7 +251,7 @@ impl FibBacklog {
         if let Some(ownership) = self.ownership.take() {
             Some(FibInput::Ownership(ownership))
         } else if self.changes.is_empty() {
-            self.phase.take().map(FibInput::Phase)
+            self.held.take().map(FibInput::Held).or_else(|| self.phase.take().map(FibInput::Phase))
         } else {
             Some(FibInput::Changes(std::mem::take(&mut self.changes).into_values().collect()))
         }
@@ -378,6 +382,7 @@ impl<C: Core> Driver<C> {
             Urgent::Unreachable(peer) => self.feed(SpeakerInput::PeerUnreachable(peer)),
             Urgent::Refresh(peer, afi) => self.mail(peer, |mailbox, n| mailbox.refresh(n, afi)),
             Urgent::Resend(peer, afi) => self.feed(SpeakerInput::RefreshRequested(peer, afi)),
+            Urgent::Listening(listening) => self.feed(SpeakerInput::Listening(listening)),
             Urgent::Look(look) => look(&self.core),
         }
     }
@@ -395,6 +400,7 @@ impl<C: Core> Driver<C> {
                     self.fib.changes.extend(changes.into_iter().map(|change| (change.prefix, change)));
                 }
                 SpeakerOutput::Ownership(ownership) => self.fib.ownership = Some(ownership),
+                SpeakerOutput::Held(held) => self.fib.held = Some(held),
                 SpeakerOutput::Phase(phase) => {
                     self.fib.phase = Some(phase);
                     self.phase.send_replace(phase);

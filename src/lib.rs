@@ -15,7 +15,7 @@
 //! | [`net`] | listener, dials, one task for each peer |
 //! | [`core_thread`], [`speaker`] | the table, on a thread of its own |
 //! | [`fib`] | the kernel's routes: as heard, as wanted, and what makes one the other |
-//! | [`last_release`] | the cluster's release, kept over restarts |
+//! | [`last_release`], [`restart_marker`] | the cluster's release and the graceful sessions, kept over restarts |
 //! | [`control`], [`telemetry`] | what people and programs can ask, and the log |
 //! | [`decode`] | BGP messages of captures and dumps as JSON; needs none of the above |
 
@@ -38,6 +38,7 @@ pub mod model;
 pub mod net;
 pub mod policy;
 pub mod random;
+pub mod restart_marker;
 pub mod runtime;
 pub mod settings;
 pub mod speaker;

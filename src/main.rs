@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::desired::{DesiredState, Unready};
 use calico_bgpd::evaluate::Question;
 use calico_bgpd::fib::linux::LinuxKernel;
+use calico_bgpd::net::incumbent;
 use calico_bgpd::policy::program::{Community, SourceClass};
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
 use calico_bgpd::telemetry::log::{Log, log_panics};
@@ -119,6 +121,9 @@ fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
         Once::Check => {
             let check = desired::view::check(compiled.as_ref());
             print(&if args.output.json { json(&check)? } else { check.to_string() })?;
+            if let Some(who) = another_bird(&resolve_run_dir(&args.run_dir, &Process)?)? {
+                let _ = writeln!(std::io::stderr(), "calico-bgpd would configure nothing before {who}");
+            }
             Ok(check.exit_code())
         }
         Once::Intent => match &compiled {
@@ -164,6 +169,16 @@ fn evaluate(args: &Evaluate) -> anyhow::Result<u8> {
     let answer = calico_bgpd::evaluate::evaluate(&state, &question)?;
     print(&if args.once.output.json { json(&answer)? } else { answer.to_text(args.trace) })?;
     Ok(EXIT_OK)
+}
+
+/// Whether another BIRD has this node's sessions and routes. Where a calico-bgpd runs, its own socket answers, and it says
+/// itself what it waits for.
+fn another_bird(run_dir: &Path) -> anyhow::Result<Option<String>> {
+    if Client::connect(run_dir).is_ok() {
+        return Ok(None);
+    }
+    let sockets = ["bird.ctl", "bird6.ctl"].map(|name| run_dir.join(name));
+    Ok(runtime::build(Some(1))?.block_on(incumbent::found(&sockets)))
 }
 
 fn show(what: Show) -> anyhow::Result<u8> {

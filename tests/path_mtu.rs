@@ -56,7 +56,7 @@ fn a_path_that_drops_large_packets_ends_the_session_by_the_send_hold_timer_and_t
             assert!(reason.contains("send hold timer") && reason.contains("MTU"), "{reason}");
             // Keepalives have passed all the time, so the other end has noticed nothing; when the
             // path is mended both come back.
-            assert!(b.view(at_b).is_established());
+            assert!(b.view(at_b).await.is_established());
             assert!(Command::new("nft").arg("delete table inet path").status().unwrap().success());
             a.established(at_a).await;
             b.established(at_b).await;

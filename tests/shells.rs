@@ -129,7 +129,7 @@ async fn a_core_that_sleeps_for_half_a_minute_costs_no_session_with_three_second
         tokio::time::sleep(Duration::from_millis(100)).await;
         for shells in [&a, &b] {
             for id in shells.peers.keys() {
-                let view = shells.view(*id);
+                let view = shells.view(*id).await;
                 assert!(view.is_established(), "{:?}", view.status.map(|status| status.events));
             }
         }
@@ -143,7 +143,7 @@ async fn a_core_that_sleeps_for_half_a_minute_costs_no_session_with_three_second
     }
     for shells in [&a, &b] {
         for id in shells.peers.keys() {
-            let counters = shells.view(*id).status.unwrap().counters;
+            let counters = shells.view(*id).await.status.unwrap().counters;
             assert_eq!((counters.established, counters.received.notification), (1, 0));
         }
     }
@@ -198,7 +198,7 @@ async fn parameters_of_the_next_connection_change_without_touching_this_one() {
     // Something that follows it through the same task.
     let ended = b.peers[&at_b].mailbox.clone();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(b.view(at_b).is_established());
+    assert!(b.view(at_b).await.is_established());
     ended.end(1, bgp_proto::wire::Notification::new(6, 4));
     a.wait(at_a, "down", |view| view.status.as_ref().is_some_and(|s| s.received.is_some())).await;
     let again = a.established(at_a).await.status.unwrap();
@@ -225,13 +225,13 @@ async fn a_key_is_exchanged_for_another_on_the_live_connection() {
         shells.0.peers[&shells.1].wanted.send_modify(|wanted| wanted.key = key("second"));
     }
     // Two hold times under the new key.
-    let keepalives = b.view(at_b).status.unwrap().counters.received.keepalive;
+    let keepalives = b.view(at_b).await.status.unwrap().counters.received.keepalive;
     b.wait(at_b, "alive under the new key", |view| {
         view.status.as_ref().is_some_and(|status| status.counters.received.keepalive >= keepalives + 6)
     })
     .await;
-    assert!(b.view(at_b).is_established() && a.view(at_a).is_established());
-    assert_eq!(b.view(at_b).status.unwrap().counters.established, 1);
+    assert!(b.view(at_b).await.is_established() && a.view(at_a).await.is_established());
+    assert_eq!(b.view(at_b).await.status.unwrap().counters.established, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -394,7 +394,7 @@ async fn a_dial_that_waits_for_its_turn_is_not_given_up_over_it() {
     b.start().await;
     b.wait(at_b, "dialling", |v| v.state() == StateName::Connect).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    let status = b.view(at_b).status.unwrap();
+    let status = b.view(at_b).await.status.unwrap();
     assert_eq!((status.state, status.counters.dials, status.last), (StateName::Connect, 1, None));
     drop(others);
     assert_eq!(b.established(at_b).await.status.unwrap().counters.dials, 1);
@@ -448,5 +448,5 @@ async fn two_speakers_at_one_address_have_a_session_each() {
         assert_eq!(a.established(at_a).await.peer_id(), Some(RouterId(id.into())));
         speakers.push(speaker);
     }
-    assert!(a.view(first).is_established() && a.view(second).is_established());
+    assert!(a.view(first).await.is_established() && a.view(second).await.is_established());
 }

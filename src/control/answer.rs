@@ -324,6 +324,9 @@ pub struct Status {
     pub release_source: Option<String>,
     /// `recovering` or `normal`.
     pub phase: String,
+    /// What the end of recovery waits for, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recovery: Vec<String>,
     /// The datastore.
     pub datastore: Datastore,
     /// The kernel's routes.

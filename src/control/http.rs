@@ -125,7 +125,7 @@ async fn answer(views: &Views, method: &Method, path: &str) -> Response<Full<Byt
             }
         }
         "/debug/peers" => json(&views.peers().await),
-        "/debug/status" => json(&views.status()),
+        "/debug/status" => json(&views.status().await),
         _ => {
             let known = "/metrics\n/healthz\n/readyz\n/debug/peers\n/debug/status\n";
             let status = if path == "/" { StatusCode::OK } else { StatusCode::NOT_FOUND };

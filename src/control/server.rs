@@ -22,7 +22,7 @@ use tracing::{debug, info};
 use super::answer::{self, Answer, Refreshed, Request, Show};
 use super::bird::socket::Bound;
 use super::counts::Counts;
-use super::peer_view::PeerView;
+use super::peer_view::{Looks, PeerView};
 use super::routes::page;
 use crate::apply::{Applied, PeerEntry};
 use crate::clock::Clock;
@@ -34,8 +34,8 @@ use crate::fib::view::KernelLook;
 use crate::model::store::KindState;
 use crate::net::dial;
 use crate::net::listener::ListenStatus;
-use crate::speaker::Speaker;
 use crate::speaker::status::PeerCounts;
+use crate::speaker::{Speaker, WaitsFor};
 
 /// Clients at once, most of them silent; others wait.
 const CLIENTS: usize = 256;
@@ -53,6 +53,8 @@ pub struct Views {
     pub clock: Clock,
     /// For tables.
     pub core: CorePort<Speaker>,
+    /// For counters of sessions.
+    pub looks: Looks,
     /// The desired state, and how it fares.
     pub applied: watch::Receiver<Arc<Applied>>,
     /// The datastore.
@@ -162,13 +164,15 @@ impl Views {
             Request::Show(Show::Peers) => self.peers().await,
             Request::Show(Show::Routes { family, after }) => self.routes(family, after.as_deref()).await,
             Request::Show(Show::Kernel { family, after }) => self.kernel(family, after.as_deref()).await,
-            Request::Show(Show::Status) => self.status(),
+            Request::Show(Show::Status) => self.status().await,
             Request::Refresh(wanted) => self.refresh(&wanted.peer).await,
         }
     }
 
     pub(super) async fn peers(&self) -> Answer {
         let applied = self.applied.borrow().clone();
+        let views = applied.peers.iter().map(|entry| entry.view.clone()).collect();
+        self.looks.refresh(views).await;
         let ids: Vec<(PeerId, Afi)> =
             applied.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
         let counts = match self.counts.peers(&ids).await {
@@ -265,7 +269,8 @@ impl Views {
         Answer::Refreshed(answers)
     }
 
-    pub(super) fn status(&self) -> Answer {
+    pub(super) async fn status(&self) -> Answer {
+        let waits = self.core.look(Speaker::waits_for).await.unwrap_or_default();
         let applied = self.applied.borrow().clone();
         let source = self.source.borrow().clone();
         let listen = self.listen.borrow().clone();
@@ -298,6 +303,7 @@ impl Views {
             release: state.map(|state| state.release.release.to_string()),
             release_source: state.map(|state| state.release.source.name().to_string()),
             phase: phase.into(),
+            recovery: waits.iter().map(|what| recovery_waits(what, &applied)).collect(),
             datastore: datastore(source),
             kernel: answer::Kernel {
                 connected: fib.connected,
@@ -333,6 +339,30 @@ fn page_of(family: &str, after: Option<&str>) -> Result<(Afi, Option<IpPrefix>),
         None => Ok((afi, None)),
         Some((_, Ok(prefix))) if prefix.afi() == afi => Ok((afi, Some(prefix))),
         Some((text, _)) => Err(format!("{text:?} is no {family} prefix")),
+    }
+}
+
+/// What the end of recovery waits for, in words.
+fn recovery_waits(what: &WaitsFor, applied: &Applied) -> String {
+    match what {
+        WaitsFor::Datastore => "the datastore".to_string(),
+        WaitsFor::Kernel => "a first look at the kernel".to_string(),
+        WaitsFor::Listener => {
+            "the port on which neighbours call: what was found in the kernel stays".to_string()
+        }
+        WaitsFor::FirstSession => {
+            "a first session: until one has been up, what was found in the kernel stays".to_string()
+        }
+        WaitsFor::EndOfRib(peers) => {
+            let name = |id: &PeerId| {
+                let entry = applied.peers.iter().find(|entry| entry.id == *id);
+                entry.map_or_else(|| id.to_string(), |entry| entry.peer.name.clone())
+            };
+            let names: Vec<String> = peers.iter().take(8).map(|(id, _)| name(id)).collect();
+            let more = peers.len().saturating_sub(names.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("all routes of {}{more}", names.join(", "))
+        }
     }
 }
 

@@ -350,6 +350,9 @@ pub fn status_text(status: &Status) -> String {
     if let Some(why) = &status.waiting_for {
         line("waiting for", why.clone());
     }
+    for what in &status.recovery {
+        line("recovery waits for", what.clone());
+    }
     let kernel = &status.kernel;
     let mut routes = format!("{} of {} routes as wanted", kernel.installed, kernel.desired);
     if kernel.failed + kernel.conflicts > 0 {

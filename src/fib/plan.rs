@@ -9,6 +9,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use bgp_proto::IpPrefix;
 
@@ -44,24 +45,49 @@ pub struct FibPlan {
     pub deletes: Vec<Delete>,
 }
 
-/// Prefix and metric, as stored, of the routes that this run has written while recovering. All others of
-/// ours were found at start.
+/// Prefix and metric, as stored, of the routes that this run has written while it matters. All others of ours were
+/// found at start.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Written(BTreeSet<(IpPrefix, u32)>);
+pub struct Written {
+    keys: BTreeSet<(IpPrefix, u32)>,
+    /// Next hops through which what was found stays also after recovery.
+    held: BTreeSet<IpAddr>,
+}
 
 impl Written {
     /// The kernel has done this.
     pub fn note(&mut self, op: &RouteOp) {
         let key = (op.prefix(), op.metric());
         match op {
-            RouteOp::Add(..) | RouteOp::Replace(..) => self.0.insert(key),
-            RouteOp::Delete { .. } => self.0.remove(&key),
+            RouteOp::Add(..) | RouteOp::Replace(..) => self.keys.insert(key),
+            RouteOp::Delete { .. } => self.keys.remove(&key),
         };
     }
 
-    /// Recovery is over: nothing needs to be told apart any more.
+    /// These are the next hops through which what was found stays.
+    pub fn hold(&mut self, held: BTreeSet<IpAddr>) {
+        self.held = held;
+    }
+
+    /// Whether it matters what was found and what was written.
+    pub fn matters(&self, phase: Phase) -> bool {
+        phase == Phase::Recovering || !self.held.is_empty()
+    }
+
+    /// Nothing needs to be told apart any more.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.keys.clear();
+    }
+
+    /// Whether a route of ours was found at start and stays though nobody wants it.
+    fn keeps(&self, phase: Phase, prefix: IpPrefix, seen: &RouteSeen) -> bool {
+        let through_held = || match &seen.target {
+            Some(Target::Unicast(legs)) => {
+                legs.iter().any(|leg| leg.via.is_some_and(|via| self.held.contains(&via)))
+            }
+            _ => false,
+        };
+        !self.keys.contains(&(prefix, seen.metric)) && (phase == Phase::Recovering || through_held())
     }
 }
 
@@ -141,7 +167,7 @@ pub fn plan(
     let mut installed = Vec::new();
     for prefix in prefixes {
         let seen = mirror.routes_at(prefix);
-        let found = |s: &RouteSeen| phase == Phase::Recovering && !written.0.contains(&(prefix, s.metric));
+        let found = |s: &RouteSeen| written.keeps(phase, prefix, s);
         let leads_somewhere = |s: &RouteSeen| matches!(s.target, Some(Target::Unicast(_)));
         let mut surplus: Vec<&RouteSeen> = seen.iter().filter(|s| s.protocol == PROTOCOL).collect();
         if let Some(route) = desired.get(&prefix) {
@@ -245,6 +271,28 @@ mod tests {
 
     fn write_as_ours(kernel: &mut FakeKernel, prefix: IpPrefix, route: FibRoute) {
         kernel.apply(&RouteOp::Add(prefix, route)).unwrap();
+    }
+
+    #[test]
+    fn after_recovery_what_was_found_stays_where_its_next_hop_is_held_and_what_was_written_goes() {
+        let mut kernel = kernel();
+        let (dead, gone, ours) = (p("10.1.0.0/26"), p("10.2.0.0/26"), p("10.3.0.0/26"));
+        for (prefix, host) in [(dead, 7), (gone, 8), (ours, 7)] {
+            kernel.apply(&RouteOp::Add(prefix, unicast(prefix, 1024, &[(2, host)]))).unwrap();
+        }
+        let mut written = Written::default();
+        written.note(&RouteOp::Add(ours, unicast(ours, 1024, &[(2, 7)])));
+        written.hold(BTreeSet::from(["10.99.2.7".parse().unwrap()]));
+        assert!(written.matters(Phase::Normal));
+        let mirror = mirror_of(&mut kernel);
+        let prefixes = [dead, gone, ours];
+        let planned = plan(prefixes, &BTreeMap::new(), &mirror, Phase::Normal, &written);
+        let deleted: Vec<IpPrefix> = planned.plan.deletes.iter().map(|delete| delete.prefix).collect();
+        assert_eq!(deleted, [gone, ours]);
+        written.hold(BTreeSet::new());
+        assert!(!written.matters(Phase::Normal));
+        let planned = plan([dead], &BTreeMap::new(), &mirror, Phase::Normal, &Written::default());
+        assert_eq!(planned.plan.deletes.len(), 1);
     }
 
     #[test]
@@ -537,7 +585,7 @@ mod tests {
             let waits = |prefix: &IpPrefix, route: &FibRoute| {
                 let works = |r: &RouteSeen| {
                     r.protocol == PROTOCOL
-                        && !written.0.contains(&(*prefix, r.metric))
+                        && !written.keys.contains(&(*prefix, r.metric))
                         && matches!(r.target, Some(Target::Unicast(_)))
                 };
                 recovering
@@ -555,7 +603,7 @@ mod tests {
                 .map(|(p, r)| (*p, stored_metric(p.afi(), r.metric)))
                 .collect();
             if phase == Phase::Recovering {
-                expected.extend(found.difference(&written.0));
+                expected.extend(found.difference(&written.keys));
             }
             prop_assert_eq!(keys, expected);
         }

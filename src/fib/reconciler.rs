@@ -6,12 +6,13 @@
 //! other does: wanted routes are taken in whatever the core does with the events, and the latest for a prefix wins.
 //!
 //! Level-triggered: whatever happened, the prefixes it touched are planned anew against the mirror. Nothing is written
-//! before the first dump, no route that was found at start is deleted before [`Phase::Normal`], and
-//! nothing at all on exit (KRT-49).
+//! before the first dump, no route that was found at start is deleted before [`Phase::Normal`], or while its next hop is
+//! held, and nothing at all on exit (KRT-49).
 //!
 //! Rules: KRT-35 to KRT-42 in event-driven form, KRT-49 to KRT-51; K1 to K7, K11 to K13.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub enum FibInput {
     Phase(Phase),
     /// Who owns what, by the settings of the cluster.
     Ownership(Ownership),
+    /// Next hops through which routes that were found at start stay also after recovery; the whole set.
+    Held(BTreeSet<IpAddr>),
 }
 
 /// Why a wanted route is not in the kernel as it should be.
@@ -250,7 +253,7 @@ struct Reconciler<K> {
     /// Wanted through a device that is not there: not planned, so what is in the kernel stays.
     held: BTreeMap<IpPrefix, &'static str>,
     phase: Phase,
-    /// Empty in [`Phase::Normal`].
+    /// Empty where it does not matter.
     written: Written,
     /// To be planned.
     dirty: BTreeSet<IpPrefix>,
@@ -327,7 +330,7 @@ impl<K: Kernel> Reconciler<K> {
             }
             FibInput::Phase(phase) if phase != self.phase => {
                 self.phase = phase;
-                self.written.clear();
+                self.forget_what_was_found();
                 match phase {
                     Phase::Normal => info!("recovery is over: routes found at start that nobody wants go"),
                     Phase::Recovering => info!("recovering: routes found at start stay"),
@@ -340,6 +343,23 @@ impl<K: Kernel> Reconciler<K> {
                 let yielded = self.repairs.set_ownership(ownership);
                 self.try_again(yielded);
             }
+            FibInput::Held(held) => {
+                if self.phase == Phase::Normal {
+                    info!(?held, "routes found at start stay where their next hop is a peer that is away");
+                }
+                self.written.hold(held);
+                self.forget_what_was_found();
+                let unwanted = self.mirror.owned().filter(|prefix| !self.desired.contains_key(prefix));
+                let unwanted: Vec<IpPrefix> = unwanted.collect();
+                self.fresh.extend(unwanted.iter().copied());
+                self.dirty.extend(unwanted);
+            }
+        }
+    }
+
+    fn forget_what_was_found(&mut self) {
+        if !self.written.matters(self.phase) {
+            self.written.clear();
         }
     }
 
@@ -653,7 +673,7 @@ impl<K: Kernel> Reconciler<K> {
             match (op, result) {
                 (_, Ok(())) => {
                     self.clear_trouble(prefix);
-                    if self.phase == Phase::Recovering {
+                    if self.written.matters(self.phase) {
                         self.written.note(op);
                     }
                 }

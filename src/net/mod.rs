@@ -6,6 +6,7 @@
 
 pub mod caller;
 pub mod dial;
+pub mod incumbent;
 pub mod line;
 pub mod listener;
 pub mod mailbox;

@@ -35,8 +35,10 @@ use super::sockopt;
 use crate::clock::Clock;
 use crate::control::peer_view::{PeerView, Shadowed};
 use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent, panic_text};
+use crate::desired::SessionKey;
 use crate::model::SecretBytes;
 use crate::random::random;
+use crate::restart_marker::{Graceful, Notes};
 use crate::speaker::SpeakerInput;
 
 /// Bytes of routes asked for at once.
@@ -86,6 +88,10 @@ pub struct PeerTask<C> {
     pub closers: TaskTracker,
     /// What people see.
     pub view: watch::Sender<PeerView>,
+    /// Somebody wants to see all of it as it is now.
+    pub looks: watch::Receiver<u64>,
+    /// What the next start has to know of graceful sessions, and under which key this one stands there.
+    pub notes: (Notes, SessionKey),
     /// Time.
     pub clock: Clock,
 }
@@ -128,6 +134,7 @@ enum Woke {
     Writable(Conn),
     BatchTaken,
     Sent,
+    Look,
     Deadline,
 }
 
@@ -237,8 +244,6 @@ struct Shell<'a, C> {
     note: Option<String>,
     /// Something happened that people want to see at once.
     news: bool,
-    /// When what people see is to be brought up to date.
-    show_due: Option<Millis>,
 }
 
 impl<'a, C: 'static> Shell<'a, C> {
@@ -264,7 +269,6 @@ impl<'a, C: 'static> Shell<'a, C> {
             restarting: wanted.restarting,
             note: None,
             news: true,
-            show_due: None,
         }
     }
 
@@ -312,6 +316,7 @@ impl<'a, C: 'static> Shell<'a, C> {
                 Woke::Writable(conn) => self.flush(conn),
                 Woke::BatchTaken => self.to_core.credit = None,
                 Woke::Sent => {}
+                Woke::Look => self.show(),
                 Woke::Deadline => self.tick(),
             }
         }
@@ -319,8 +324,7 @@ impl<'a, C: 'static> Shell<'a, C> {
 
     /// Waits for the next thing to do.
     async fn wait(&mut self) -> Woke {
-        let deadline = self.session.deadline().into_iter().chain(self.show_due).min();
-        let deadline = deadline.map(|at| self.task.clock.instant(at));
+        let deadline = self.session.deadline().map(|at| self.task.clock.instant(at));
         let reading = !self.to_core.is_full();
         let may_send = self.to_core.may_send();
         let owes_urgent = self.to_core.owes_urgent();
@@ -361,6 +365,7 @@ impl<'a, C: 'static> Shell<'a, C> {
                     Woke::Gone
                 }
             }
+            Ok(()) = self.task.looks.changed() => Woke::Look,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Woke::Deadline,
         }
     }
@@ -389,11 +394,15 @@ impl<'a, C: 'static> Shell<'a, C> {
         self.ask();
         let now = self.now();
         let (session, note, news) = (&self.session, self.note.as_deref(), std::mem::take(&mut self.news));
-        let due = &mut self.show_due;
-        self.task.view.send_if_modified(|view| {
-            *due = view.update(session, now, note, news);
-            due.is_none()
-        });
+        self.task.view.send_if_modified(|view| view.update(session, now, note, news));
+    }
+
+    /// Somebody looks.
+    fn show(&mut self) {
+        let number = *self.task.looks.borrow_and_update();
+        let now = self.now();
+        let (session, note) = (&self.session, self.note.as_deref());
+        self.task.view.send_modify(|view| view.answer(number, session, now, note));
     }
 
     fn perform(&mut self, output: Output) {
@@ -438,6 +447,10 @@ impl<'a, C: 'static> Shell<'a, C> {
                 {
                     line.max_message = MAX_EXTENDED_LEN;
                 }
+                let graceful =
+                    Graceful { families: negotiated.graceful, restart_time: negotiated.restart_time() };
+                let (notes, key) = &self.task.notes;
+                notes.up(key, Some(graceful).filter(|graceful| !graceful.families.is_empty()));
                 self.tell(SpeakerInput::PeerUp { peer: id, incarnation: self.incarnation, negotiated });
             }
             Output::Update(update) => self.tell(SpeakerInput::Update { peer: id, update }),
@@ -452,6 +465,8 @@ impl<'a, C: 'static> Shell<'a, C> {
             Output::LongLivedStale(families) => self.tell(SpeakerInput::LongLivedStale(id, families)),
             Output::Down => {
                 self.session_over();
+                let (notes, key) = &self.task.notes;
+                notes.over(key);
                 self.to_core.inputs.clear();
                 self.to_core.bytes = 0;
                 self.to_core.down = Some(self.incarnation);

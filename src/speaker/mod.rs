@@ -26,6 +26,7 @@ mod table;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::session::Negotiated;
@@ -39,10 +40,10 @@ use crate::policy::eval::Bound;
 use kernel_routes::Interfaces;
 use peers::{PeerState, Peers, Session};
 use programs::Programs;
-use recovery::Recovery;
+use recovery::{Expected, Recovery};
 use table::Table;
 
-pub use recovery::{RECOVERY_LIMIT, Restart};
+pub use recovery::{RECOVERY_LIMIT, Restart, WaitsFor};
 
 /// Counts the times that a session of one peer came up, from 1.
 pub type Incarnation = u64;
@@ -90,6 +91,8 @@ pub enum SpeakerInput {
     PeerDown(PeerId),
     /// An attempt to reach the peer failed: what the others are told after our restart does not wait for it.
     PeerUnreachable(PeerId),
+    /// Whether neighbours can reach us: our port is ours.
+    Listening(bool),
     /// The peer's socket can take this many bytes.
     Want {
         /// Who.
@@ -127,6 +130,9 @@ pub enum SpeakerOutput {
     Phase(Phase),
     /// Who owns what in the kernel is another than before.
     Ownership(Ownership),
+    /// After recovery: routes that were found at start and lead through one of these stay, because its peer has yet to
+    /// tell its routes. Each time the whole set.
+    Held(BTreeSet<IpAddr>),
 }
 
 /// Both tables and everything around them.
@@ -196,8 +202,9 @@ impl Speaker {
                 self.desired(now, &state, &peers);
             }
             SpeakerInput::PeerUp { peer, incarnation, negotiated } => {
-                self.peer_up(peer, incarnation, *negotiated);
+                self.peer_up(now, peer, incarnation, *negotiated);
             }
+            SpeakerInput::Listening(listening) => self.recovery.listening(now, listening),
             SpeakerInput::Update { peer, update } => self.update(peer, update),
             SpeakerInput::EndOfRib(peer, afi) => self.recovery.end_of_rib(peer, afi),
             SpeakerInput::RefreshRequested(peer, afi) => self.refresh(peer, afi),
@@ -229,6 +236,11 @@ impl Speaker {
     /// Whether routes of ours that nobody wants may be removed from the kernel.
     pub fn phase(&self) -> Phase {
         self.recovery.phase()
+    }
+
+    /// What the end of recovery waits for; nothing once it is over.
+    pub fn waits_for(&self) -> Vec<WaitsFor> {
+        self.recovery.waits_for()
     }
 
     fn desired(&mut self, now: Millis, state: &DesiredState, handles: &BTreeMap<SessionKey, PeerId>) {
@@ -271,10 +283,12 @@ impl Speaker {
         if !self.recovery.recovering() {
             return;
         }
-        let peers = state.peers.values().filter(|peer| self.recovery.expects(&peer.name));
-        let expected: Vec<_> =
-            peers.filter_map(|peer| Some((*handles.get(&peer.key)?, peer.key.afi))).collect();
-        self.recovery.desired(now, expected.into_iter());
+        let expected = state.peers.values().filter_map(|peer| {
+            let (key, addr) = (peer.key.clone(), peer.spec.transport.peer);
+            Some(Expected { id: *handles.get(&key)?, addr, key })
+        });
+        let expected = expected.collect();
+        self.recovery.desired(now, expected);
     }
 
     /// Rules may have changed: the decision knows the session as it is now, and the peer reads the group that is its now.
@@ -306,8 +320,9 @@ impl Speaker {
         self.peers.remove(id);
     }
 
-    fn peer_up(&mut self, id: PeerId, incarnation: Incarnation, negotiated: Negotiated) {
+    fn peer_up(&mut self, now: Millis, id: PeerId, incarnation: Incarnation, negotiated: Negotiated) {
         let Some(peer) = self.peers.get_mut(id) else { return };
+        self.recovery.up(now);
         // Perhaps it sends no End-of-RIB, or waits for ours.
         if !negotiated.peer_graceful || negotiated.peer_restarting {
             self.recovery.excuse(id);
@@ -521,7 +536,13 @@ impl Speaker {
         }
         // What is still to be imported anew may be wanted in the kernel.
         if self.reimports.is_empty() && self.recovery.ends(now) {
+            // Before the end: what stays must be known when the rest goes.
+            if let Some(held) = self.recovery.newly_held(now) {
+                out.push(SpeakerOutput::Held(held));
+            }
             out.push(SpeakerOutput::Phase(Phase::Normal));
+        } else if let Some(held) = self.recovery.newly_held(now) {
+            out.push(SpeakerOutput::Held(held));
         }
         self.wake(out);
         self.is_busy()

@@ -470,6 +470,7 @@ impl<'a> World<'a> {
                     self.reconcile(changed);
                 }
                 SpeakerOutput::Ownership(_) => {}
+                SpeakerOutput::Held(_) => {}
                 SpeakerOutput::Phase(phase) => {
                     self.phase = phase;
                     self.reconcile(calico_bgpd::fib::plan::all_prefixes(&self.wanted, &self.mirror));

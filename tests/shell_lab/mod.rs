@@ -10,7 +10,7 @@ use std::time::Duration;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 use bgp_proto::{Afi, AfiSet, Asn, Millis, PeerId, RouterId};
 use calico_bgpd::clock::Clock;
-use calico_bgpd::control::peer_view::PeerView;
+use calico_bgpd::control::peer_view::{Looks, PeerView};
 use calico_bgpd::core_thread::{self, Core, CorePort, KernelPort, Urgent};
 use calico_bgpd::datastore::files;
 use calico_bgpd::desired::{self, DesiredState, Listen, NodeFacts, SessionKey};
@@ -21,6 +21,7 @@ use calico_bgpd::net::dial::DialGate;
 use calico_bgpd::net::listener::{self, ListenPlan, ListenStatus};
 use calico_bgpd::net::mailbox::Mailbox;
 use calico_bgpd::net::peer_task::{PeerTask, Wanted};
+use calico_bgpd::restart_marker::Notes;
 use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,7 @@ pub struct Shells {
     pub peers: BTreeMap<PeerId, Handle>,
     pub closers: TaskTracker,
     pub gate: DialGate,
+    pub looks: Looks,
     pub stop: CancellationToken,
 }
 
@@ -97,6 +99,7 @@ impl Shells {
             peers: BTreeMap::new(),
             closers: TaskTracker::new(),
             gate: DialGate::default(),
+            looks: Looks::default(),
             stop: CancellationToken::new(),
         }
     }
@@ -158,6 +161,8 @@ impl Shells {
             gate: self.gate.clone(),
             closers: self.closers.clone(),
             view: view_tx,
+            looks: self.looks.subscribe(),
+            notes: (Notes::default(), SessionKey::new(peer.ip(), peer.port())),
             clock: self.clock,
         };
         let handle =
@@ -209,14 +214,19 @@ impl Shells {
         status.sockets[&afi].clone().unwrap()
     }
 
-    pub async fn wait(&self, id: PeerId, what: &str, ready: impl FnMut(&PeerView) -> bool) -> PeerView {
-        let mut view = self.peers[&id].view.clone();
-        let waited = tokio::time::timeout(SOON, view.wait_for(ready)).await;
-        match waited {
-            Ok(view) => view.unwrap().clone(),
-            Err(_) => {
-                panic!("{}: not {what}: {:?}", self.peers[&id].name, self.peers[&id].view.borrow().status)
+    pub async fn wait(&self, id: PeerId, what: &str, mut ready: impl FnMut(&PeerView) -> bool) -> PeerView {
+        let deadline = tokio::time::Instant::now() + SOON;
+        loop {
+            let view = self.view(id).await;
+            if ready(&view) {
+                return view;
             }
+            if tokio::time::Instant::now() >= deadline {
+                panic!("{}: not {what}: {:?}", self.peers[&id].name, view.status)
+            }
+            // Sooner where its task shows something by itself.
+            let mut news = self.peers[&id].view.clone();
+            let _ = tokio::time::timeout(Duration::from_millis(20), news.changed()).await;
         }
     }
 
@@ -224,8 +234,10 @@ impl Shells {
         self.wait(id, "established", PeerView::is_established).await
     }
 
-    pub fn view(&self, id: PeerId) -> PeerView {
-        self.peers[&id].view.borrow().clone()
+    pub async fn view(&self, id: PeerId) -> PeerView {
+        let view = &self.peers[&id].view;
+        self.looks.refresh(vec![view.clone()]).await;
+        view.borrow().clone()
     }
 }
 

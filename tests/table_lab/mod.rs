@@ -11,6 +11,7 @@ use calico_bgpd::apply::{Applied, PeerEntry};
 use calico_bgpd::clock::Clock;
 use calico_bgpd::control::bird::server::Bird;
 use calico_bgpd::control::counts::Counts;
+use calico_bgpd::control::peer_view::Looks;
 use calico_bgpd::control::peer_view::PeerView;
 use calico_bgpd::control::server::{self, ControlSocket, Views};
 use calico_bgpd::core_thread::{self, KernelPort, Urgent};
@@ -83,6 +84,7 @@ pub async fn serve(run_dir: &Path) -> Table {
     let views = Views {
         kernel,
         clock,
+        looks: Looks::default(),
         counts: Arc::new(Counts::new(core.clone())),
         again: Arc::default(),
         core,

@@ -242,6 +242,11 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
+    /// How long the peer asks that its routes be kept while it restarts, in seconds; 0 where it asks for nothing.
+    pub fn restart_time(&self) -> u16 {
+        negotiate::restart_time(&self.peer_open)
+    }
+
     /// Whether the peer may be sent routes that are long-lived stale (RFC 9494 §4.3).
     pub fn long_lived_aware(&self) -> bool {
         negotiate::is_long_lived_aware(&self.peer_open)

@@ -134,6 +134,11 @@ fn graceful_of(open: &Open) -> Option<(bool, bool, u16, &[GrFamily])> {
     })
 }
 
+/// The restart time of the peer's graceful restart capability, in seconds; 0 where there is none.
+pub(crate) fn restart_time(open: &Open) -> u16 {
+    graceful_of(open).map_or(0, |(_, _, time, _)| time)
+}
+
 /// The peer's long-lived graceful restart capability: stale times and F bits. Of several instances the last counts, of
 /// several entries of a family too; without graceful restart it means nothing (W15, RFC 9494 §4.1).
 fn long_lived_of(open: &Open) -> Option<(StaleTimes, AfiSet)> {

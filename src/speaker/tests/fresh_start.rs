@@ -134,8 +134,7 @@ impl World {
         let mut world = World { kernel, mirror, links, bench: Bench::new(state), received, up };
         world.pump();
         world.bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
-        world.bench.now = world.bench.now + RECOVERY_LIMIT;
-        world.bench.tell(SpeakerInput::Tick);
+        world.bench.past_recovery();
         for n in (0..PEERS.len()).filter(|n| up[*n]) {
             world.bring_up(n);
         }

@@ -62,6 +62,8 @@ pub struct Bench {
     /// Every change that the reconciler was told, in order.
     pub fib_log: Vec<FibChange>,
     pub phases: Vec<Phase>,
+    /// Next hops through which what was found stays.
+    pub held: BTreeSet<IpAddr>,
 }
 
 pub fn prefix(text: &str) -> IpPrefix {
@@ -204,6 +206,7 @@ impl Bench {
             wishes: BTreeMap::new(),
             fib_log: Vec::new(),
             phases: Vec::new(),
+            held: BTreeSet::new(),
         };
         bench.desire(|_| ());
         bench
@@ -219,10 +222,16 @@ impl Bench {
         bench.link(2, "eth0", &["10.10.0.1/24"]);
         bench.alien("0.0.0.0/0", Some(gateway("10.10.0.254", 2)), 0);
         bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
-        bench.now = bench.now + RECOVERY_LIMIT;
-        bench.tell(SpeakerInput::Tick);
+        bench.past_recovery();
         assert_eq!(bench.phases, [Phase::Normal]);
         bench
+    }
+
+    /// As after a start on which some session was up, long ago.
+    pub fn past_recovery(&mut self) {
+        self.speaker.recovery.up(self.now);
+        self.now = self.now + RECOVERY_LIMIT;
+        self.tell(SpeakerInput::Tick);
     }
 
     pub fn tell(&mut self, input: SpeakerInput) {
@@ -250,6 +259,7 @@ impl Bench {
                 }
                 SpeakerOutput::Phase(phase) => self.phases.push(phase),
                 SpeakerOutput::Ownership(_) => {}
+                SpeakerOutput::Held(held) => self.held = held,
                 SpeakerOutput::EndSession(..) => panic!("{output:?}"),
             }
         }

@@ -59,12 +59,55 @@ fn routes_found_at_start_wait_for_peers_that_refuse_restart_or_come_and_go() {
 }
 
 #[test]
+fn while_no_session_has_been_up_nothing_that_was_found_goes() {
+    let mut state = state();
+    let dead = peer(R2, 64512);
+    state.peers.insert(dead.key.clone(), dead.into());
+    let mut bench = Bench::new(state);
+    bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
+    bench.tell(SpeakerInput::PeerUnreachable(bench.id(R2)));
+    bench.now = Millis::secs(100_000);
+    bench.tell(SpeakerInput::Tick);
+    assert_eq!(
+        (&bench.phases[..], bench.speaker.waits_for().first()),
+        (&[][..], Some(&WaitsFor::FirstSession))
+    );
+    let name = bench.state.peers.keys().next().cloned().unwrap();
+    bench.desire(|state| drop(state.peers.remove(&name)));
+    assert_eq!(bench.phases, [Phase::Normal], "without peers the datastore alone knows");
+}
+
+#[test]
+fn routes_through_a_peer_that_is_away_are_held_beyond_the_end_of_recovery() {
+    let mut state = state();
+    for addr in [R2, R3] {
+        let peer = peer(addr, 64512);
+        state.peers.insert(peer.key.clone(), peer.into());
+    }
+    let peers = [R2, R3].map(|addr| (SessionKey::new(ip(addr), 179), 120));
+    let mut bench = Bench::after(Restart { families: AfiSet::EMPTY, peers: Some(peers.into()) }, state);
+    bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
+    let id = bench.id(R2);
+    bench.up_with(id, |negotiated| negotiated.peer_graceful = true);
+    bench.tell(SpeakerInput::EndOfRib(id, Afi::Ipv4));
+    bench.now = Millis(31_000);
+    bench.tell(SpeakerInput::Tick);
+    assert_eq!((&bench.phases[..], &bench.held), (&[Phase::Normal][..], &BTreeSet::from([ip(R3)])));
+    assert_eq!(bench.speaker.deadline(), Some(Millis(121_000)));
+    bench.now = Millis(121_000);
+    bench.tell(SpeakerInput::Tick);
+    assert_eq!(bench.held, BTreeSet::new());
+}
+
+#[test]
 fn a_silent_peer_is_waited_for_30_seconds() {
     let mut state = state();
     let silent = peer(R2, 64512);
     state.peers.insert(silent.key.clone(), Arc::new(silent));
     let mut bench = Bench::new(state);
     bench.tell(SpeakerInput::Kernel(KernelEvent::Synced));
+    let id = bench.id(R2);
+    bench.up_with(id, |negotiated| negotiated.peer_graceful = true);
     assert_eq!(bench.speaker.deadline(), Some(Millis(31_000)));
     bench.now = Millis(31_000);
     bench.tell(SpeakerInput::Tick);
@@ -83,7 +126,7 @@ fn restarted(peers: Option<&[&str]>) -> (Bench, PeerId, PeerId) {
     }
     let restart = Restart {
         families: AfiSet::only(Afi::Ipv4),
-        peers: peers.map(|peers| peers.iter().map(|addr| format!("Peer_{addr}")).collect()),
+        peers: peers.map(|peers| peers.iter().map(|addr| (SessionKey::new(ip(addr), 179), 120)).collect()),
     };
     let mut bench = Bench::after(restart, state);
     bench.link(2, "eth0", &["10.10.0.1/24"]);

@@ -217,8 +217,7 @@ fn differences(folder: &Path) -> Vec<String> {
             bench.announce(id, text(route, "prefix"), next_hop, announced(route, internal, asn));
         }
     }
-    bench.now = bench.now + RECOVERY_LIMIT;
-    bench.tell(SpeakerInput::Tick);
+    bench.past_recovery();
     bench.drain_all();
 
     for (address, expected) in observed["exports"].as_object().unwrap() {
