@@ -2,7 +2,14 @@
 //!
 //! The desired state is compiled from resources; sessions, UPDATEs and reads come in as the peer tasks send them. CPU is
 //! that of the core's thread alone, in milliseconds. `cargo bench --bench core -- 1000 5000` chooses the numbers of peers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    clippy::disallowed_methods
+)]
 #![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
