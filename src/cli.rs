@@ -28,7 +28,7 @@ Exit status:
   2   wrong arguments or settings
   70  a defect of calico-bgpd";
 
-/// The command line with the words of every setting (see [`list`](crate::settings::list)).
+/// The command line with the words of every setting (see [`list`]).
 pub fn command() -> clap::Command {
     list::describe(Cli::command()).after_long_help(list::environment_help() + EXIT_STATUSES)
 }

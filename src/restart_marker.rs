@@ -6,7 +6,7 @@
 //! decides how long anything is kept; the table's recovery does. A file that is missing, of another version or damaged
 //! is a cold start, and one that cannot be written is told and tried again with the next change (P4, P12).
 //!
-//! Writing is cheap: the first change after quiet is written at once, those that follow within [`JOIN`] together, and
+//! Writing is cheap: the first change after quiet is written at once, those that follow within `JOIN` together, and
 //! nothing where nothing changed. Writing is durable: a new file is synced and then takes the place of the old one.
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! Counts of the table, asked for once however many want them.
 //!
 //! Owns: the last counts of each session and of each family, and when the table is asked again: a few sessions, or one
-//! page of destinations, at a time, once in [`FRESH`] at most. Never: keeps anybody waiting for a table that is busy
-//! longer than [`PATIENCE`]: the last counts are given then.
+//! page of destinations, at a time, once in `FRESH` at most. Never: keeps anybody waiting for a table that is busy
+//! longer than `PATIENCE`: the last counts are given then.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! Owns: the entries with their dense ids, the readers, and what a change means for each of them. Whatever interleaving
 //! of changes and reads there is, a reader that has read everything holds exactly the group's routes but those that came
 //! from it or lead to it, and nothing was withdrawn that it did not hold. Never: decides what is sent; that is
-//! [`routes`](super::routes).
+//! [`routes`](mod@super::routes).
 //!
 //! Cost: changes are noted, and one [`Group::flush`] puts all of them into the readers' bits, a word for 64 entries;
 //! joining and a refresh copy one set of bits; nothing grows with the number of changes. An id is free again when its entry has no

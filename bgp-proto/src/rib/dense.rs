@@ -1,6 +1,6 @@
 //! Sets of dense ids.
 //!
-//! Owns: [`DestSet`], what a peer or a next hop has of the table, and [`FreeIds`], which ids may be given out again.
+//! Owns: [`DestSet`], what a peer or a next hop has of the table, and `FreeIds`, which ids may be given out again.
 //! Never: knows what a destination is.
 
 use crate::ids::DestId;

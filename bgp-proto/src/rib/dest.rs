@@ -1,6 +1,6 @@
 //! Destinations: a prefix, its paths and its dense id.
 //!
-//! Owns: [`Dest`] and [`Dests`], the index from prefixes to ids and the destinations by id. An id names its prefix as
+//! Owns: [`Dest`] and `Dests`, the index from prefixes to ids and the destinations by id. An id names its prefix as
 //! long as anything of it is left: a path, a place in a queue, or a pin of somebody who keeps something by its id; until
 //! then the same prefix has the same id. Never: decides.
 
