@@ -54,7 +54,11 @@ pub(super) fn candidates<'a, F: Fields>(
         // Nodes are walked in order of their names, so of two with one address the lower name stays (T22).
         if taken.insert(address.addr) {
             found.push(Candidate {
-                rank: Rank::Mesh,
+                rank: if reflectors && (inputs.local.cluster_id.is_some() || node.cluster_id.is_some()) {
+                    Rank::MeshWithReflector
+                } else {
+                    Rank::Mesh
+                },
                 peer: None,
                 with: With::Node(node),
                 addr,

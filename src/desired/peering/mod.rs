@@ -32,12 +32,22 @@ use crate::model::{BgpPeer, Node, NodeAddress, Severity};
 enum Rank {
     /// A global BGPPeer.
     Global,
+    /// The full mesh, where a reflector is in it (REL-8): BIRD gives the connection of a peer to the first session by
+    /// name, and `Mesh_` comes before `Node_`. As recorded.
+    MeshWithReflector,
     /// A BGPPeer of some nodes, this one among them.
     Node,
     /// A BGPPeer whose peer this node is.
     Reverse,
     /// The full mesh.
     Mesh,
+}
+
+impl Rank {
+    /// The full mesh asks for it.
+    fn is_mesh(self) -> bool {
+        matches!(self, Rank::Mesh | Rank::MeshWithReflector)
+    }
 }
 
 /// Who the peer is.
@@ -75,7 +85,7 @@ impl Candidate<'_> {
             (With::Workload, _) => PeerClass::LocalWorkload,
             (_, Rank::Global) => PeerClass::Global,
             (_, Rank::Node | Rank::Reverse) => PeerClass::Node,
-            (_, Rank::Mesh) => PeerClass::Mesh,
+            (_, Rank::Mesh | Rank::MeshWithReflector) => PeerClass::Mesh,
         }
     }
 
@@ -106,14 +116,14 @@ pub(super) fn sessions<F: Fields>(
     explicit::candidates::<F>(inputs, own, &mut candidates, problems);
     workload::candidates::<F>(inputs, own, &mut candidates, problems);
     reverse::candidates::<F>(inputs, own, &mut candidates);
+    let mesh = mesh::candidates::<F>(inputs, own, problems);
+    let (early, mesh): (Vec<_>, Vec<_>) =
+        mesh.into_iter().partition(|candidate| candidate.rank == Rank::MeshWithReflector);
+    candidates.extend(early);
     candidates.sort_by_key(|candidate| (candidate.rank, candidate.peer.map(|peer| &peer.name)));
     let (winners, addresses) = decide(candidates, problems);
     let mut builder = session::Builder::new(inputs, local, family.priority);
-    let Some(own) = own else {
-        // Without an own address only the mesh has something to say: who shares one.
-        mesh::candidates::<F>(inputs, None, problems);
-        return;
-    };
+    let Some(own) = own else { return };
     for winner in &winners {
         // PEER-66; DEF-22: the other end of a reverse peering has the route too.
         if let Some(via) = winner.peer.and_then(|peer| peer.reachable_by)
@@ -124,7 +134,7 @@ pub(super) fn sessions<F: Fields>(
         }
         sessions.insert(winner.key(), Arc::new(builder.session::<F>(winner, own, problems)));
     }
-    for candidate in mesh::candidates::<F>(inputs, Some(own), problems) {
+    for candidate in mesh {
         // PEER-18: the explicit peering takes the place of the mesh's, whatever their ports.
         if !addresses.contains(&candidate.addr) {
             sessions.insert(candidate.key(), Arc::new(builder.session::<F>(&candidate, own, problems)));

@@ -59,7 +59,7 @@ impl<'a, 'b> Builder<'a, 'b> {
         let (auth, restart_time) = self.auth_and_restart_time(from, options, &resource, problems);
         let from_node = match options {
             Some(peer) => peer.source_address == SourceAddress::UseNodeIp && !from.addr.is_loopback(),
-            None => from.rank == Rank::Mesh,
+            None => from.rank.is_mesh(),
         };
         let filters = from.peer.map_or(&[][..], |peer| &peer.filters);
         for name in filters.iter().filter(|name| !self.inputs.snapshot.filters.contains_key(*name)) {
@@ -138,7 +138,7 @@ impl<'a, 'b> Builder<'a, 'b> {
                 let field = "spec.maxRestartTime";
                 (auth, restart_time(peer.restart_time, resource, field, problems))
             }
-            (None, Rank::Mesh) => self
+            (None, rank) if rank.is_mesh() => self
                 .mesh
                 .get_or_insert_with(|| {
                     let resource = "BGPConfiguration/default";
@@ -158,7 +158,7 @@ impl<'a, 'b> Builder<'a, 'b> {
             With::Node(node) => node.cluster_id,
             With::Address(_) | With::Workload => None,
         };
-        let ours = self.local.cluster_id.filter(|_| internal && from.rank != Rank::Mesh);
+        let ours = self.local.cluster_id.filter(|_| internal && !from.rank.is_mesh());
         ours.filter(|ours| theirs != Some(*ours))
     }
 }
@@ -212,7 +212,7 @@ fn name(class: PeerClass, address: IpAddr, port: Option<u16>) -> String {
 fn is_passive(from: &Candidate<'_>, own: IpAddr) -> bool {
     match (from.with, from.rank) {
         (With::Workload, _) => true,
-        (With::Node(_), Rank::Mesh) | (With::Address(Some(_)), Rank::Global) => {
+        (With::Node(_), Rank::Mesh | Rank::MeshWithReflector) | (With::Address(Some(_)), Rank::Global) => {
             from.calls_us || from.addr.to_string() > own.to_string()
         }
         _ => from.calls_us,
