@@ -180,12 +180,19 @@ fn unicast<F: Family>(
     let metric = best.metric;
     let mut best = Some(best);
     let mut legs: SmallVec<[Leg; 1]> = SmallVec::new();
+    let mut routers: SmallVec<[Leg; 1]> = SmallVec::new();
     let mut devices: SmallVec<[&'static str; 1]> = SmallVec::new();
     let mut missing = None;
     for path in rib.multipath(dest) {
         // The first is the best path.
         let way = best.take().or_else(|| accepted(rib, interfaces, program, prefix, path));
         let Some(Way { through, .. }) = way else { continue };
+        let Forward::Legs(own) = rib.forward(path) else { continue };
+        // Paths that leave by the same routers are one leg, that of the better path, whatever tunnel they are for.
+        if own.iter().all(|leg| routers.contains(leg)) {
+            continue;
+        }
+        routers.extend(own.iter().copied());
         if let Some((device, end)) = through {
             if !devices.contains(&device.name) {
                 devices.push(device.name);
@@ -202,9 +209,7 @@ fn unicast<F: Family>(
                 None => {}
             }
         }
-        if let Forward::Legs(more) = rib.forward(path) {
-            legs.extend(more);
-        }
+        legs.extend(own);
     }
     if let Some(device) = missing.filter(|_| legs.is_empty()) {
         return Wanted { wish: Wish::Waits { device }, devices };

@@ -62,6 +62,18 @@ fn each_leg_of_an_ecmp_route_goes_its_own_way_through_the_tunnel_or_beside_it() 
 }
 
 #[test]
+fn next_hops_behind_one_router_are_one_leg_of_a_tunnel_route_that_of_the_better_path() {
+    let mut bench = two();
+    bench.link(8, "tunl0", &["10.244.0.1/32"]);
+    bench.alien("0.0.0.0/0", Some(gateway("10.10.0.254", 2)), 0);
+    for (from, next_hop) in [(R2, "192.0.2.2"), (R3, "192.0.2.3")] {
+        bench.announce(bench.id(from), "10.244.2.0/26", next_hop, normal());
+    }
+    ipip(&mut bench, None, true);
+    assert_eq!(bench.fib("10.244.2.0/26"), Some(&route(through_tunnel(&["192.0.2.2"], 8), 1024)));
+}
+
+#[test]
 fn a_route_whose_tunnel_is_missing_waits_and_follows_the_device_by_its_name() {
     let mut bench = two();
     let block = prefix("10.244.2.0/26");
