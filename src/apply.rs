@@ -261,14 +261,7 @@ impl<C: Core> Applier<C> {
             log.follow(log_severity(&snapshot, &self.surroundings.facts.node_name));
         }
         let compiled = compile_apart(snapshot.clone(), self.surroundings.facts.clone()).await;
-        let snapshot = &*snapshot;
         match compiled {
-            // What is read while the datastore is moved to another one may lack anything (O8).
-            Ok(state) if desired::is_locked(snapshot) && self.state.is_some() => {
-                self.tell_problems(&state.problems);
-                let why = "ClusterInformation/default: spec.datastoreReady: the datastore is locked";
-                self.wait_for(why.to_string());
-            }
             Ok(mut state) => {
                 if let Some(old) = &self.state {
                     desired::retain_keys(old, &mut state);
@@ -291,7 +284,7 @@ impl<C: Core> Applier<C> {
                 let why = unready
                     .problems
                     .iter()
-                    .find(|problem| problem.severity == Severity::Error)
+                    .find(|problem| problem.is_error())
                     .map_or_else(|| "a state that can be configured".to_string(), ToString::to_string);
                 self.wait_for(why);
             }
@@ -311,7 +304,7 @@ impl<C: Core> Applier<C> {
     fn tell_problems(&mut self, problems: &[Problem]) {
         let (appeared, mended) = news(&self.problems, problems);
         for problem in appeared {
-            match problem.severity {
+            match problem.severity() {
                 Severity::Error => error!("{problem}"),
                 Severity::Warning => warn!("{problem}"),
             }
@@ -598,7 +591,6 @@ mod tests {
             resource: resource.into(),
             field: field.into(),
             why: why.into(),
-            severity: Severity::Error,
             code: crate::model::Code::FieldRefused,
         };
         let (a, b) = (problem("Node/a", "spec.bgp", "x"), problem("Node/b", "spec.bgp", "x"));

@@ -187,6 +187,8 @@ pub enum Show {
     Kernel(ShowKernel),
     /// The daemon: datastore, listening sockets, release, problems
     Status(ShowStatus),
+    /// What is wrong in the datastore, or not done, each with its code
+    Problems(ShowStatus),
 }
 
 /// `refresh`.

@@ -23,6 +23,7 @@ use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::desired::{DesiredState, Unready};
 use calico_bgpd::evaluate::Question;
 use calico_bgpd::fib::linux::LinuxKernel;
+use calico_bgpd::model::problem;
 use calico_bgpd::net::incumbent;
 use calico_bgpd::policy::program::{Community, SourceClass};
 use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
@@ -221,6 +222,14 @@ fn show(what: Show) -> anyhow::Result<u8> {
                 json(&serde_json::json!({ "routes": routes }))?
             } else {
                 kernel_table(&routes)
+            })?;
+        }
+        Show::Problems(args) => {
+            let problems = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.status()?.problems;
+            print(&if args.output.json {
+                json(&serde_json::json!({ "problems": problems }))?
+            } else {
+                problem::list(&problems)
             })?;
         }
         Show::Status(args) => {

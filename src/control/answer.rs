@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::problem::ProblemView;
+
 /// Prefixes of one page, each with all of its routes.
 pub const PAGE: usize = 1000;
 
@@ -340,7 +342,7 @@ pub struct Status {
     /// Sessions established.
     pub peers_established: usize,
     /// What is wrong, or not done.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ProblemView>,
 }
 
 /// The datastore as the daemon sees it.
@@ -438,23 +440,6 @@ pub struct Listen {
     /// Why there is no socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-}
-
-/// Refused input.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Problem {
-    /// `warning` or `error`.
-    pub severity: String,
-    /// What kind of problem: a word that stays as it is.
-    #[serde(default)]
-    pub code: String,
-    /// Which resource.
-    pub resource: String,
-    /// Which field.
-    pub field: String,
-    /// Why.
-    pub why: String,
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl Page {
         let problems = self.gauge("problems", "What is wrong, or not done, in the datastore");
         for problem in &applied.problems {
             let labels = vec![
-                ("severity", problem.severity.name().to_string()),
+                ("severity", problem.severity().name().to_string()),
                 ("code", problem.code.name().to_string()),
             ];
             problems.get_or_create(&labels).inc();

@@ -31,6 +31,7 @@ use crate::datastore::SourceStatus;
 use crate::fib::Phase;
 use crate::fib::reconciler::FibStatus;
 use crate::fib::view::KernelLook;
+use crate::model::problem::ProblemView;
 use crate::model::store::KindState;
 use crate::net::dial;
 use crate::net::listener::ListenStatus;
@@ -277,17 +278,7 @@ impl Views {
         let fib = self.fib.borrow().clone();
         let state = applied.state.as_deref();
         let established = applied.peers.iter().filter(|entry| entry.view.borrow().is_established()).count();
-        let problems = applied
-            .problems
-            .iter()
-            .map(|problem| answer::Problem {
-                severity: problem.severity.name().into(),
-                code: problem.code.name().into(),
-                resource: problem.resource.clone(),
-                field: problem.field.clone(),
-                why: problem.why.clone(),
-            })
-            .collect();
+        let problems = applied.problems.iter().map(ProblemView::from).collect();
         let phase = match *self.phase.borrow() {
             Phase::Recovering => "recovering",
             Phase::Normal => "normal",

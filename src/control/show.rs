@@ -372,8 +372,9 @@ pub fn status_text(status: &Status) -> String {
         line("unknown callers", status.strangers.to_string());
     }
     for problem in &status.problems {
-        let field = if problem.field.is_empty() { String::new() } else { format!("{}: ", problem.field) };
-        line(&problem.severity, format!("{}: {field}{}", problem.resource, problem.why));
+        let said = problem.to_string();
+        let said = said.strip_prefix(&format!("{}: ", problem.severity)).unwrap_or(&said);
+        line(&problem.severity, said.to_string());
     }
     text
 }

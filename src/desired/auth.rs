@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::inputs::{Inputs, Problems};
 use super::{Auth, DesiredState};
-use crate::model::{NamespacedName, SecretKeyRef, Severity};
+use crate::model::{Code, NamespacedName, SecretKeyRef};
 
 /// Namespace of password Secrets where `NAMESPACE` is not set (DS-40).
 pub const DEFAULT_SECRET_NAMESPACE: &str = "kube-system";
@@ -50,14 +50,14 @@ pub(super) fn of(
                 from.key,
                 key.expose().len()
             );
-            problems.add(Severity::Error, resource, field, why);
+            problems.add(Code::InvalidPassword, resource, field, why);
             return Auth::Withheld(from.clone());
         }
         (Some(_), Some(key)) => {
             if key.expose().ends_with(b"\n") {
                 let why =
                     format!("{:?} of Secret/{name} ends in a newline, which is part of the key", from.key);
-                problems.add(Severity::Warning, resource, field, why);
+                problems.add(Code::DoubtfulPassword, resource, field, why);
             }
             return Auth::Key { from: from.clone(), key: key.clone() };
         }
@@ -68,7 +68,7 @@ pub(super) fn of(
         ("are not signed", Auth::Missing(from.clone()))
     };
     let why = format!("{missing}: sessions that have a key of it already keep it, others {then}");
-    problems.add(Severity::Error, resource, field, why);
+    problems.add(Code::MissingSecret, resource, field, why);
     auth
 }
 

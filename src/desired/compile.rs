@@ -14,7 +14,7 @@ use super::inputs::{Inputs, Nodes, Problems};
 use super::services::Services;
 use super::{DesiredState, FamilyIntent, NodeFacts, kernel, origin, peering, programs, services};
 use crate::model::snapshot::Snapshot;
-use crate::model::{BgpConfiguration, BindMode, Problem, ProgramClusterRoutes, Severity};
+use crate::model::{BgpConfiguration, BindMode, Code, Problem, ProgramClusterRoutes};
 use crate::policy::program::Interner;
 use crate::policy::sets::SetId;
 
@@ -27,7 +27,7 @@ pub struct Unready {
 
 impl fmt::Display for Unready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines = self.problems.iter().filter(|problem| problem.severity == Severity::Error);
+        let mut lines = self.problems.iter().filter(|problem| problem.is_error());
         match lines.next() {
             Some(problem) => problem.fmt(f),
             None => f.write_str("the local node is not known yet"),
@@ -47,14 +47,6 @@ fn some_names<'n>(names: impl Iterator<Item = &'n String>) -> String {
     if names.is_empty() { String::new() } else { format!(" (there are {})", names.join(", ")) }
 }
 
-/// The datastore is locked, as while its content is moved to another one (O8): what is in force shall stay.
-pub fn is_locked(snapshot: &Snapshot) -> bool {
-    snapshot
-        .cluster_information
-        .as_ref()
-        .is_some_and(|information| information.datastore_ready == Some(false))
-}
-
 /// Compiles what the datastore says into what this node shall do.
 ///
 /// # Errors
@@ -64,16 +56,15 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     let mut problems = Problems(snapshot.problems.clone());
     let none = BgpConfiguration { name: "default".to_owned(), ..Default::default() };
     let global = snapshot.bgp_configurations.get("default").map_or(&none, |config| config);
-    if is_locked(snapshot) {
+    if snapshot.is_locked() {
         let why =
             "the datastore is locked: a daemon that runs keeps its configuration until this is true again";
-        problems.add(Severity::Warning, "ClusterInformation/default", "spec.datastoreReady", why);
+        problems.add(Code::DatastoreLocked, "ClusterInformation/default", "spec.datastoreReady", why);
     }
     let release = identity::release(snapshot.cluster_information.as_deref(), facts, &mut problems);
     let Some(local) = snapshot.nodes.get(&facts.node_name) else {
         let resource = format!("Node/{}", facts.node_name);
-        let refused =
-            snapshot.problems.iter().any(|p| p.resource == resource && p.severity == Severity::Error);
+        let refused = snapshot.problems.iter().any(|p| p.resource == resource && p.is_error());
         let why = if refused {
             "the Node of the name that NODENAME has cannot be used: nothing is configured until it can"
                 .to_owned()
@@ -83,7 +74,7 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
                 some_names(snapshot.nodes.keys())
             )
         };
-        problems.add(Severity::Error, resource, "", why);
+        problems.add(Code::NoLocalNode, resource, "", why);
         return Err(Unready { problems: problems.finish() });
     };
     let cluster_routes = identity::cluster_routes(global, release.release);
@@ -138,7 +129,7 @@ fn equal_pools(inputs: &Inputs<'_>, problems: &mut Problems) {
         let counts = *first.entry(pool.cidr).or_insert(name);
         if counts != name {
             let why = format!("{} is the CIDR of IPPool/{counts} too, and only that one counts", pool.cidr);
-            problems.add(Severity::Warning, format!("IPPool/{name}"), "spec.cidr", why);
+            problems.add(Code::EqualPool, format!("IPPool/{name}"), "spec.cidr", why);
         }
     }
 }
@@ -152,13 +143,13 @@ fn configurations(inputs: &Inputs<'_>, problems: &mut Problems) {
         }
         if !name.starts_with("node.") {
             let why = "is ignored: only `default` and `node.<name of a node>` are looked at";
-            problems.add(Severity::Warning, resource, "", why);
+            problems.add(Code::IgnoredResource, resource, "", why);
             continue;
         }
         let ignored = [global_only(config), service_fields(config)].concat();
         if !ignored.is_empty() {
             let why = "is ignored here: it counts in BGPConfiguration default only";
-            problems.add(Severity::Warning, resource, &ignored.join(", "), why);
+            problems.add(Code::IgnoredField, resource, &ignored.join(", "), why);
         }
     }
 }

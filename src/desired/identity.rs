@@ -16,7 +16,7 @@ use super::{
     ClusterRelease, ClusterRoutes, ClusterRoutesSource, Listen, LocalNode, NodeFacts, Release, ReleaseSource,
 };
 use crate::model::{
-    BgpConfiguration, BindMode, ClusterInformation, Node, NodeAddress, ProgramClusterRoutes, Severity,
+    BgpConfiguration, BindMode, ClusterInformation, Code, Node, NodeAddress, ProgramClusterRoutes,
 };
 
 /// AS number where neither node nor configuration has one (NODE-4).
@@ -143,7 +143,7 @@ pub(super) fn release(
         None => (Release::NEWEST, ReleaseSource::Assumed, ""),
     };
     problems.add(
-        Severity::Warning,
+        Code::UnknownRelease,
         "ClusterInformation/default",
         "spec.calicoVersion",
         format!(
@@ -183,7 +183,7 @@ pub(super) fn local_node(inputs: &Inputs<'_>, problems: &mut Problems) -> LocalN
     let node = inputs.local;
     if node.ipv4.is_none() && node.ipv6.is_none() {
         problems.add(
-            Severity::Error,
+            Code::NoNodeAddress,
             format!("Node/{}", node.name),
             "spec.bgp.ipv4Address",
             "this node has neither an IPv4 nor an IPv6 address for BGP: no session is configured",
@@ -212,7 +212,7 @@ fn router_id(node: &Node, facts: &NodeFacts, problems: &mut Problems) -> RouterI
                 let why = format!(
                     "{text:?} is neither `hash` nor an IPv4 address other than 0.0.0.0: {id} is used"
                 );
-                problems.add(Severity::Error, "environment", "CALICO_ROUTER_ID", why);
+                problems.add(Code::InvalidSetting, "environment", "CALICO_ROUTER_ID", why);
                 id
             }
         },

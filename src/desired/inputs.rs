@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::{ClusterRelease, ClusterRoutes, NodeFacts};
 use crate::model::selector::{Expression, Test};
 use crate::model::snapshot::Snapshot;
-use crate::model::{BgpConfiguration, Code, Node, Problem, Selector, Severity};
+use crate::model::{BgpConfiguration, Code, Node, Problem, Selector};
 
 /// What every part of the compilation may look at.
 pub(super) struct Inputs<'a> {
@@ -148,22 +148,12 @@ impl Problems {
     /// Adds one.
     pub(super) fn add(
         &mut self,
-        severity: Severity,
+        code: Code,
         resource: impl Into<String>,
         field: &str,
         why: impl Into<String>,
     ) {
-        let code = match severity {
-            Severity::Error => Code::NotDone,
-            Severity::Warning => Code::Doubtful,
-        };
-        self.0.push(Problem {
-            resource: resource.into(),
-            field: field.to_owned(),
-            why: why.into(),
-            severity,
-            code,
-        });
+        self.0.push(Problem { resource: resource.into(), field: field.to_owned(), why: why.into(), code });
     }
 
     /// All of them in a stable order, each once.

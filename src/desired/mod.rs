@@ -39,7 +39,7 @@ pub mod view;
 
 pub use auth::{DEFAULT_SECRET_NAMESPACE, retain_keys};
 pub use bgp_proto::rib::NextHopRule;
-pub use compile::{Unready, compile, is_locked};
+pub use compile::{Unready, compile};
 pub use diff::{PeerChange, Plan, diff};
 pub use identity::{ReleaseTextError, router_id_hash};
 pub use render::render_text;

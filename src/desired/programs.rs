@@ -10,7 +10,7 @@ use super::filters::{self, Direction};
 use super::identity::Fields;
 use super::inputs::{Inputs, Problems};
 use super::origin::blocks;
-use crate::model::{AffinityState, BgpConfiguration, CommunityValue, IpPool, PrefixAdvertisement, Severity};
+use crate::model::{AffinityState, BgpConfiguration, Code, CommunityValue, IpPool, PrefixAdvertisement};
 use crate::policy::prefix_set::PrefixSet;
 use crate::policy::program::{Action, Decision, MAX_METRIC, Match, Program, Rule, SourceClass};
 use crate::policy::sets::{SetId, Sets};
@@ -152,11 +152,11 @@ pub(super) fn check_communities(inputs: &Inputs<'_>, problems: &mut Problems) {
         let field = format!("spec.prefixAdvertisements[{place}]");
         if entry.cidr.is_none() {
             let why = "has no CIDR and no effect";
-            problems.add(Severity::Warning, resource.clone(), &format!("{field}.cidr"), why);
+            problems.add(Code::IgnoredField, resource.clone(), &format!("{field}.cidr"), why);
         }
         for why in entry.communities.iter().filter_map(|text| community(config, text).err()) {
             let field = format!("{field}.communities");
-            problems.add(Severity::Error, resource.clone(), &field, format!("{why}: it is left out"));
+            problems.add(Code::UnknownCommunity, resource.clone(), &field, format!("{why}: it is left out"));
         }
     }
 }

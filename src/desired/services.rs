@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bgp_proto::{Family, IpPrefix, Prefix};
 
 use super::inputs::{Inputs, Problems};
-use crate::model::{EndpointSlice, NamespacedName, Service, ServiceType, Severity, TrafficPolicy};
+use crate::model::{Code, EndpointSlice, NamespacedName, Service, ServiceType, TrafficPolicy};
 use crate::policy::prefix_set::PrefixSet;
 use crate::policy::sets::{SetId, Sets};
 
@@ -108,7 +108,7 @@ fn ranges(inputs: &Inputs<'_>, problems: &mut Problems) -> Ranges {
             }
             Err(_) => {
                 let why = format!("{text:?} is no CIDR: serviceClusterIPs of BGPConfiguration default count");
-                problems.add(Severity::Error, "environment", "CALICO_ADVERTISE_CLUSTER_IPS", why);
+                problems.add(Code::InvalidSetting, "environment", "CALICO_ADVERTISE_CLUSTER_IPS", why);
             }
         }
     }
@@ -124,7 +124,12 @@ fn is_excluded(inputs: &Inputs<'_>, problems: &mut Problems) -> bool {
             let why = format!(
                 "label {EXCLUSION_LABEL} has the value {value:?}: only `true` keeps this node from announcing services"
             );
-            problems.add(Severity::Warning, format!("Node/{}", inputs.local.name), "metadata.labels", why);
+            problems.add(
+                Code::UnknownLabelValue,
+                format!("Node/{}", inputs.local.name),
+                "metadata.labels",
+                why,
+            );
             false
         }
     }
@@ -230,7 +235,7 @@ fn keep_nodes_reachable(inputs: &Inputs<'_>, services: &mut Services, problems: 
                 address.addr(),
                 node.name
             );
-            problems.add(Severity::Warning, &**words, "", why);
+            problems.add(Code::ServiceOnNodeAddress, &**words, "", why);
             services.rejects.insert(address, words.clone());
         }
     }

@@ -1,5 +1,6 @@
 //! What a snapshot compiles to.
 
+mod codes;
 mod edits;
 mod peerings;
 mod plans;
@@ -16,8 +17,8 @@ use bgp_proto::session::TtlRule;
 
 use crate::model::snapshot::Snapshot;
 use crate::model::{
-    self, AffinityState, BgpConfiguration, BgpPeer, BindMode, ClusterInformation, EncapMode, IpPool,
-    NamespacedName, Node, PeerAddress, PrefixAdvertisement, ProgramClusterRoutes, SecretBytes, Severity,
+    self, AffinityState, BgpConfiguration, BgpPeer, BindMode, ClusterInformation, Code, EncapMode, IpPool,
+    NamespacedName, Node, PeerAddress, PrefixAdvertisement, ProgramClusterRoutes, SecretBytes,
 };
 use crate::policy::program::{Action, Decision, Device, MAX_METRIC, Match, SourceClass};
 use crate::policy::sets::SetId;
@@ -130,7 +131,7 @@ fn within(text: &str) -> Match {
 }
 
 fn problems(state: &DesiredState) -> Vec<String> {
-    state.problems.iter().map(|problem| format!("{:?} {problem}", problem.severity)).collect()
+    state.problems.iter().map(|problem| format!("{:?} {problem}", problem.severity())).collect()
 }
 
 #[test]
@@ -256,7 +257,7 @@ fn a_nodename_without_a_node_configures_nothing_and_says_so() {
     let mut world = World::new();
     world.facts.node_name = "node-9".into();
     let unready = compile(&world.snapshot, &world.facts).unwrap_err();
-    assert_eq!(unready.problems[0].severity, Severity::Error);
+    assert_eq!(unready.problems[0].code, Code::NoLocalNode);
     assert!(unready.to_string().starts_with("Node/node-9: there is no Node"), "{unready}");
     assert!(unready.to_string().contains("(there are node-1, "), "{unready}");
 }
@@ -269,7 +270,6 @@ fn a_node_that_cannot_be_read_is_not_called_missing() {
         resource: "Node/node-9".into(),
         field: "spec.bgp.asNumber".into(),
         why: "is no number".into(),
-        severity: Severity::Error,
         code: crate::model::Code::FieldRefused,
     });
     let unready = compile(&world.snapshot, &world.facts).unwrap_err();
@@ -653,7 +653,6 @@ fn problems_of_reading_are_carried_on() {
         resource: "IPPool/bad".into(),
         field: "spec.cidr".into(),
         why: "not an IP address".into(),
-        severity: Severity::Error,
         code: crate::model::Code::FieldRefused,
     };
     world.snapshot.problems.push(problem.clone());
@@ -876,7 +875,7 @@ fn the_text_of_the_intent_names_sessions_routes_rules_and_problems() {
         "  service routes: 10.96.0.0/12",
         "Program ipv4-export-1",
         "       otherwise reject",
-        "  error: BGPPeer/tor: spec.filters: there is no BGPFilter gone: it filters nothing",
+        "  error: BGPPeer/tor: spec.filters: there is no BGPFilter gone: it filters nothing [unknown-filter]",
     ] {
         assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
     }

@@ -11,7 +11,8 @@ use bgp_proto::{Afi, Family};
 use serde::Serialize;
 
 use super::{Auth, ClusterRoutesSource, DesiredState, FamilyIntent, NextHopRule, Peer, StaticRoute, Unready};
-use crate::model::{Problem, Severity};
+use crate::model::Problem;
+use crate::model::problem::{self, ProblemView};
 use crate::policy::prefix_set::PrefixSet;
 use crate::policy::program::Program;
 use crate::policy::sets::{SetId, Sets};
@@ -219,31 +220,6 @@ pub struct RuleView {
     pub origin: String,
 }
 
-/// A problem.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ProblemView {
-    /// `warning` or `error`.
-    pub severity: &'static str,
-    /// Which resource.
-    pub resource: String,
-    /// Which field; empty where the whole resource is meant.
-    pub field: String,
-    /// Why.
-    pub why: String,
-}
-
-impl From<&Problem> for ProblemView {
-    fn from(problem: &Problem) -> Self {
-        ProblemView {
-            severity: problem.severity.name(),
-            resource: problem.resource.clone(),
-            field: problem.field.clone(),
-            why: problem.why.clone(),
-        }
-    }
-}
-
 /// Makes the view of a state.
 pub fn view(state: &DesiredState) -> IntentView {
     let mut programs = Names::default();
@@ -416,25 +392,12 @@ pub fn check(compiled: Result<&DesiredState, &Unready>) -> Check {
         Ok(state) => &state.problems,
         Err(unready) => &unready.problems,
     };
-    let ok = compiled.is_ok() && problems.iter().all(|problem| problem.severity != Severity::Error);
+    let ok = compiled.is_ok() && !problems.iter().any(Problem::is_error);
     Check { ok, problems: problems.iter().map(ProblemView::from).collect() }
-}
-
-impl fmt::Display for ProblemView {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let field = if self.field.is_empty() { String::new() } else { format!("{}: ", self.field) };
-        write!(f, "{}: {}: {field}{}", self.severity, self.resource, self.why)
-    }
 }
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.problems {
-            writeln!(f, "{problem}")?;
-        }
-        let errors =
-            self.problems.iter().filter(|problem| problem.severity == Severity::Error.name()).count();
-        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        writeln!(f, "{}, {}", count(errors, "error"), count(self.problems.len() - errors, "warning"))
+        f.write_str(&problem::list(&self.problems))
     }
 }

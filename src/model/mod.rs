@@ -10,10 +10,12 @@ pub mod brake;
 pub mod decode;
 pub mod encode;
 pub mod paths;
+pub mod problem;
 mod resources;
 pub mod selector;
 pub mod snapshot;
 pub mod store;
 
+pub use problem::{Code, Problem, Severity};
 pub use resources::*;
 pub use selector::Selector;

@@ -2,7 +2,7 @@
 //!
 //! Owns: typed resources, equal when nothing that matters to BGP differs (a heartbeat of a Node changes nothing,
 //! DYN-11). Never: reads files or speaks to a datastore. Values here are checked: what could not be understood became
-//! a [`Problem`] when the resource was read.
+//! a [`Problem`](super::Problem) when the resource was read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,100 +13,6 @@ use bgp_proto::{Afi, Asn, ClusterId, Family, IpPrefix, Prefix, V4, V6};
 use zeroize::Zeroizing;
 
 use super::Selector;
-
-/// How bad a problem is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Severity {
-    /// Something is left out or done as a default; nothing that worked is lost.
-    Warning,
-    /// Something that the resources ask for is not done; `check` fails.
-    Error,
-}
-
-impl Severity {
-    /// One word for people and for JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        }
-    }
-}
-
-/// What kind of problem it is, for programs: words may change, these do not.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Code {
-    /// A text that is no YAML or JSON, or a file that cannot be read.
-    Unreadable,
-    /// A document that is no resource: no name, no kind, another version of its API.
-    NoResource,
-    /// A resource that stands in more than one place.
-    Twice,
-    /// A field that cannot be used; it keeps its last good value, or what depends on it is left out.
-    FieldRefused,
-    /// A field that is read as a default.
-    FieldDefaulted,
-    /// A kind that the datastore does not let us read.
-    KindRefused,
-    /// Resources that can be read and ask for what is not done.
-    NotDone,
-    /// Resources that can be read and most likely do not mean what they say.
-    Doubtful,
-}
-
-impl Code {
-    /// The code in JSON and in documents.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Code::Unreadable => "unreadable",
-            Code::NoResource => "no-resource",
-            Code::Twice => "twice",
-            Code::FieldRefused => "field-refused",
-            Code::FieldDefaulted => "field-defaulted",
-            Code::KindRefused => "kind-refused",
-            Code::NotDone => "not-done",
-            Code::Doubtful => "doubtful",
-        }
-    }
-}
-
-/// Input that was refused, or whose effect is not built yet: which resource, which field, why.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Problem {
-    /// `Kind/name` (with a namespace `Kind/namespace/name`), a file's path with the document's number, or an etcd key.
-    pub resource: String,
-    /// Path of the field, as in `spec.bgp.ipv4Address`; empty where the whole resource is meant.
-    pub field: String,
-    /// One sentence without a full stop.
-    pub why: String,
-    /// How bad.
-    pub severity: Severity,
-    /// What kind of problem.
-    pub code: Code,
-}
-
-impl Problem {
-    /// One of the whole resource, or of a document or file, that costs something.
-    pub fn of_whole(code: Code, resource: impl Into<String>, why: impl Into<String>) -> Problem {
-        Problem {
-            resource: resource.into(),
-            field: String::new(),
-            why: why.into(),
-            severity: Severity::Error,
-            code,
-        }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.field.is_empty() {
-            write!(f, "{}: {}", self.resource, self.why)
-        } else {
-            write!(f, "{}: {}: {}", self.resource, self.field, self.why)
-        }
-    }
-}
 
 /// The kinds that are read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

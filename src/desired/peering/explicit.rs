@@ -9,7 +9,7 @@ use bgp_proto::{Afi, Asn};
 use super::{Candidate, Rank, With, configured_port};
 use crate::desired::identity::{DEFAULT_ASN, Fields, asn_of, listen_port};
 use crate::desired::inputs::{Inputs, Problems};
-use crate::model::{BgpPeer, Node, NodeAddress, PeerAddress, Severity};
+use crate::model::{BgpPeer, Code, Node, NodeAddress, PeerAddress};
 
 /// The sessions of one family that BGPPeers want this node to have.
 pub(super) fn candidates<'a, F: Fields>(
@@ -32,7 +32,7 @@ pub(super) fn candidates<'a, F: Fields>(
         }
         let Some(at) = peer.peer_ip else {
             let why = "there is neither an address nor a selector: there is no session";
-            problems.add(Severity::Error, format!("BGPPeer/{}", peer.name), "spec.peerIP", why);
+            problems.add(Code::NoPeerAddress, format!("BGPPeer/{}", peer.name), "spec.peerIP", why);
             continue;
         };
         if Afi::of(at.addr) == F::AFI {
@@ -90,18 +90,18 @@ fn with_address<'a, F: Fields>(
     if is_link_local(at.addr) {
         let why =
             format!("{} is link-local and does not say on which interface: there is no session", at.addr);
-        problems.add(Severity::Error, resource(), "spec.peerIP", why);
+        problems.add(Code::LinkLocalAddress, resource(), "spec.peerIP", why);
         return None;
     }
     let Some(own) = own else {
         let why = format!("this node has no {} address: it has no session to {}", F::AFI.name(), at.addr);
-        problems.add(Severity::Warning, resource(), "spec.peerIP", why);
+        problems.add(Code::NoAddressOfFamily, resource(), "spec.peerIP", why);
         return None;
     };
     if let Some(via) = peer.reachable_by.filter(|via| Afi::of(*via) != F::AFI) {
         // PEER-66: without the route to it the peer cannot be reached.
         let why = format!("{via} is of the other address family than peerIP: there is no session");
-        problems.add(Severity::Error, resource(), "spec.reachableBy", why);
+        problems.add(Code::GatewayOfOtherFamily, resource(), "spec.reachableBy", why);
         return None;
     }
     let node = inputs.nodes.at(at.addr);
@@ -111,7 +111,7 @@ fn with_address<'a, F: Fields>(
         // A global peering, or one of a selector, that also meets its own target is nothing to speak of.
         if peer.node.is_some() && peer.node_selector.is_none() {
             let why = format!("{} is this node itself: there is no session", at.addr);
-            problems.add(Severity::Error, resource(), "spec.peerIP", why);
+            problems.add(Code::PeerIsThisNode, resource(), "spec.peerIP", why);
         }
         return None;
     }

@@ -11,7 +11,7 @@ use bgp_proto::prefix::is_link_local;
 use super::{Candidate, Rank, With, configured_port};
 use crate::desired::identity::Fields;
 use crate::desired::inputs::{Inputs, Problems};
-use crate::model::{Node, NodeAddress, Severity};
+use crate::model::{Code, Node, NodeAddress};
 
 /// The other nodes of the mesh, by name; none without an own address in the family.
 pub(super) fn candidates<'a, F: Fields>(
@@ -32,7 +32,7 @@ pub(super) fn candidates<'a, F: Fields>(
     }
     let scopeless = |node: &Node, addr: IpAddr, then: &str, problems: &mut Problems| {
         let why = format!("{addr} is link-local and does not say on which interface: {then}");
-        problems.add(Severity::Error, format!("Node/{}", node.name), F::ADDRESS_FIELD, why);
+        problems.add(Code::LinkLocalAddress, format!("Node/{}", node.name), F::ADDRESS_FIELD, why);
     };
     if is_link_local(own.addr.into()) {
         scopeless(inputs.local, own.addr.into(), "there is no session of the mesh", problems);
@@ -86,7 +86,7 @@ fn shared_addresses<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) {
                 let owner = entry.get();
                 let why =
                     format!("{} is the address of Node/{owner} too: this node gets no session", address.addr);
-                problems.add(Severity::Error, format!("Node/{}", node.name), F::ADDRESS_FIELD, why);
+                problems.add(Code::SharedNodeAddress, format!("Node/{}", node.name), F::ADDRESS_FIELD, why);
             }
         }
     }

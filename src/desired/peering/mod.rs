@@ -25,7 +25,7 @@ use bgp_proto::Prefix;
 use super::identity::{DEFAULT_PORT, Fields};
 use super::inputs::{Inputs, Problems};
 use super::{FamilyIntent, LocalNode, Peer, PeerClass, SessionKey, StaticRoute};
-use crate::model::{BgpPeer, Node, NodeAddress, Severity};
+use crate::model::{BgpPeer, Code, Node, NodeAddress};
 
 /// Which of several candidates for one address and port comes first (PEER-51, PEER-52; PEER-18).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -173,7 +173,7 @@ fn decide<'a>(
         let why = format!(
             "BGPPeer/{winner} already asks for a session to {first}{others}: this one has none there"
         );
-        problems.add(Severity::Warning, format!("BGPPeer/{loser}"), "spec", why);
+        problems.add(Code::OverriddenPeering, format!("BGPPeer/{loser}"), "spec", why);
     }
     let addresses = winners.iter().map(|winner| winner.addr).collect();
     (winners, addresses)

@@ -15,7 +15,7 @@ use super::{Candidate, Rank, With};
 use crate::desired::identity::{Fields, asn_of};
 use crate::desired::inputs::{Inputs, Problems};
 use crate::desired::{Auth, LocalNode, NextHopRule, Peer, PeerClass, Treatment, auth, programs};
-use crate::model::{BgpPeer, NextHopMode, NodeAddress, Severity, SourceAddress};
+use crate::model::{BgpPeer, Code, NextHopMode, NodeAddress, SourceAddress};
 use crate::policy::program::Program;
 
 /// TTL of a session without TTL security (PEER-62).
@@ -65,7 +65,7 @@ impl<'a, 'b> Builder<'a, 'b> {
         for name in filters.iter().filter(|name| !self.inputs.snapshot.filters.contains_key(*name)) {
             // FILT-52.
             let why = format!("there is no BGPFilter {name}: it filters nothing");
-            problems.add(Severity::Error, resource.as_str(), "spec.filters", why);
+            problems.add(Code::UnknownFilter, resource.as_str(), "spec.filters", why);
         }
         let ttl = match options.map_or(0, |peer| peer.ttl_security) {
             0 => TtlRule::Multihop(TTL),
@@ -230,7 +230,7 @@ fn restart_time(configured: Option<u32>, resource: &str, field: &str, problems: 
             let why = format!(
                 "{configured} s is more than BGP can carry (RFC 4724 §3): {MAX_RESTART_TIME} s is used"
             );
-            problems.add(Severity::Error, resource, field, why);
+            problems.add(Code::TimeTooLong, resource, field, why);
             MAX_RESTART_TIME
         }
     }
@@ -243,7 +243,7 @@ fn keepalive(peer: &BgpPeer, resource: &str, problems: &mut Problems) -> Option<
         Ok(seconds) => Some(seconds),
         Err(_) => {
             let why = format!("{seconds} s is longer than any hold time: a third of the hold time is used");
-            problems.add(Severity::Error, resource, "spec.keepaliveTime", why);
+            problems.add(Code::TimeTooLong, resource, "spec.keepaliveTime", why);
             None
         }
     }

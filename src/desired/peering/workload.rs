@@ -8,7 +8,7 @@ use super::explicit::rank;
 use super::{Candidate, With};
 use crate::desired::identity::Fields;
 use crate::desired::inputs::{Inputs, NOT_YET, Problems};
-use crate::model::{NodeAddress, Severity};
+use crate::model::{Code, NodeAddress};
 
 /// The sessions of one family with workloads of this node.
 pub(super) fn candidates<'a, F: Fields>(
@@ -23,7 +23,7 @@ pub(super) fn candidates<'a, F: Fields>(
     if inputs.snapshot.workload_peers.is_empty() {
         for peer in inputs.snapshot.peers.values().filter(|peer| peer.local_workload_selector.is_some()) {
             let resource = format!("BGPPeer/{}", peer.name);
-            problems.add(Severity::Error, resource, "spec.localWorkloadSelector", NOT_YET);
+            problems.add(Code::UnsupportedField, resource, "spec.localWorkloadSelector", NOT_YET);
         }
     }
     for workload in inputs.snapshot.workload_peers.values() {

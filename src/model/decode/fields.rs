@@ -14,7 +14,7 @@ use bgp_proto::{Asn, IpPrefix};
 use serde_json::{Map, Value};
 
 use super::text;
-use crate::model::{Code, Problem, SecretKeyRef, Severity};
+use crate::model::{Code, Problem, SecretKeyRef};
 
 /// A field's value: `Ok(None)` where it is absent or null.
 pub type Read<T> = Result<Option<T>, Refused>;
@@ -43,22 +43,18 @@ impl Log {
 
     /// Notes that `field` is not used.
     pub fn refuse(&self, field: impl Into<String>, why: impl Into<String>) -> Refused {
-        self.note(field.into(), why.into(), Severity::Error);
+        self.note(field.into(), why.into(), Code::FieldRefused);
         Refused
     }
 
     /// Notes that `field` is read as a default.
     pub fn warn(&self, field: impl Into<String>, why: impl Into<String>) {
-        self.note(field.into(), why.into(), Severity::Warning);
+        self.note(field.into(), why.into(), Code::FieldDefaulted);
     }
 
-    fn note(&self, field: String, why: String, severity: Severity) {
-        let code = match severity {
-            Severity::Error => Code::FieldRefused,
-            Severity::Warning => Code::FieldDefaulted,
-        };
+    fn note(&self, field: String, why: String, code: Code) {
         let resource = self.resource.clone();
-        self.problems.borrow_mut().push(Problem { resource, field, why, severity, code });
+        self.problems.borrow_mut().push(Problem { resource, field, why, code });
     }
 
     /// What was noted.

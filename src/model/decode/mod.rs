@@ -29,7 +29,7 @@ use self::fields::{Fields, Log, scalar_text, shown};
 use super::paths::Holds;
 use super::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, Code, EndpointSlice,
-    FelixConfiguration, IpPool, Kind, NamespacedName, Node, Problem, Secret, Service, Severity,
+    FelixConfiguration, IpPool, Kind, NamespacedName, Node, Problem, Secret, Service,
 };
 
 /// What identifies a resource.
@@ -195,12 +195,11 @@ struct Walk<'w, 'r> {
 }
 
 impl Walk<'_, '_> {
-    fn problem(&mut self, place: &str, field: &str, why: impl Into<String>, severity: Severity) {
+    fn problem(&mut self, place: &str, field: &str, why: impl Into<String>) {
         self.problems.push(Problem {
             resource: place.to_owned(),
             field: field.to_owned(),
             why: why.into(),
-            severity,
             code: Code::NoResource,
         });
     }
@@ -219,16 +218,16 @@ impl Walk<'_, '_> {
             Value::Object(map) => map,
             other => {
                 let why = format!("a resource is wanted here, not {}", shown(other));
-                return self.problem(place, "", why, Severity::Error);
+                return self.problem(place, "", why);
             }
         };
         let kind = match word(map, "kind", item.map(|item| item.kind)) {
             Ok(kind) => kind,
-            Err(why) => return self.problem(place, "kind", why, Severity::Error),
+            Err(why) => return self.problem(place, "kind", why),
         };
         let api_version = match word(map, "apiVersion", item.map(|item| item.api_version)) {
             Ok(api_version) => api_version,
-            Err(why) => return self.problem(place, "apiVersion", why, Severity::Error),
+            Err(why) => return self.problem(place, "apiVersion", why),
         };
         if let Some(item_kind) = kind.strip_suffix("List")
             && (map.contains_key("items") || map.get("metadata").is_none_or(|m| m.get("name").is_none()))
@@ -248,7 +247,7 @@ impl Walk<'_, '_> {
         };
         if api_version != wanted {
             let why = format!("{wanted} is wanted for {}, not {}", kind.name(), text::quoted(api_version));
-            return self.problem(place, "apiVersion", why, Severity::Error);
+            return self.problem(place, "apiVersion", why);
         }
         let metadata = map.get("metadata");
         let named = |name: &str| {
@@ -265,7 +264,7 @@ impl Walk<'_, '_> {
                 }
                 other => ("metadata", missing(other, "an object")),
             };
-            return self.problem(&format!("{place} ({})", kind.name()), field, why, Severity::Error);
+            return self.problem(&format!("{place} ({})", kind.name()), field, why);
         };
         let namespace = if matches!(kind, Kind::Secret | Kind::Service | Kind::EndpointSlice) {
             named("namespace").unwrap_or_else(|| "default".to_owned())
@@ -287,7 +286,7 @@ impl Walk<'_, '_> {
             }
             Some(other) => {
                 let why = format!("a list is wanted here, not {}", shown(other));
-                self.problem(place, "items", why, Severity::Error);
+                self.problem(place, "items", why);
             }
         }
     }

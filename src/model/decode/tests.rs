@@ -247,7 +247,7 @@ fn wrong_fields_of_a_bgp_configuration_are_named_and_the_others_kept() {
     let warned: Vec<&str> = snapshot
         .problems
         .iter()
-        .filter(|problem| problem.severity == Severity::Warning)
+        .filter(|problem| problem.severity() == Severity::Warning)
         .map(|problem| problem.field.as_str())
         .collect();
     assert_eq!(warned, ["spec.programClusterRoutes"], "an unknown word is the default, as with Felix");
