@@ -176,7 +176,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
         std::process::exit(i32::from(EXIT_DEFECT));
     };
     let earlier = lock.as_ref().and_then(|_| restart_marker::read(&settings.run_dir));
-    let restart = restart_after(earlier.as_ref());
+    let restart = restart_after(earlier.as_ref(), alone.borrow().is_some());
     let notes = Notes::after(&earlier.unwrap_or_default());
     let restarting = restart.families;
     let speaker = Speaker::after(random(), restart);
@@ -247,10 +247,13 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
             if let Some(path) = path {
                 let bird = Bird { afi, views: views.clone(), down: down.clone() };
                 let served = bird::server::run(path.clone(), bird, stop_rest.clone());
-                let mut alone = alone.clone();
+                let (mut alone, stop) = (alone.clone(), stop_rest.clone());
                 let served = async move {
                     // Before, the place is another's.
-                    let _ = alone.wait_for(Option::is_none).await.map(drop);
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        _ = alone.wait_for(Option::is_none) => {}
+                    }
                     served.await;
                 };
                 tasks.push(("bird.ctl", tokio::spawn(served)));
@@ -321,8 +324,12 @@ fn print_lines(mut said: mpsc::Receiver<String>) {
     }
 }
 
-/// What a marker of an earlier process says about this start.
-fn restart_after(earlier: Option<&Sessions>) -> Restart {
+/// What a marker of an earlier process says about this start. `beside_bird`: another BIRD has the sessions until it falls silent.
+/// Then it is that one's forwarding that went on: neighbours who keep its routes are told so, and are all waited for.
+fn restart_after(earlier: Option<&Sessions>, beside_bird: bool) -> Restart {
+    if beside_bird {
+        return Restart { families: AfiSet::BOTH, peers: None };
+    }
     let Some(sessions) = earlier else { return Restart::default() };
     let families = sessions.values().fold(AfiSet::EMPTY, |all, graceful| all.or(graceful.families));
     if !families.is_empty() {

@@ -15,16 +15,22 @@ class Gobgp(Daemon):
     can_refresh = False
     # it always sends the capability
     two_octets = ()
+    # where it listens; -1: nowhere
+    port = 179
+
+    def source(self, neighbour):
+        """Its end of a session."""
+        return self.host.address(neighbour.family)
 
     def text(self):
-        out = f'[global.config]\n  as = {self.asn}\n  router-id = "{self.host.v4}"\n'
+        out = f'[global.config]\n  as = {self.asn}\n  router-id = "{self.host.v4}"\n  port = {self.port}\n'
         for n in self.neighbours:
             out += f"""[[neighbors]]
   [neighbors.config]
     neighbor-address = "{n.address}"
     peer-as = {n.asn}
 """ + (f'    auth-password = "{n.password}"\n' if n.password else "") + f"""  [neighbors.transport.config]
-    local-address = "{self.host.address(n.family)}"
+    local-address = "{self.source(n)}"
     passive-mode = {"true" if n.passive else "false"}
   [neighbors.timers.config]
     hold-time = {n.hold}
