@@ -1,6 +1,6 @@
 //! The daemon: what is started, in which order, and how it ends.
 //!
-//! Owns: every long-lived task and thread but those of peers, which [`apply`](crate::apply) starts and ends; the run
+//! Owns: every long-lived task and thread but those of peers, which [`roster`](crate::roster) starts and ends; the run
 //! directory's lock; signals. Never: decides about routes or sessions.
 //!
 //! Start: lock, table, kernel, listener, sessions, datastore, control socket. Stop: sessions first (TCP closed without
@@ -14,20 +14,19 @@ use std::time::Duration;
 
 use bgp_proto::{Afi, AfiSet};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::apply::{Applied, Applier, Surroundings};
 use crate::cli::EXIT_DEFECT;
 use crate::clock::Clock;
+use crate::configure::{self, Configure, ConfigurePorts, InForce};
 use crate::control::bird::{self, server::Bird};
 use crate::control::counts::Counts;
 use crate::control::http;
-use crate::control::peer_view::Looks;
 use crate::control::server::{self, ControlSocket, Views};
 use crate::core_thread::{self, CorePort, KernelPort, Urgent};
 use crate::datastore;
@@ -37,8 +36,10 @@ use crate::fib::linux::LinuxKernel;
 use crate::fib::reconciler::{self, FibStatus};
 use crate::net::incumbent;
 use crate::net::listener::{self, ListenPlan, ListenStatus};
+use crate::net::peer_view::Looks;
 use crate::random::random;
 use crate::restart_marker::{self, Notes, Sessions};
+use crate::roster::{OnSockets, Roster, RosterPorts};
 use crate::settings::Settings;
 use crate::speaker::{Restart, Speaker};
 use crate::telemetry::log::Log;
@@ -49,6 +50,8 @@ const KERNEL_QUEUE: usize = 256;
 const KERNEL_LOOKS: usize = 4;
 /// How long each step of an orderly stop may take.
 const STOP: Duration = Duration::from_secs(3);
+/// The task that configures, in the log.
+const CONFIGURE: &str = "configure";
 /// CAP_NET_ADMIN of linux/capability.h.
 const CAP_NET_ADMIN: u32 = 12;
 
@@ -157,7 +160,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let (fib_status_tx, fib) = watch::channel(FibStatus::default());
     let (listen_tx, listen) = watch::channel(Arc::new(ListenPlan::default()));
     let (listen_status_tx, listen_status) = watch::channel(ListenStatus::default());
-    let (applied_tx, applied) = watch::channel(Arc::new(Applied::default()));
+    let (in_force_tx, in_force) = watch::channel(Arc::new(InForce::default()));
     let (source_tx, source) = datastore::channel();
     let closers = TaskTracker::new();
     let sockets: Vec<PathBuf> =
@@ -166,7 +169,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let session_looks = Looks::default();
     let (stop_sessions, stop_rest) = (CancellationToken::new(), CancellationToken::new());
 
-    let (again, down) = (Arc::new(Notify::new()), CancellationToken::new());
+    let ((again, again_rx), down) = (configure::again(), CancellationToken::new());
     let kernel = KernelPort { events, wanted: fib_tx };
     let last_words = log.clone();
     let failed = move |why: &str| {
@@ -193,23 +196,27 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     };
     let mut tasks: Vec<(&'static str, JoinHandle<()>)> = vec![("kernel", reconciler)];
     tasks.push(("listener", tokio::spawn(listener::run(listen, listen_status_tx, stop_rest.clone()))));
-    let applier = Applier::new(Surroundings {
-        facts: settings.node.facts.clone(),
-        state_dir: lock.is_some().then(|| settings.run_dir.clone()),
+    let roster = RosterPorts {
         clock,
         core: core.clone(),
         listen: listen_tx,
-        applied: applied_tx,
         closers: closers.clone(),
-        log: Some(log),
-        again: again.clone(),
         looks: session_looks.clone(),
-        incumbent: alone.clone(),
         notes: notes.clone(),
         restarting,
+    };
+    let configure = ConfigurePorts {
+        facts: settings.node.facts.clone(),
+        state_dir: lock.is_some().then(|| settings.run_dir.clone()),
+        clock,
+        in_force: in_force_tx,
+        log: Some(log),
+        again: again_rx,
+        incumbent: alone.clone(),
         phase: phase.clone(),
-    });
-    let mut applier = tokio::spawn(applier.run(source.snapshots.clone(), stop_sessions.clone()));
+    };
+    let configure = Configure::new(configure, Roster::new(roster, OnSockets));
+    let mut configure = tokio::spawn(configure.run(source.snapshots.clone(), stop_sessions.clone()));
     if lock.is_some() {
         // It ends after the sessions, whose last word it writes.
         tasks.push(("restart marker", tokio::spawn(notes.keep(settings.run_dir.clone(), stop_rest.clone()))));
@@ -229,7 +236,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
         let views = Views {
             clock,
             core: core.clone(),
-            applied,
+            in_force,
             source: source.status,
             listen: listen_status,
             phase,
@@ -282,7 +289,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
                 info!("{name} has no effect: what changes in the datastore is followed as it changes");
                 continue;
             }
-            end = &mut applier => Some(("configuration", end)),
+            end = &mut configure => Some((CONFIGURE, end)),
             (name, end) = first_to_end(&mut tasks) => Some((name, end)),
         };
     };
@@ -298,7 +305,7 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
         None => Ok(()),
     };
     stop_sessions.cancel();
-    wait_for(&mut [("sessions", applier)], STOP * 2).await;
+    wait_for(&mut [(CONFIGURE, configure)], STOP * 2).await;
     closers.close();
     if timeout(STOP, closers.wait()).await.is_err() {
         warn!("some connections did not close in time");

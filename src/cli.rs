@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use bgp_proto::IpPrefix;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::decode::DecodeArgs;
+#[cfg(feature = "capture")]
+use crate::capture::DecodeArgs;
 use crate::model::CommunityValue;
 use crate::settings::{DaemonFlags, NodeFlags, RunDirFlag, list};
 
@@ -77,6 +78,7 @@ pub enum Command {
     /// restarted without loss. All routes of protocol 12 (bird) in table main are meant. Refused with --yes while a
     /// daemon of this run directory, or BIRD, runs.
     Cleanup(Cleanup),
+    #[cfg(feature = "capture")]
     /// Describe BGP messages as JSON, one object a line: raw octets, hexadecimal, pcap, pcapng or MRT
     ///
     /// Each object says what the message holds (type, and its fields), what is wrong with it (errors) and

@@ -7,6 +7,8 @@
 //! What comes from one session stays in order: its messages travel as [`Batch`]es of one incarnation, one at a time.
 //! Only the end of a session overtakes them, in the urgent inbox; what of its incarnation comes later is dropped.
 
+pub mod mailbox;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -17,11 +19,11 @@ use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::mailbox::{Incarnation, Mailbox};
 use crate::clock::Clock;
 use crate::desired::{DesiredState, SessionKey};
 use crate::fib::reconciler::FibInput;
 use crate::fib::{FibChange, KernelEvent, Ownership, Phase};
-use crate::net::mailbox::{Incarnation, Mailbox};
 use crate::speaker::{Speaker, SpeakerInput, SpeakerOutput};
 
 /// Batches that may wait; with at most [`BATCH_BYTES`] each this bounds what waits for the core to 16 MiB.

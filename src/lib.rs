@@ -11,25 +11,27 @@
 //! | [`model`] | resources, their decoders, the store, snapshots |
 //! | [`desired`], [`policy`] | what this node shall do, compiled and compared |
 //! | [`evaluate`] | what becomes of a route by these rules, for people |
-//! | [`apply`] | desired state to running sessions |
+//! | [`configure`] | snapshots to the state in force |
+//! | [`roster`] | a task, a handle and a place at the listener for each peer |
 //! | [`net`] | listener, dials, one task for each peer |
 //! | [`core_thread`], [`speaker`] | the table, on a thread of its own |
 //! | [`fib`] | the kernel's routes: as heard, as wanted, and what makes one the other |
 //! | [`last_release`], [`restart_marker`] | the cluster's release and the graceful sessions, kept over restarts |
 //! | [`control`], [`telemetry`] | what people and programs can ask, and the log |
-//! | [`decode`] | BGP messages of captures and dumps as JSON; needs none of the above |
+//! | `capture` | BGP messages of captures and dumps as JSON; needs none of the above |
 
 // Denied again in the modules that are cores.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod app;
-pub mod apply;
+#[cfg(feature = "capture")]
+pub mod capture;
 pub mod cli;
 pub mod clock;
+pub mod configure;
 pub mod control;
 pub mod core_thread;
 pub mod datastore;
-pub mod decode;
 pub mod desired;
 pub mod evaluate;
 pub mod fib;
@@ -39,6 +41,7 @@ pub mod net;
 pub mod policy;
 pub mod random;
 pub mod restart_marker;
+pub mod roster;
 pub mod runtime;
 pub mod settings;
 pub mod speaker;

@@ -12,6 +12,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bgp_proto::Asn;
 use bgp_proto::wire::{AsPath, Attributes};
+#[cfg(feature = "capture")]
+use calico_bgpd::capture::DecodeArgs;
 use calico_bgpd::cli::{
     Cleanup, Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord, ReadOnce,
     Refresh, Run, Show, SourceWord,
@@ -19,7 +21,6 @@ use calico_bgpd::cli::{
 use calico_bgpd::control::show::{
     Client, ShowError, kernel_table, peer_text, peers_table, refresh_text, routes_table, status_text,
 };
-use calico_bgpd::decode::DecodeArgs;
 use calico_bgpd::desired::{DesiredState, Unready};
 use calico_bgpd::evaluate::Question;
 use calico_bgpd::fib::linux::LinuxKernel;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Show(what) => show(what),
         Command::Refresh(args) => refresh(&args),
         Command::Cleanup(args) => cleanup(&args),
+        #[cfg(feature = "capture")]
         Command::Decode(args) => decode(&args),
     };
     match result {
@@ -291,9 +293,10 @@ fn refresh(args: &Refresh) -> anyhow::Result<u8> {
     Ok(if all { EXIT_OK } else { EXIT_FAILED })
 }
 
+#[cfg(feature = "capture")]
 fn decode(args: &DecodeArgs) -> anyhow::Result<u8> {
     let mut input = args.open().with_context(|| format!("cannot open {}", args.file.display()))?;
-    match calico_bgpd::decode::run(args, &mut input, &mut std::io::stdout().lock()) {
+    match calico_bgpd::capture::run(args, &mut input, &mut std::io::stdout().lock()) {
         Ok(summary) => {
             let skipped = summary.to_string();
             if !skipped.is_empty() {

@@ -1,4 +1,5 @@
 //! `calico-bgpd decode` as a command: exit statuses, standard output and standard error.
+#![cfg(feature = "capture")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io::Write;

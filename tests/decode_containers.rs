@@ -1,7 +1,8 @@
 //! Captures and MRT through `calico-bgpd decode`: streams are put together, records are cut, damage is said.
+#![cfg(feature = "capture")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use calico_bgpd::decode::{DecodeArgs, Summary, run};
+use calico_bgpd::capture::{DecodeArgs, Summary, run};
 use clap::Parser;
 use etherparse::PacketBuilder;
 use serde_json::Value;

@@ -2,13 +2,14 @@
 //!
 //! A vector is a `.hex` file and a `.json` file of the same name: `title`, `source`, the `args` of the command, and in
 //! `expect` one object for each message, of which every field must come out as it is written (others may be there).
+#![cfg(feature = "capture")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use calico_bgpd::decode::{DecodeArgs, run};
+use calico_bgpd::capture::{DecodeArgs, run};
 use clap::Parser;
 use serde_json::Value;
 

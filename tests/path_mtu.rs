@@ -11,6 +11,7 @@ use std::process::Command;
 use bgp_proto::Millis;
 use bgp_proto::session::{DownReason, Event, TtlRule};
 use bytes::Bytes;
+use calico_bgpd::control::reason::reason;
 use calico_bgpd::desired::Auth;
 use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};
 use namespace::in_namespace;
@@ -52,7 +53,7 @@ fn a_path_that_drops_large_packets_ends_the_session_by_the_send_hold_timer_and_t
             let up = when(Event::Established).expect("it was up");
             let down = when(Event::Down(DownReason::SendHoldExpired)).unwrap_or_else(|| panic!("{events:?}"));
             assert!(down - up >= Millis::secs(3), "{events:?}");
-            let reason = view.reason(&Auth::None, TtlRule::Multihop(64), None).unwrap();
+            let reason = reason(&view, &Auth::None, TtlRule::Multihop(64), None).unwrap();
             assert!(reason.contains("send hold timer") && reason.contains("MTU"), "{reason}");
             // Keepalives have passed all the time, so the other end has noticed nothing; when the
             // path is mended both come back.

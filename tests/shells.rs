@@ -16,6 +16,7 @@ use bgp_proto::wire::send::{encode_end_of_rib, encode_keepalive, encode_open, en
 use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, Open, PeerType};
 use bgp_proto::{Afi, AfiSet, PeerId, Prefix4, RouterId};
 use bytes::{Bytes, BytesMut};
+use calico_bgpd::control::reason::reason;
 use calico_bgpd::desired;
 use calico_bgpd::model::SecretBytes;
 use calico_bgpd::net::caller;
@@ -243,7 +244,7 @@ async fn a_closed_port_and_an_address_that_is_not_ours_are_named() {
     shells.start().await;
     for (id, expected) in [(refused, "connection refused"), (foreign, "source address is not on this node")] {
         let view = shells.wait(id, "tried", |v| v.status.as_ref().is_some_and(|s| s.last.is_some())).await;
-        let reason = view.reason(&desired::Auth::None, TtlRule::Multihop(64), None).unwrap();
+        let reason = reason(&view, &desired::Auth::None, TtlRule::Multihop(64), None).unwrap();
         assert!(reason.contains(expected), "{reason}");
         assert!(matches!(view.status.unwrap().last, Some(DownReason::Dial(_))));
     }
@@ -420,7 +421,7 @@ async fn of_two_peers_at_one_address_and_as_the_first_gets_the_connection_and_th
     a.established(first).await;
     b.established(at_b).await;
     let view = a.wait(second, "shown", |view| view.shadowed.is_some()).await;
-    let reason = view.reason(&desired::Auth::None, TtlRule::Multihop(64), None).unwrap();
+    let reason = reason(&view, &desired::Auth::None, TtlRule::Multihop(64), None).unwrap();
     assert_eq!(
         reason,
         "waiting for the peer to connect; connections from 127.0.57.2 go to Global_1 first, which has the same address \

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,15 +16,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::metrics;
 use super::ready::Look;
 use super::server::Views;
+use super::{accept, metrics};
 
 /// Connections at once; others wait.
 const CLIENTS: usize = 32;
@@ -63,26 +60,9 @@ pub async fn run(address: SocketAddr, views: Views, stop: CancellationToken) {
 
 /// Serves at a socket that is bound.
 pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(CLIENTS));
-    let clients = TaskTracker::new();
-    loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of descriptors: this must not spin, and the daemon's other work matters more.
-                debug!(%error, "cannot accept an HTTP client");
-                sleep(Duration::from_millis(250)).await;
-                continue;
-            }
-        };
-        let (views, stop) = (views.clone(), stop.clone());
-        clients.spawn(async move {
-            let _permit = permit;
+    accept::serve(&listener, CLIENTS, "http", stop, |stream| {
+        let views = views.clone();
+        async move {
             let service = service_fn(|request: Request<Incoming>| {
                 let views = &views;
                 async move { Ok::<_, Infallible>(answer(views, request.method(), request.uri().path()).await) }
@@ -91,12 +71,10 @@ pub async fn serve(listener: TcpListener, views: Views, stop: CancellationToken)
                 .timer(TokioTimer::new())
                 .header_read_timeout(REQUEST)
                 .serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                () = stop.cancelled() => {}
-                _ = timeout(PATIENCE, served) => {}
-            }
-        });
-    }
+            timeout(PATIENCE, served).await?.map_err(std::io::Error::other)
+        }
+    })
+    .await;
 }
 
 async fn answer(views: &Views, method: &Method, path: &str) -> Response<Full<Bytes>> {

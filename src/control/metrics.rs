@@ -15,11 +15,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::peer_view::PeerView;
 use super::server::Views;
 use crate::desired::PeerClass;
 use crate::fib::Phase;
 use crate::fib::reconciler::FibStatus;
+use crate::net::peer_view::PeerView;
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -62,15 +62,15 @@ impl Page {
         let info = self.gauge("build_info", "Always 1; the version of the program");
         info.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_string())]).set(1);
         self.one("uptime_seconds", "Since the start", views.clock.now().as_secs());
-        let applied = views.applied.borrow().clone();
-        self.one("configured", "Whether a configuration is in force", u8::from(applied.state.is_some()));
-        self.counter("configurations", "Configurations that were applied", applied.generation);
-        let stays = u8::from(applied.waiting_for.is_some());
+        let in_force = views.in_force.borrow().clone();
+        self.one("configured", "Whether a configuration is in force", u8::from(in_force.state.is_some()));
+        self.counter("configurations", "Configurations that were applied", in_force.generation);
+        let stays = u8::from(in_force.waiting_for.is_some());
         self.one("configuration_waits", "Whether the last snapshot could not be applied", stays);
         let recovering = u8::from(*views.phase.borrow() == Phase::Recovering);
         self.one("recovering", "Whether the end of a restart is waited for", recovering);
         let problems = self.gauge("problems", "What is wrong, or not done, in the datastore");
-        for problem in &applied.problems {
+        for problem in &in_force.problems {
             let labels = vec![
                 ("severity", problem.severity().name().to_string()),
                 ("code", problem.code.name().to_string()),
@@ -95,9 +95,9 @@ impl Page {
     }
 
     async fn sessions(&mut self, views: &Views) {
-        let applied = views.applied.borrow().clone();
+        let in_force = views.in_force.borrow().clone();
         let ids: Vec<(PeerId, Afi)> =
-            applied.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
+            in_force.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
         let counts = views.counts.peers(&ids).await.unwrap_or_default();
         let states = self.gauge("sessions", "Sessions by state of RFC 4271");
         let reasons = self.gauge("sessions_down", "Sessions that are not established, by reason");
@@ -112,7 +112,7 @@ impl Page {
             self.gauge("peer_state_seconds", "Since when the session of a BGPPeer is in its state");
         let mut own = OWN_SERIES;
         let now = views.clock.now();
-        for entry in &applied.peers {
+        for entry in in_force.peers.iter() {
             let view = entry.view.borrow();
             let peer = &entry.peer;
             let class = || ("class", peer.class.name().to_string());

@@ -5,13 +5,14 @@
 //! where a table is wanted. Never: changes what the node shall do, which comes from the datastore alone; the one thing
 //! that can be done from here is to ask peers for their routes again.
 
+mod accept;
 pub mod answer;
 pub mod bird;
 pub mod counts;
 pub mod http;
 pub mod metrics;
-pub mod peer_view;
 pub mod ready;
+pub mod reason;
 pub mod routes;
 pub mod server;
 pub mod show;

@@ -29,14 +29,14 @@ pub struct Look {
 impl Look {
     /// As things stand.
     pub fn at(views: &Views) -> Look {
-        let applied = views.applied.borrow().clone();
-        let waiting = applied.waiting_for.clone().unwrap_or_else(|| "the datastore".to_string());
+        let in_force = views.in_force.borrow().clone();
+        let waiting = in_force.waiting_for.clone().unwrap_or_else(|| "the datastore".to_string());
         let counts = |class| matches!(class, PeerClass::Mesh | PeerClass::Global | PeerClass::Node);
         Look {
-            waiting_for: applied.state.is_none().then_some(waiting),
+            waiting_for: in_force.state.is_none().then_some(waiting),
             recovering: *views.phase.borrow() == Phase::Recovering,
             age: views.clock.now(),
-            peers: applied
+            peers: in_force
                 .peers
                 .iter()
                 .filter(|entry| counts(entry.peer.class))

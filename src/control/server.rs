@@ -12,20 +12,20 @@ use std::time::Duration;
 use bgp_proto::session::StateName;
 use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
+use tracing::info;
 
+use super::accept::serve;
 use super::answer::{self, Answer, Refreshed, Request, Show};
 use super::bird::socket::Bound;
 use super::counts::Counts;
-use super::peer_view::{Looks, PeerView};
+use super::reason::reason;
 use super::routes::page;
-use crate::apply::{Applied, PeerEntry};
 use crate::clock::Clock;
+use crate::configure::{Again, InForce};
 use crate::core_thread::{CoreGone, CorePort, Urgent};
 use crate::datastore::SourceStatus;
 use crate::fib::Phase;
@@ -35,6 +35,7 @@ use crate::model::problem::ProblemView;
 use crate::model::store::KindState;
 use crate::net::dial;
 use crate::net::listener::ListenStatus;
+use crate::net::peer_view::{Looks, PeerEntry, PeerView};
 use crate::speaker::status::PeerCounts;
 use crate::speaker::{Speaker, WaitsFor};
 
@@ -57,7 +58,7 @@ pub struct Views {
     /// For counters of sessions.
     pub looks: Looks,
     /// The desired state, and how it fares.
-    pub applied: watch::Receiver<Arc<Applied>>,
+    pub in_force: watch::Receiver<Arc<InForce>>,
     /// The datastore.
     pub source: watch::Receiver<SourceStatus>,
     /// Listening sockets.
@@ -69,7 +70,7 @@ pub struct Views {
     /// Counts of the table.
     pub counts: Arc<Counts>,
     /// Has the last snapshot compiled again.
-    pub again: Arc<Notify>,
+    pub again: mpsc::Sender<Again>,
     /// The kernel, route by route.
     pub kernel: mpsc::Sender<KernelLook>,
 }
@@ -87,45 +88,12 @@ impl ControlSocket {
 
 /// Serves until `stop`.
 pub async fn run(socket: ControlSocket, views: Views, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(CLIENTS));
     let answers = Arc::new(Semaphore::new(ANSWERS));
-    let clients = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = next_client(&socket.0.listener, &permits) => accepted,
-        };
-        match accepted {
-            Ok((stream, permit)) => {
-                let (views, stop, answers) = (views.clone(), stop.clone(), answers.clone());
-                clients.spawn(async move {
-                    let _permit = permit;
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        result = client(stream, &views, &answers) => {
-                            if let Err(error) = result {
-                                debug!(%error, "a control client went away");
-                            }
-                        }
-                    }
-                });
-            }
-            Err(error) => {
-                // Out of descriptors: this must not spin, and the daemon's other work matters more.
-                debug!(%error, "cannot accept a control client");
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
-        }
-    }
-}
-
-async fn next_client(
-    listener: &UnixListener,
-    permits: &Arc<Semaphore>,
-) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+    serve(&socket.0.listener, CLIENTS, super::SOCKET, stop, |stream| {
+        let (views, answers) = (views.clone(), answers.clone());
+        async move { client(stream, &views, &answers).await }
+    })
+    .await;
 }
 
 async fn client(stream: UnixStream, views: &Views, answers: &Semaphore) -> io::Result<()> {
@@ -171,11 +139,11 @@ impl Views {
     }
 
     pub(super) async fn peers(&self) -> Answer {
-        let applied = self.applied.borrow().clone();
-        let views = applied.peers.iter().map(|entry| entry.view.clone()).collect();
+        let in_force = self.in_force.borrow().clone();
+        let views = in_force.peers.iter().map(|entry| entry.view.clone()).collect();
         self.looks.refresh(views).await;
         let ids: Vec<(PeerId, Afi)> =
-            applied.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
+            in_force.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
         let counts = match self.counts.peers(&ids).await {
             Ok(counts) => counts,
             Err(gone) => return Answer::Error(gone.to_string()),
@@ -184,8 +152,8 @@ impl Views {
         let listen = self.listen.borrow().clone();
         let mut strangers = listen.recent.clone();
         // One that has become a peer's address since is no stranger any more.
-        strangers.retain(|addr| applied.peers.iter().all(|entry| entry.peer.spec.transport.peer != *addr));
-        let peers = applied
+        strangers.retain(|addr| in_force.peers.iter().all(|entry| entry.peer.spec.transport.peer != *addr));
+        let peers = in_force
             .peers
             .iter()
             .map(|entry| {
@@ -211,10 +179,10 @@ impl Views {
             Ok(routes) => {
                 let mut page = page(&routes, &self.fib.borrow());
                 // The table knows sessions by name; the desired state has their addresses.
-                let applied = self.applied.borrow().clone();
+                let in_force = self.in_force.borrow().clone();
                 for route in &mut page.routes {
                     let name = route.peer.as_ref();
-                    let entry = applied.peers.iter().find(|entry| Some(&entry.peer.name) == name);
+                    let entry = in_force.peers.iter().find(|entry| Some(&entry.peer.name) == name);
                     route.from = entry.map(|entry| entry.peer.spec.transport.peer.to_string());
                 }
                 Answer::Routes(page)
@@ -248,9 +216,9 @@ impl Views {
 
     /// As BIRD's `reload in`: a peer that cannot send its routes again is not asked, and its session stays.
     async fn refresh(&self, wanted: &str) -> Answer {
-        let applied = self.applied.borrow().clone();
+        let in_force = self.in_force.borrow().clone();
         let mut answers = Vec::new();
-        for entry in &applied.peers {
+        for entry in in_force.peers.iter() {
             let peer = &entry.peer;
             if wanted != "all" && wanted != peer.name && wanted.parse() != Ok(peer.spec.transport.peer) {
                 continue;
@@ -272,29 +240,29 @@ impl Views {
 
     pub(super) async fn status(&self) -> Answer {
         let waits = self.core.look(Speaker::waits_for).await.unwrap_or_default();
-        let applied = self.applied.borrow().clone();
+        let in_force = self.in_force.borrow().clone();
         let source = self.source.borrow().clone();
         let listen = self.listen.borrow().clone();
         let fib = self.fib.borrow().clone();
-        let state = applied.state.as_deref();
-        let established = applied.peers.iter().filter(|entry| entry.view.borrow().is_established()).count();
-        let problems = applied.problems.iter().map(ProblemView::from).collect();
+        let state = in_force.state.as_deref();
+        let established = in_force.peers.iter().filter(|entry| entry.view.borrow().is_established()).count();
+        let problems = in_force.problems.iter().map(ProblemView::from).collect();
         let phase = match *self.phase.borrow() {
             Phase::Recovering => "recovering",
             Phase::Normal => "normal",
         };
         Answer::Status(Box::new(answer::Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            node: applied.node.clone(),
+            node: in_force.node.clone(),
             uptime_seconds: self.clock.now().as_secs(),
-            generation: applied.generation,
-            waiting_for: applied.waiting_for.clone(),
+            generation: in_force.generation,
+            waiting_for: in_force.waiting_for.clone(),
             as_number: state.map(|state| state.node.asn.0),
             router_id: state.map(|state| state.node.router_id.to_string()),
             release: state.map(|state| state.release.release.to_string()),
             release_source: state.map(|state| state.release.source.name().to_string()),
             phase: phase.into(),
-            recovery: waits.iter().map(|what| recovery_waits(what, &applied)).collect(),
+            recovery: waits.iter().map(|what| recovery_waits(what, &in_force)).collect(),
             datastore: datastore(source),
             kernel: answer::Kernel {
                 connected: fib.connected,
@@ -314,7 +282,7 @@ impl Views {
                 })
                 .collect(),
             strangers: listen.strangers,
-            peers: applied.peers.len(),
+            peers: in_force.peers.len(),
             peers_established: established,
             problems,
         }))
@@ -334,7 +302,7 @@ fn page_of(family: &str, after: Option<&str>) -> Result<(Afi, Option<IpPrefix>),
 }
 
 /// What the end of recovery waits for, in words.
-fn recovery_waits(what: &WaitsFor, applied: &Applied) -> String {
+fn recovery_waits(what: &WaitsFor, in_force: &InForce) -> String {
     match what {
         WaitsFor::Datastore => "the datastore".to_string(),
         WaitsFor::Kernel => "a first look at the kernel".to_string(),
@@ -346,7 +314,7 @@ fn recovery_waits(what: &WaitsFor, applied: &Applied) -> String {
         }
         WaitsFor::EndOfRib(peers) => {
             let name = |id: &PeerId| {
-                let entry = applied.peers.iter().find(|entry| entry.id == *id);
+                let entry = in_force.peers.iter().find(|entry| entry.id == *id);
                 entry.map_or_else(|| id.to_string(), |entry| entry.peer.name.clone())
             };
             let names: Vec<String> = peers.iter().take(8).map(|(id, _)| name(id)).collect();
@@ -455,7 +423,7 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: Option<PeerCounts>, now: Mil
     }
     let lacking =
         spec.next.source.filter(|addr| !view.is_established() && !dial::is_here(*addr, spec.transport.scope));
-    peer.reason = view.reason(&wanted.auth, spec.transport.ttl, lacking);
+    peer.reason = reason(view, &wanted.auth, spec.transport.ttl, lacking);
     let Some(status) = &view.status else { return peer };
     peer.since_seconds = age(status.since);
     peer.routes_kept_seconds = status.kept_until.map(|at| (at - now).as_secs());

@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::decode::{Reading, Resource, ResourceKey, decode};
+use crate::model::ResourceKey;
+use crate::model::decode::{Reading, Resource, decode};
 use crate::model::encode::documents;
 use crate::model::snapshot::Snapshot;
 use crate::model::store::SnapshotBuilder;

@@ -23,8 +23,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::feed::{Change, Events, SourceEvent};
+use crate::model::ResourceKey;
 use crate::model::decode::documents::documents;
-use crate::model::decode::{Decoded, Reading, ResourceKey, decode};
+use crate::model::decode::{Decoded, Reading, decode};
 use crate::model::snapshot::Snapshot;
 use crate::model::store::{Entry, Held, Remembered, SnapshotBuilder};
 use crate::model::{Code, Kind, Problem};

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use bgp_proto::IpPrefix;
 
 use super::Kind;
-use super::decode::ResourceKey;
+use super::ResourceKey;
 
 /// Where resources without a namespace live.
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";

@@ -60,6 +60,40 @@ impl Kind {
     }
 }
 
+/// What identifies a resource.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ResourceKey {
+    /// Kind.
+    pub kind: Kind,
+    /// Namespace; empty for kinds that have none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ResourceKey {
+    /// The key of a resource without a namespace.
+    pub fn global(kind: Kind, name: impl Into<String>) -> Self {
+        ResourceKey { kind, namespace: String::new(), name: name.into() }
+    }
+
+    pub(super) fn namespaced(&self) -> NamespacedName {
+        NamespacedName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Names come from outside: control characters must not reach a terminal.
+        let (namespace, name) = (self.namespace.escape_debug(), self.name.escape_debug());
+        if self.namespace.is_empty() {
+            write!(f, "{}/{name}", self.kind.name())
+        } else {
+            write!(f, "{}/{namespace}/{name}", self.kind.name())
+        }
+    }
+}
+
 /// A node's own address with its subnet (DS-14).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NodeAddress<F: Family> {

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bgp_proto::Millis;
 
-use super::decode::{Decoded, Reading, Resource, ResourceKey, decode_as, decode_text};
+use super::ResourceKey;
+use super::decode::{Decoded, Reading, Resource, decode_as, decode_text};
 use super::paths::Holds;
 use super::snapshot::Snapshot;
 use super::{Code, Kind, Problem};

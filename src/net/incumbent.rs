@@ -4,17 +4,30 @@
 //! does, it has the sessions and the kernel's routes: two daemons that write protocol 12 would delete each other's. So
 //! nothing is configured until it has fallen silent; then recovery begins as after a restart. Never: ends anybody.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::control::bird::socket::who_answers;
-
+/// How long a program at the other end may take for its greeting.
+const GREETING: Duration = Duration::from_secs(2);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Who answers at a path: the first line that is said there, or `None` where nobody listens.
+pub async fn who_answers(path: &Path) -> Option<String> {
+    let mut stream = UnixStream::connect(path).await.ok()?;
+    let mut greeting = vec![0; 128];
+    // One that accepts and says nothing is alive all the same.
+    let read = timeout(GREETING, stream.read(&mut greeting)).await.unwrap_or(Ok(0)).unwrap_or(0);
+    greeting.truncate(read);
+    let text = String::from_utf8_lossy(&greeting);
+    Some(text.lines().next().unwrap_or_default().escape_debug().to_string())
+}
 
 /// Whoever answers first, in words for people.
 pub async fn found(sockets: &[PathBuf]) -> Option<String> {

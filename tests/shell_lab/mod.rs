@@ -10,18 +10,19 @@ use std::time::Duration;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 use bgp_proto::{Afi, AfiSet, Asn, Millis, PeerId, RouterId};
 use calico_bgpd::clock::Clock;
-use calico_bgpd::control::peer_view::{Looks, PeerView};
+use calico_bgpd::core_thread::mailbox::Mailbox;
 use calico_bgpd::core_thread::{self, Core, CorePort, KernelPort, Urgent};
 use calico_bgpd::datastore::files;
-use calico_bgpd::desired::{self, DesiredState, Listen, NodeFacts, SessionKey};
+use calico_bgpd::desired::{self, Auth, DesiredState, Listen, NodeFacts, Peer, SessionKey};
 use calico_bgpd::fib::Phase;
 use calico_bgpd::model::decode::Reading;
 use calico_bgpd::net::caller::Caller;
 use calico_bgpd::net::dial::DialGate;
 use calico_bgpd::net::listener::{self, ListenPlan, ListenStatus};
-use calico_bgpd::net::mailbox::Mailbox;
 use calico_bgpd::net::peer_task::{PeerTask, Wanted};
+use calico_bgpd::net::peer_view::{Looks, PeerView};
 use calico_bgpd::restart_marker::Notes;
+use calico_bgpd::roster::{Place, RosterPorts};
 use calico_bgpd::speaker::{SpeakerInput, SpeakerOutput};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +60,7 @@ pub struct Shells {
     pub clock: Clock,
     pub port: CorePort<Scripted>,
     pub peers: BTreeMap<PeerId, Handle>,
-    pub closers: TaskTracker,
+    pub ports: RosterPorts<Scripted>,
     pub gate: DialGate,
     pub looks: Looks,
     pub stop: CancellationToken,
@@ -93,13 +94,22 @@ impl Shells {
             let _ends = (events_tx, wanted_rx);
             core_thread::run(core, clock, inbox, KernelPort { events, wanted }, phase).unwrap();
         });
+        let ports = RosterPorts {
+            clock,
+            core: port.clone(),
+            listen: watch::channel(Arc::default()).0,
+            closers: TaskTracker::new(),
+            looks: Looks::default(),
+            notes: Notes::default(),
+            restarting: AfiSet::EMPTY,
+        };
         Shells {
             clock,
             port,
             peers: BTreeMap::new(),
-            closers: TaskTracker::new(),
             gate: DialGate::default(),
-            looks: Looks::default(),
+            looks: ports.looks.clone(),
+            ports,
             stop: CancellationToken::new(),
         }
     }
@@ -131,42 +141,23 @@ impl Shells {
                 router_id: id_of(local),
                 families: AfiSet::only(Afi::Ipv4),
             },
-            next: next.clone(),
+            next,
         };
-        let (wanted, wanted_rx) =
-            watch::channel(Wanted { next, key: None, restarting: AfiSet::EMPTY, shadowed: None, stop: None });
-        let (door, door_rx) = mpsc::channel(2);
-        let (view_tx, view) = watch::channel(PeerView::default());
-        let mailbox = Arc::new(Mailbox::default());
-        let caller = Caller {
-            name: name.into(),
-            addr: peer.ip(),
-            scope,
-            asn: Asn(64512),
-            local: None,
-            ttl: TtlRule::Multihop(64),
-            key: None,
-            door,
-            view: view.clone(),
-        };
-        let task = PeerTask {
-            id,
+        let (_, any) =
+            any_state().peers.first_key_value().map(|(key, peer)| (key.clone(), peer.clone())).unwrap();
+        let peer = Peer {
+            key: SessionKey::new(peer.ip(), peer.port()),
             name: name.into(),
             spec,
-            held: None,
-            wanted: wanted_rx,
-            door: door_rx,
-            mailbox: mailbox.clone(),
-            core: self.port.clone(),
-            gate: self.gate.clone(),
-            closers: self.closers.clone(),
-            view: view_tx,
-            looks: self.looks.subscribe(),
-            notes: (Notes::default(), SessionKey::new(peer.ip(), peer.port())),
-            clock: self.clock,
+            auth: Auth::None,
+            ..(*any).clone()
         };
-        let handle =
-            Handle { name: name.into(), port: peer.port(), wanted, view, mailbox, caller, task: Some(task) };
+        let port = peer.key.port;
+        let (place, task) = Place::new(id, Arc::new(peer), &self.gate, &self.ports);
+        // Which of two at one address is meant is for the tests of the listener.
+        let caller = Caller { local: None, ..place.caller() };
+        let Place { wanted, mailbox, view, .. } = place;
+        let handle = Handle { name: name.into(), port, wanted, view, mailbox, caller, task: Some(task) };
         self.peers.insert(id, handle);
         id
     }

@@ -6,43 +6,88 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bgp_proto::session::{Input, Session};
-use bgp_proto::{Afi, AfiSet, Millis, PeerId};
-use calico_bgpd::apply::{Applied, PeerEntry};
+use bgp_proto::{Afi, AfiSet, Millis};
 use calico_bgpd::clock::Clock;
+use calico_bgpd::configure::{self, Configure, ConfigurePorts, InForce};
 use calico_bgpd::control::bird::server::Bird;
 use calico_bgpd::control::counts::Counts;
-use calico_bgpd::control::peer_view::Looks;
-use calico_bgpd::control::peer_view::PeerView;
 use calico_bgpd::control::server::{self, ControlSocket, Views};
-use calico_bgpd::core_thread::{self, KernelPort, Urgent};
+use calico_bgpd::core_thread::{self, KernelPort};
 use calico_bgpd::datastore::{self, files};
-use calico_bgpd::desired::{self, NodeFacts, SessionKey};
+use calico_bgpd::desired::NodeFacts;
 use calico_bgpd::fib::Phase;
 use calico_bgpd::fib::reconciler::FibStatus;
 use calico_bgpd::fib::view::{KernelLine, KernelLook, LineState};
 use calico_bgpd::model::decode::Reading;
+use calico_bgpd::model::snapshot::Snapshot;
 use calico_bgpd::net::listener::ListenStatus;
-use calico_bgpd::net::mailbox::Mailbox;
+use calico_bgpd::net::peer_task::PeerTask;
+use calico_bgpd::net::peer_view::Looks;
+use calico_bgpd::restart_marker::Notes;
+use calico_bgpd::roster::{Roster, RosterPorts, RunPeer};
 use calico_bgpd::speaker::Speaker;
+use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 /// What the sockets answer from, and how the test changes it.
 pub struct Table {
     pub views: Views,
-    pub applied: watch::Sender<Arc<Applied>>,
+    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     pub phase: watch::Sender<Phase>,
     pub down: CancellationToken,
     _stop: DropGuard,
 }
 
-/// A table that holds the intent of node-1 of the cluster of three, and its control socket.
-pub async fn serve(run_dir: &Path) -> Table {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/clusters/three-nodes");
-    let snapshot = files::read_once(path.as_ref(), "node-1", Reading::default()).unwrap();
-    let facts = NodeFacts { node_name: "node-1".into(), ..NodeFacts::default() };
-    let state = Arc::new(desired::compile(&snapshot, &facts).unwrap());
+impl Table {
+    /// Has the intent of node-1 of the cluster of three in force.
+    pub async fn configure(&self) {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/clusters/three-nodes");
+        let snapshot = files::read_once(path.as_ref(), "node-1", Reading::default()).unwrap();
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
+        let mut in_force = self.views.in_force.clone();
+        let in_force = in_force.wait_for(|in_force| in_force.state.is_some()).await.unwrap().clone();
+        for mut entry in in_force.peers.iter().cloned() {
+            entry.view.wait_for(|view| view.status.is_some()).await.unwrap();
+        }
+    }
+}
 
+/// Peers without sockets: each shows a session that dials, or waits where it is passive.
+struct Still;
+
+impl RunPeer<Speaker> for Still {
+    fn run(&self, mut task: PeerTask<Speaker>) -> BoxFuture<'static, ()> {
+        let mut session = Session::new(task.spec.clone(), 1, AfiSet::EMPTY);
+        session.handle(Millis(0), Input::Start, &mut Vec::new());
+        Box::pin(async move {
+            task.view.send_if_modified(|view| view.update(&session, Millis(0), None, true));
+            while task.wanted.borrow_and_update().stop.is_none() {
+                tokio::select! {
+                    changed = task.wanted.changed() => if changed.is_err() { return },
+                    looked = task.looks.changed() => {
+                        if looked.is_err() {
+                            return;
+                        }
+                        let look = *task.looks.borrow_and_update();
+                        task.view.send_modify(|view| view.answer(look, &session, Millis(0), None));
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// A table that holds the intent of node-1 of the cluster of three, and its sockets.
+pub async fn serve(run_dir: &Path) -> Table {
+    let table = unconfigured(run_dir).await;
+    table.configure().await;
+    table
+}
+
+/// The same before the datastore has said anything.
+pub async fn unconfigured(run_dir: &Path) -> Table {
     let clock = Clock::start();
     let (core, inbox) = core_thread::inboxes();
     let (events_tx, events) = mpsc::channel(1);
@@ -50,45 +95,48 @@ pub async fn serve(run_dir: &Path) -> Table {
     let phase_tx = watch::channel(Phase::Recovering).0;
     let kernel = KernelPort { events, wanted };
     core_thread::start(Speaker::new(1), clock, inbox, kernel, phase_tx, |why| panic!("{why}")).unwrap();
-
-    let ids: BTreeMap<SessionKey, PeerId> = (0u32..)
-        .zip(state.peers.keys())
-        .map(|(slot, key)| (key.clone(), PeerId { slot, generation: 1 }))
-        .collect();
-    let mailboxes = ids.values().map(|id| (*id, Arc::new(Mailbox::default()))).collect();
-    let desired = Urgent::Desired { state: state.clone(), peers: Arc::new(ids.clone()), mailboxes };
-    core.urgent.send(desired).await.ok().unwrap();
-
-    let entry = |peer: &Arc<desired::Peer>| PeerEntry {
-        id: ids[&peer.key],
-        peer: peer.clone(),
-        view: watch::channel(started(peer)).1,
-    };
-    let applied = Applied {
-        node: "node-1".into(),
-        generation: 1,
-        peers: state.peers.values().map(entry).collect(),
-        state: Some(state.clone()),
-        ..Applied::default()
-    };
-    let (source_tx, source) = datastore::channel();
+    let looks = Looks::default();
     let stop = CancellationToken::new();
-    let (applied, applied_rx) = watch::channel(Arc::new(applied));
+    let roster = RosterPorts {
+        clock,
+        core: core.clone(),
+        listen: watch::channel(Arc::default()).0,
+        closers: TaskTracker::new(),
+        looks: looks.clone(),
+        notes: Notes::default(),
+        restarting: AfiSet::EMPTY,
+    };
+    let (in_force_tx, in_force) = watch::channel(Arc::new(InForce::default()));
+    let (again, again_rx) = configure::again();
+    let ports = ConfigurePorts {
+        facts: NodeFacts { node_name: "node-1".into(), ..NodeFacts::default() },
+        state_dir: None,
+        clock,
+        in_force: in_force_tx,
+        log: None,
+        again: again_rx,
+        incumbent: watch::channel(None).1,
+        phase: watch::channel(Phase::Normal).1,
+    };
+    let (snapshots, snapshots_rx) = watch::channel(None);
+    let configure = Configure::new(ports, Roster::new(roster, Still));
+    tokio::spawn(configure.run(snapshots_rx, stop.clone()));
+    let (source_tx, source) = datastore::channel();
     let (phase_shown, phase_rx) = watch::channel(Phase::Normal);
-    let (kernel, mut looks) = mpsc::channel::<KernelLook>(1);
+    let (kernel, mut kernel_looks) = mpsc::channel::<KernelLook>(1);
     tokio::spawn(async move {
-        while let Some(look) = looks.recv().await {
+        while let Some(look) = kernel_looks.recv().await {
             drop(look.answer.send(vec![installed(look.afi)]));
         }
     });
     let views = Views {
         kernel,
         clock,
-        looks: Looks::default(),
+        looks,
         counts: Arc::new(Counts::new(core.clone())),
-        again: Arc::default(),
+        again,
         core,
-        applied: applied_rx,
+        in_force,
         source: source.status,
         listen: watch::channel(ListenStatus {
             recent: vec!["10.0.0.77".parse().unwrap()],
@@ -114,16 +162,7 @@ pub async fn serve(run_dir: &Path) -> Table {
         let _ends = (events_tx, wanted_rx, source_tx);
         server::run(socket, shown, stopped).await;
     });
-    Table { views, applied, phase: phase_shown, down, _stop: stop.drop_guard() }
-}
-
-/// A session that dials, or waits where it is passive.
-fn started(peer: &desired::Peer) -> PeerView {
-    let mut session = Session::new(peer.spec.clone(), 1, AfiSet::EMPTY);
-    session.handle(Millis(0), Input::Start, &mut Vec::new());
-    let mut view = PeerView::default();
-    view.update(&session, Millis(0), None, true);
-    view
+    Table { views, snapshots, phase: phase_shown, down, _stop: stop.drop_guard() }
 }
 
 /// What the kernel's part would answer.

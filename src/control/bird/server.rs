@@ -7,18 +7,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::{Afi, Millis, PeerId};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::VERSION;
 use super::command::{self, Command, Configure, Destinations, Fault, RouteQuery, Which};
@@ -28,12 +26,15 @@ use super::protocols::{self, Protocol};
 use super::reply::{Reply, code};
 use super::routes::{DIRECT, KERNEL, PeerOfRoutes, Rows, STATIC};
 use super::sessions;
-use super::socket::{Bound, who_answers};
+use super::socket::Bound;
 use super::wall::Wall;
-use crate::apply::{Applied, PeerEntry};
+use crate::configure::InForce;
+use crate::control::accept::serve;
 use crate::control::server::Views;
 use crate::core_thread::{CoreGone, Urgent};
 use crate::fib::Phase;
+use crate::net::incumbent::who_answers;
+use crate::net::peer_view::PeerEntry;
 use crate::speaker::RECOVERY_LIMIT;
 use crate::speaker::status::RouteStatus;
 
@@ -49,6 +50,8 @@ const SILENCE: Duration = Duration::from_secs(3600);
 const PAGE: usize = 256;
 /// How long the count of those that recovery waits for may take.
 const GLANCE: Duration = Duration::from_millis(250);
+/// How long an answer to `configure` waits for the new state.
+const CONFIGURE: Duration = Duration::from_secs(10);
 /// Between two looks at a socket that somebody has.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -86,36 +89,11 @@ pub async fn run(path: PathBuf, bird: Bird, stop: CancellationToken) {
     if told.is_some() {
         info!(path = %path.display(), "the BIRD socket is there");
     }
-    let permits = Arc::new(Semaphore::new(CLIENTS));
-    let clients = TaskTracker::new();
-    loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = bound.listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let (bird, stop) = (bird.clone(), stop.clone());
-                clients.spawn(async move {
-                    let _permit = permit;
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        result = client(stream, &bird) => {
-                            if let Err(error) = result {
-                                debug!(%error, "a client of the BIRD socket went away");
-                            }
-                        }
-                    }
-                });
-            }
-            Err(error) => {
-                // Out of descriptors: this must not spin, and the daemon's other work matters more.
-                debug!(%error, "cannot accept a client of the BIRD socket");
-                sleep(Duration::from_millis(250)).await;
-            }
-        }
-    }
+    serve(&bound.listener, CLIENTS, "bird.ctl", stop, |stream| {
+        let bird = bird.clone();
+        async move { client(stream, &bird).await }
+    })
+    .await;
 }
 
 /// What is said to one client.
@@ -235,14 +213,17 @@ impl Bird {
                 node::interfaces(reply, &known, *summary);
             }
             Command::Symbols => {
-                let applied = self.views.applied.borrow().clone();
+                let in_force = self.views.in_force.borrow().clone();
                 let own = [STATIC, KERNEL, "device1", DIRECT].into_iter();
-                node::symbols(reply, own.chain(self.entries(&applied).map(|entry| entry.peer.name.as_str())));
+                node::symbols(
+                    reply,
+                    own.chain(self.entries(&in_force).map(|entry| entry.peer.name.as_str())),
+                );
             }
             Command::Memory => {
                 node::memory(reply, &std::fs::read_to_string("/proc/self/statm").unwrap_or_default());
             }
-            Command::Configure(what) => self.configure(reply, *what),
+            Command::Configure(what) => self.configure(reply, *what).await,
             Command::Enable(which) => {
                 for name in self.names(which)? {
                     reply.line(10, format_args!("{name}: already enabled"));
@@ -269,9 +250,9 @@ impl Bird {
     }
 
     /// Sessions of this socket's family.
-    fn entries<'a>(&self, applied: &'a Applied) -> impl Iterator<Item = &'a PeerEntry> {
+    fn entries<'a>(&self, in_force: &'a InForce) -> impl Iterator<Item = &'a PeerEntry> {
         let afi = self.afi;
-        applied.peers.iter().filter(move |entry| entry.peer.key.afi == afi)
+        in_force.peers.iter().filter(move |entry| entry.peer.key.afi == afi)
     }
 
     fn recovering(&self) -> bool {
@@ -279,7 +260,7 @@ impl Bird {
     }
 
     async fn node(&self) -> Node {
-        let applied = self.views.applied.borrow().clone();
+        let in_force = self.views.in_force.borrow().clone();
         let wall = Wall::now(self.views.clock.now());
         let recovery = if self.recovering() {
             let asked = timeout(GLANCE, self.views.core.look(|core| core.recovery())).await;
@@ -287,7 +268,7 @@ impl Bird {
                 Ok(Ok(recovery)) => recovery,
                 // Busy: those that are not up are waited for in any case.
                 _ => {
-                    let down = applied.peers.iter().filter(|entry| !entry.view.borrow().is_established());
+                    let down = in_force.peers.iter().filter(|entry| !entry.view.borrow().is_established());
                     Some((down.count(), None))
                 }
             }
@@ -296,10 +277,10 @@ impl Bird {
         };
         Node {
             version: VERSION,
-            router_id: applied.state.as_ref().map(|state| state.node.router_id),
+            router_id: in_force.state.as_ref().map(|state| state.node.router_id),
             now: wall.long(wall.clock()),
             started: wall.long(Millis(0)),
-            configured: wall.long(applied.at),
+            configured: wall.long(in_force.at),
             recovery: recovery.map(|(sessions, deadline)| Wait {
                 sessions,
                 left: deadline.map_or(RECOVERY_LIMIT, |deadline| deadline - wall.clock()).as_secs(),
@@ -309,19 +290,19 @@ impl Bird {
     }
 
     async fn protocols(&self, reply: &mut Reply, all: bool, which: &Which) -> Result<(), Trouble> {
-        let applied = self.views.applied.borrow().clone();
-        if applied.state.is_none() {
+        let in_force = self.views.in_force.borrow().clone();
+        if in_force.state.is_none() {
             // Without sessions it would look as if none were wanted, and the node as if it were ready.
-            let why = applied.waiting_for.as_deref().unwrap_or("the datastore");
+            let why = in_force.waiting_for.as_deref().unwrap_or("the datastore");
             return Err(Fault::new(8000, format!("No configuration yet, waiting for {why}")).into());
         }
         let wall = Wall::now(self.views.clock.now());
         let recovering = self.recovering();
-        let wanted = self.wanted(&applied, which)?;
+        let wanted = self.wanted(&in_force, which)?;
         let (mut counts, mut sources) = (BTreeMap::new(), None);
         if all {
             let ids: Vec<(PeerId, Afi)> =
-                applied.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
+                in_force.peers.iter().map(|entry| (entry.id, entry.peer.key.afi)).collect();
             counts = self.views.counts.peers(&ids).await?;
             sources = self.views.counts.sources(self.afi).await?;
         }
@@ -329,7 +310,7 @@ impl Bird {
         protocols::header(reply);
         let named = |protocol: &&Protocol| wanted.contains(&protocol.name);
         own.iter().filter(named).for_each(|own| protocols::protocol(reply, own, all));
-        for entry in self.entries(&applied).filter(|entry| wanted.contains(&entry.peer.name)) {
+        for entry in self.entries(&in_force).filter(|entry| wanted.contains(&entry.peer.name)) {
             let row = sessions::session(entry, counts.get(&entry.id).copied(), recovering, &wall);
             protocols::protocol(reply, &row, all);
         }
@@ -338,9 +319,9 @@ impl Bird {
     }
 
     /// The names that are meant (CTL-21).
-    fn wanted(&self, applied: &Applied, which: &Which) -> Result<Vec<String>, Fault> {
+    fn wanted(&self, in_force: &InForce, which: &Which) -> Result<Vec<String>, Fault> {
         let own = [STATIC, KERNEL, "device1", DIRECT].map(String::from);
-        let names = own.into_iter().chain(self.entries(applied).map(|entry| entry.peer.name.clone()));
+        let names = own.into_iter().chain(self.entries(in_force).map(|entry| entry.peer.name.clone()));
         let found: Vec<String> = names
             .filter(|name| match which {
                 Which::All => true,
@@ -358,16 +339,15 @@ impl Bird {
     }
 
     fn names(&self, which: &Which) -> Result<Vec<String>, Fault> {
-        self.wanted(&self.views.applied.borrow().clone(), which)
+        self.wanted(&self.views.in_force.borrow().clone(), which)
     }
 
-    /// There is no file to read: the last snapshot is compiled again (CTL-28).
-    fn configure(&self, reply: &mut Reply, what: Configure) {
+    /// There is no file to read: the last snapshot is compiled again, and what is answered is true of that (CTL-28).
+    async fn configure(&self, reply: &mut Reply, what: Configure) {
         let file = match self.afi {
             Afi::Ipv4 => "/etc/calico/confd/config/bird.cfg",
             Afi::Ipv6 => "/etc/calico/confd/config/bird6.cfg",
         };
-        let waiting = self.views.applied.borrow().waiting_for.clone();
         match what {
             Configure::Confirm => return reply.last(18, "Reconfiguration confirmed"),
             Configure::Undo => reply.line(21, "Undo requested"),
@@ -379,8 +359,17 @@ impl Bird {
             if let Some(secs) = undo {
                 reply.line(22, format_args!("Undo scheduled in {secs} s"));
             }
-            self.views.again.notify_one();
+            let (answer, done) = oneshot::channel();
+            let asked = async {
+                // Where nobody configures any more the process is about to end.
+                let _ = self.views.again.send(answer).await;
+                let _ = done.await;
+            };
+            if timeout(CONFIGURE, asked).await.is_err() {
+                return reply.last(4, "Reconfiguration in progress");
+            }
         }
+        let waiting = self.views.in_force.borrow().waiting_for.clone();
         match (waiting, what) {
             (Some(why), _) => reply.last(8002, format_args!("datastore: {why}")),
             (None, Configure::Check) => reply.last(20, "Configuration OK"),
@@ -395,9 +384,9 @@ impl Bird {
         outward: bool,
         which: &Which,
     ) -> Result<(), Trouble> {
-        let applied = self.views.applied.borrow().clone();
-        let wanted = self.wanted(&applied, which)?;
-        for entry in self.entries(&applied).filter(|entry| wanted.contains(&entry.peer.name)) {
+        let in_force = self.views.in_force.borrow().clone();
+        let wanted = self.wanted(&in_force, which)?;
+        for entry in self.entries(&in_force).filter(|entry| wanted.contains(&entry.peer.name)) {
             let can = entry.view.borrow().can_refresh();
             let name = &entry.peer.name;
             if inward && !can {
@@ -427,19 +416,19 @@ impl Bird {
     }
 
     async fn routes(&self, query: &RouteQuery, talk: &mut Talk) -> Result<(), Trouble> {
-        let applied = self.views.applied.borrow().clone();
+        let in_force = self.views.in_force.borrow().clone();
         let afi = self.afi;
-        let names = self.wanted(&applied, &Which::All)?;
+        let names = self.wanted(&in_force, &Which::All)?;
         let asked = [query.protocol.as_ref(), query.export.as_ref().map(|(_, name)| name)];
         if let Some(name) = asked.into_iter().flatten().find(|name| !names.contains(name)) {
             return Err(Fault::new(code::SYNTAX, format!("{name} is not a protocol")).into());
         }
         let to = query.export.as_ref().and_then(|(_, name)| {
-            applied.peers.iter().find(|entry| entry.peer.name == *name).map(|entry| entry.id)
+            in_force.peers.iter().find(|entry| entry.peer.name == *name).map(|entry| entry.id)
         });
         let wall = Wall::now(self.views.clock.now());
         let (mut peers, mut kinds) = (BTreeMap::new(), BTreeMap::new());
-        for entry in self.entries(&applied) {
+        for entry in self.entries(&in_force) {
             let (peer, view) = (&entry.peer, entry.view.borrow());
             let since = view.status.as_ref().map_or(Millis(0), |status| status.since);
             peers.insert(peer.name.clone(), PeerOfRoutes { addr: peer.spec.transport.peer, since });

@@ -11,9 +11,8 @@ use bgp_proto::{Afi, Millis};
 
 use super::protocols::{Bgp, Changes, Details, Protocol, Routes, Up};
 use super::wall::Wall;
-use crate::apply::PeerEntry;
-use crate::control::peer_view::PeerView;
 use crate::desired::Peer;
+use crate::net::peer_view::{PeerEntry, PeerView};
 use crate::speaker::status::PeerCounts;
 
 /// A session's row and details. `counts`: `None` where the table was not asked, or did not answer.

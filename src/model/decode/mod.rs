@@ -1,6 +1,6 @@
 //! Documents to resources: what `calicoctl get`, `kubectl get` and people write, and what etcd holds.
 //!
-//! Owns: [`ResourceKey`], [`Resource`] and [`decode`], which takes one parsed document (a List gives many resources)
+//! Owns: [`Resource`] and [`decode`], which takes one parsed document (a List gives many resources)
 //! and is total: whatever cannot be used becomes a [`Problem`] that names resource and field. A refused field keeps the
 //! value it had in the resource's last good form; a resource that makes no sense without it is refused as a whole (D1,
 //! D2, D10). Unknown fields are ignored, unknown kinds skipped. Never: reads files, speaks to a datastore, or decides
@@ -19,7 +19,6 @@ pub mod text;
 
 pub use endpoint_status::endpoint_status;
 
-use std::fmt;
 use std::sync::Arc;
 
 use bgp_proto::IpPrefix;
@@ -29,42 +28,8 @@ use self::fields::{Fields, Log, scalar_text, shown};
 use super::paths::Holds;
 use super::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, Code, EndpointSlice,
-    FelixConfiguration, IpPool, Kind, NamespacedName, Node, Problem, Secret, Service,
+    FelixConfiguration, IpPool, Kind, Node, Problem, ResourceKey, Secret, Service,
 };
-
-/// What identifies a resource.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ResourceKey {
-    /// Kind.
-    pub kind: Kind,
-    /// Namespace; empty for kinds that have none.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl ResourceKey {
-    /// The key of a resource without a namespace.
-    pub fn global(kind: Kind, name: impl Into<String>) -> Self {
-        ResourceKey { kind, namespace: String::new(), name: name.into() }
-    }
-
-    fn namespaced(&self) -> NamespacedName {
-        NamespacedName { namespace: self.namespace.clone(), name: self.name.clone() }
-    }
-}
-
-impl fmt::Display for ResourceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names come from outside: control characters must not reach a terminal.
-        let (namespace, name) = (self.namespace.escape_debug(), self.name.escape_debug());
-        if self.namespace.is_empty() {
-            write!(f, "{}/{name}", self.kind.name())
-        } else {
-            write!(f, "{}/{namespace}/{name}", self.kind.name())
-        }
-    }
-}
 
 /// A resource that was read.
 #[derive(Clone, PartialEq, Debug)]

@@ -8,8 +8,8 @@
 //! Inputs: raw messages one after another, hexadecimal lines, pcap or pcapng ([`capture`]), MRT ([`mrt`]). Everything
 //! about the meaning of octets is `bgp_proto::wire`'s.
 
-pub mod capture;
 pub mod mrt;
+pub mod pcap;
 pub mod view;
 
 use std::fmt;
@@ -153,7 +153,7 @@ pub fn run(args: &DecodeArgs, input: &mut dyn Read, out: &mut dyn Write) -> io::
         (&mut *input).take(mrt::HEADER_LEN as u64).read_to_end(&mut head)?;
         let mut whole = BufReader::new(head.as_slice().chain(input));
         match Container::of(&head) {
-            Container::Capture => capture::decode(args.port, &mut whole, &ctx, &mut printer)?,
+            Container::Capture => pcap::decode(args.port, &mut whole, &ctx, &mut printer)?,
             Container::Mrt => mrt::decode(&mut whole, &ctx, &mut printer)?,
             Container::Raw => raw(&mut whole, &ctx, &mut printer)?,
         }
