@@ -18,7 +18,9 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::core_thread::Core;
-use crate::desired::{self, ClusterRelease, DesiredState, NodeFacts, PeerChange, Plan, ReleaseSource};
+use crate::desired::{
+    self, ClusterRelease, DesiredState, Filters, NodeFacts, PeerChange, Plan, ReleaseSource,
+};
 use crate::fib::Phase;
 use crate::last_release;
 use crate::model::snapshot::Snapshot;
@@ -84,6 +86,8 @@ pub struct Configure<C, P> {
     ports: ConfigurePorts,
     roster: Roster<C, P>,
     state: Option<Arc<DesiredState>>,
+    /// The filters that it was compiled with.
+    filters: Filters,
     generation: u64,
     problems: Vec<Problem>,
     waiting_for: Option<String>,
@@ -97,6 +101,7 @@ impl<C: Core, P: RunPeer<C>> Configure<C, P> {
             ports,
             roster,
             state: None,
+            filters: Filters::default(),
             generation: 0,
             problems: Vec::new(),
             waiting_for: Some("the datastore".into()),
@@ -180,7 +185,8 @@ impl<C: Core, P: RunPeer<C>> Configure<C, P> {
         if let Some(log) = &self.ports.log {
             log.follow(log_severity(&snapshot, &self.ports.facts.node_name));
         }
-        match compile_apart(snapshot, self.ports.facts.clone(), self.state.clone()).await {
+        let snapshot = desired::keep_filters(&self.filters, &snapshot);
+        match compile_apart(snapshot.clone(), self.ports.facts.clone(), self.state.clone()).await {
             Ok(state) => {
                 self.tell_problems(&state.problems);
                 self.waiting_for = None;
@@ -189,6 +195,7 @@ impl<C: Core, P: RunPeer<C>> Configure<C, P> {
                 if let Err(error) = kept {
                     warn!(%error, "the cluster's release cannot be kept over a restart");
                 }
+                self.filters = snapshot.filters.clone();
                 self.change_to(Arc::new(state)).await;
                 self.at = self.ports.clock.now();
             }

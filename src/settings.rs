@@ -15,6 +15,7 @@ use clap::Args;
 
 pub use self::sessions::SessionFlags;
 use crate::datastore::cache::CacheSettings;
+use crate::datastore::endpoint_status;
 use crate::datastore::feed::FeedSettings;
 use crate::datastore::settings::{Backend, DatastoreSettings, SettingsError, boolean};
 use crate::desired::{DEFAULT_SECRET_NAMESPACE, NodeFacts, Release};
@@ -23,6 +24,8 @@ use crate::telemetry::log::{LogFormat, LogLevel, parse_level};
 
 /// Where sockets, the lock and state are unless said otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/var/run/calico";
+/// Where Felix writes its files about workloads.
+const FELIX_DIR: &str = "/var/run/calico";
 /// Where what has to survive a reboot is kept unless said otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/calico-bgpd";
 /// Where HTTP is served unless said otherwise.
@@ -322,7 +325,11 @@ fn datastore(flags: &NodeFlags, world: &dyn Surroundings) -> Result<DatastoreSet
             None => world.var(name),
         }
     };
-    Ok(DatastoreSettings::from_env(lookup)?)
+    let mut settings = DatastoreSettings::from_env(lookup)?;
+    let prefix = world.var("CALICO_ENDPOINT_STATUS_PATH_PREFIX").filter(|prefix| !prefix.trim().is_empty());
+    let prefix = prefix.map_or_else(|| PathBuf::from(FELIX_DIR), |prefix| PathBuf::from(prefix.trim()));
+    settings.feed.endpoint_status = Some(prefix.join(endpoint_status::FOLDER));
+    Ok(settings)
 }
 
 /// NODE-1.
@@ -363,7 +370,7 @@ fn feed(daemon: &DaemonFlags, typed: &Typed<'_>) -> Result<FeedSettings, Setting
         }
     };
     let cache = CacheSettings { dir: state_dir, passwords: !without_passwords };
-    Ok(FeedSettings { confirm_losses, cache: Some(cache) })
+    Ok(FeedSettings { confirm_losses, cache: Some(cache), endpoint_status: None })
 }
 
 /// Everything of `run`.
@@ -425,7 +432,8 @@ pub fn resolve(
     let bird6_socket =
         bird(("--bird6-socket", daemon.bird6_socket.as_deref()), "CALICO_BGPD_BIRD6_SOCKET", "bird6.ctl");
     let mut node = resolve_node(node, run_dir, world)?;
-    node.datastore.feed = feed;
+    node.datastore.feed =
+        FeedSettings { endpoint_status: node.datastore.feed.endpoint_status.take(), ..feed };
     Ok(Settings {
         node,
         run_dir: directory,

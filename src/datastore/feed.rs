@@ -6,6 +6,7 @@
 //! decides what follows from a resource.
 
 use std::future::pending;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +20,7 @@ use tracing::{error, info, warn};
 use super::SourceSender;
 use super::cache::{Cache, CacheSettings, Kept};
 use super::debounce::Debounce;
+use super::endpoint_status::Workloads;
 use crate::clock::Clock;
 use crate::model::ResourceKey;
 use crate::model::brake::Brake;
@@ -43,12 +45,14 @@ pub struct FeedSettings {
     pub confirm_losses: Duration,
     /// Where the last good state is kept, if anywhere.
     pub cache: Option<CacheSettings>,
+    /// The folder of Felix's files about local workloads, if they are followed (PEER-30).
+    pub endpoint_status: Option<PathBuf>,
 }
 
 impl Default for FeedSettings {
-    /// 30 s, and no cache.
+    /// 30 s, no cache, and no files of Felix.
     fn default() -> Self {
-        FeedSettings { confirm_losses: Duration::from_secs(30), cache: None }
+        FeedSettings { confirm_losses: Duration::from_secs(30), cache: None, endpoint_status: None }
     }
 }
 
@@ -93,6 +97,13 @@ pub enum SourceEvent {
     },
     /// It is out of reach, and tried again.
     Unavailable(String),
+    /// What Felix's files say of this node's workloads, and what of them cannot be read (PEER-30).
+    Workloads {
+        /// Those that are peers.
+        peers: Workloads,
+        /// What cannot be read.
+        problems: Vec<Problem>,
+    },
     /// A kind may not be read.
     Refused {
         /// Which.
@@ -237,6 +248,13 @@ impl Feed {
                 self.start_without();
                 false
             }
+            SourceEvent::Workloads { peers, problems } => {
+                let changed = self.store.set_workloads(peers, problems);
+                if changed && !self.store.is_known() && self.published.take().is_some() {
+                    self.start_without();
+                }
+                changed
+            }
             SourceEvent::Refused { kind, why } => {
                 let news = self.store.refused(kind, why.clone(), now);
                 if news {
@@ -311,7 +329,9 @@ impl Feed {
             age_seconds = age.as_secs(),
             "the datastore has not been read yet; sessions and routes begin with its last good state, kept on disk"
         );
-        let snapshot = Arc::new(kept.snapshot.clone());
+        let mut snapshot = kept.snapshot.clone();
+        snapshot.workload_peers = self.store.workloads();
+        let snapshot = Arc::new(snapshot);
         self.out.publish_kept(snapshot.clone(), kept.written);
         self.published = Some(snapshot);
     }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::feed::{Change, Events, SourceEvent};
 use crate::model::ResourceKey;
 use crate::model::decode::documents::documents;
-use crate::model::decode::{Decoded, Reading, decode};
+use crate::model::decode::{Decoded, Reading, decode, tags};
 use crate::model::snapshot::Snapshot;
 use crate::model::store::{Entry, Held, Remembered, SnapshotBuilder};
 use crate::model::{Code, Kind, Problem};
@@ -124,7 +124,8 @@ impl FileSet {
                     continue;
                 }
             };
-            let (resources, problems) = decode(&value, &place, self.reading, &last);
+            let (mut resources, problems) = decode(&value, &place, self.reading, &last);
+            tags::blame(&value, &document.tagged, &mut resources);
             file.broken |= !problems.is_empty();
             file.problems.extend(problems);
             for decoded in resources {
@@ -510,7 +511,7 @@ impl Writing {
 }
 
 /// The file system's notifications, renewed where the folder was replaced by another one.
-struct FolderWatch {
+pub(super) struct FolderWatch {
     path: PathBuf,
     wake: mpsc::Sender<()>,
     writing: Writing,
@@ -521,7 +522,8 @@ struct FolderWatch {
 }
 
 impl FolderWatch {
-    fn new(path: &Path, wake: mpsc::Sender<()>) -> Self {
+    /// Of a file or folder that may be yet to come; `wake` is told of each change.
+    pub(super) fn new(path: &Path, wake: mpsc::Sender<()>) -> Self {
         FolderWatch {
             // As notifications have it.
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
@@ -541,7 +543,8 @@ impl FolderWatch {
         }
     }
 
-    fn renew(&mut self) {
+    /// Watches anew where that is needed; to be called before each look.
+    pub(super) fn renew(&mut self) {
         let Ok(metadata) = std::fs::metadata(self.folder()) else {
             self.watching = None;
             self.writing.forget();

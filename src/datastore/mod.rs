@@ -6,6 +6,7 @@
 
 pub mod cache;
 mod debounce;
+pub mod endpoint_status;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod feed;
@@ -14,9 +15,11 @@ pub mod settings;
 mod status;
 pub mod tls;
 
+use futures::future::Either;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::endpoint_status::Follower;
 use self::feed::{Feed, QUEUE};
 use self::settings::{Backend, DatastoreSettings};
 pub use self::status::{SourceReceiver, SourceSender, SourceState, SourceStatus, channel};
@@ -33,19 +36,28 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
     let datastore = settings.backend.to_string();
     let (feed, remembered) = Feed::new(&settings.feed, node, datastore, reading, &kinds, out);
     let (events, inbox) = mpsc::channel(QUEUE);
+    let felix = match settings.feed.endpoint_status {
+        Some(folder) => {
+            let mut follower = Follower::new(folder);
+            // Before anything that the datastore says: what is compiled first knows the workloads.
+            let _ = follower.look(&events).await;
+            Either::Left(follower.run(events.clone(), stop.clone()))
+        }
+        None => Either::Right(std::future::ready(())),
+    };
     let feed = feed.run(inbox, stop.clone());
     match settings.backend {
         Backend::File { path } => {
-            tokio::join!(feed, files::run(path, node, reading, remembered, events, stop));
+            tokio::join!(feed, felix, files::run(path, node, reading, remembered, events, stop));
         }
         #[cfg(feature = "etcd")]
         Backend::Etcd(etcd) => {
-            tokio::join!(feed, etcd::run(etcd, node, reading, events, stop));
+            tokio::join!(feed, felix, etcd::run(etcd, node, reading, events, stop));
         }
         #[cfg(not(feature = "etcd"))]
         Backend::Etcd(_) => {
             let _ = (remembered, events.send(feed::SourceEvent::Unavailable(NO_ETCD.to_owned())).await);
-            feed.await;
+            tokio::join!(feed, felix);
         }
     }
 }
@@ -57,14 +69,21 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
 /// One line that says what cannot be reached or read.
 pub async fn read_once(settings: &DatastoreSettings, node: &str) -> Result<Snapshot, String> {
     let reading = Reading { use_pod_cidr: settings.use_pod_cidr };
-    match &settings.backend {
+    let read = match &settings.backend {
         Backend::File { path } => files::read_once(path, node, reading)
             .map_err(|error| format!("{} cannot be read: {error}", path.display())),
         #[cfg(feature = "etcd")]
         Backend::Etcd(etcd) => etcd::read_once(etcd, node, reading).await,
         #[cfg(not(feature = "etcd"))]
         Backend::Etcd(_) => Err(NO_ETCD.to_owned()),
+    };
+    let mut snapshot = read?;
+    if let Some(folder) = &settings.feed.endpoint_status {
+        let (peers, problems) = endpoint_status::read_once(folder);
+        snapshot.workload_peers = peers;
+        snapshot.problems.extend(problems);
     }
+    Ok(snapshot)
 }
 
 #[cfg(not(feature = "etcd"))]

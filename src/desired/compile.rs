@@ -12,7 +12,7 @@ use bgp_proto::{Afi, IpPrefix, V4, V6};
 use super::identity::{self, Fields};
 use super::inputs::{Inputs, Nodes, Problems};
 use super::services::Services;
-use super::{DesiredState, FamilyIntent, NodeFacts, kernel, origin, peering, programs, services};
+use super::{DesiredState, FamilyIntent, NodeFacts, doubts, kernel, origin, peering, programs, services};
 use crate::model::snapshot::Snapshot;
 use crate::model::{BgpConfiguration, BindMode, Code, Problem, ProgramClusterRoutes};
 use crate::policy::program::Interner;
@@ -94,16 +94,10 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     let addresses = [node.ipv4.map(|a| IpAddr::from(a.addr)), node.ipv6.map(|a| IpAddr::from(a.addr))];
     let listen =
         addresses.into_iter().flatten().map(|a| (Afi::of(a), identity::listen(&inputs, a))).collect();
-    let mut state = DesiredState {
-        node,
-        release,
-        cluster_routes,
-        listen,
-        peers: sessions,
-        v4,
-        v6,
-        problems: problems.finish(),
-    };
+    let mut state =
+        DesiredState { node, release, cluster_routes, listen, peers: sessions, v4, v6, problems: Vec::new() };
+    doubts::find(&inputs, &state, &mut problems);
+    state.problems = problems.finish();
     super::share_programs(&mut Interner::default(), &mut state);
     Ok(state)
 }

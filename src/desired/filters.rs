@@ -17,8 +17,13 @@ pub(super) enum Direction {
 }
 
 /// The rules of the filters of these names, in list order. Names of filters that do not exist stand for no rules
-/// (FILT-52); what is said of them is said where they are named.
+/// (FILT-52); where `strict` is on nothing passes beside one.
 pub(super) fn rules<F: Family>(inputs: &Inputs<'_>, names: &[String], direction: Direction) -> Vec<Rule> {
+    let missing = names.iter().find(|name| !inputs.snapshot.filters.contains_key(*name));
+    if let Some(name) = missing.filter(|_| inputs.facts.strict) {
+        let origin = format!("BGPFilter/{name}: there is none, and strict is on");
+        return vec![Rule { when: Vec::new(), then: Vec::new(), decision: Some(Decision::Reject), origin }];
+    }
     let filters = names.iter().filter_map(|name| inputs.snapshot.filters.get(name));
     filters.flat_map(|filter| of_filter(filter, F::AFI, direction)).collect()
 }

@@ -40,6 +40,11 @@ impl Release {
         self >= Release { major: 3, minor: 33 }
     }
 
+    /// FelixConfiguration has `programClusterRoutes` (FELIX-9).
+    pub fn felix_may_own_routes(self) -> bool {
+        self >= Release { major: 3, minor: 31 }
+    }
+
     /// Routes to WireGuard peers are left to Felix (REL-12).
     pub fn leaves_wireguard_to_felix(self) -> bool {
         self >= Release { major: 3, minor: 33 }

@@ -163,6 +163,3 @@ impl Problems {
         self.0
     }
 }
-
-/// Why something is a problem that is understood but not done.
-pub(super) const NOT_YET: &str = "has no effect yet: calico-bgpd does not do this so far";

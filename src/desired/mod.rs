@@ -12,8 +12,10 @@
 //! | `origin` | routes that this node originates (FILT-2, FILT-41) |
 //! | `services` | addresses of Services, aggregates, what of them the kernel is not given (SVC-*) |
 //! | `filters` | rules of BGPFilters (FILT-50 to FILT-64) |
+//! | `kept_filters` | filters that are deleted while in use (D4) |
 //! | `programs` | import and export (FILT-10, FILT-20 to FILT-40) |
 //! | `kernel` | what is written to the kernel (KERN-1 to KERN-20) |
+//! | `doubts` | what resources say together and most likely do not mean |
 //! | `diff` | what a change of the state means for what runs (BGP-37) |
 //! | `view`, `render` | the state as JSON and as text |
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -21,9 +23,11 @@
 mod auth;
 mod compile;
 mod diff;
+mod doubts;
 mod filters;
 mod identity;
 mod inputs;
+mod kept_filters;
 mod kernel;
 #[cfg(test)]
 mod laws;
@@ -42,6 +46,7 @@ pub use bgp_proto::rib::NextHopRule;
 pub use compile::{Unready, compile};
 pub use diff::{PeerChange, Plan, diff};
 pub use identity::{ReleaseTextError, router_id_hash};
+pub use kept_filters::{Filters, keep_filters};
 pub use render::render_text;
 pub use session_key::SessionKey;
 pub use view::{Check, IntentView, check, view};

@@ -69,10 +69,10 @@ codes! {
     InvalidSetting "invalid-setting" Error "A setting of the environment that cannot be used; its default, or what the datastore says, is used.",
     UnknownRelease "unknown-release" Warning "The cluster's release of Calico is not known, and one is assumed.",
     DatastoreLocked "datastore-locked" Warning "The datastore is locked; a daemon that runs keeps its configuration.",
+    UnquotedTag "unquoted-tag" Error "A text without quotes that YAML takes for a tag, as `!has(rack)`; it is not read.",
     // Configuration.
     IgnoredResource "ignored-resource" Warning "A resource at which Calico does not look.",
     IgnoredField "ignored-field" Warning "A field that counts elsewhere only, or has no effect as it stands.",
-    UnsupportedField "unsupported-field" Error "A field that is understood and not supported yet.",
     UnknownLabelValue "unknown-label-value" Warning "A label that Calico knows, with a value that it does not know.",
     UnknownCommunity "unknown-community" Error "A text that is neither a community nor the name of one; it is left out.",
     EqualPool "equal-pool" Warning "Two IPPools have one CIDR, and only one of them counts.",
@@ -89,6 +89,16 @@ codes! {
     InvalidPassword "invalid-password" Error "A password that TCP MD5 cannot carry.",
     DoubtfulPassword "doubtful-password" Warning "A password that most likely is not what was meant.",
     TimeTooLong "time-too-long" Error "A time that BGP cannot carry; a shorter one is used.",
+    KeptFilter "kept-filter" Error "A BGPFilter that is in use was deleted; what it said last stays in force.",
+    DoubtfulFilterRule "doubtful-filter-rule" Warning "A rule of a BGPFilter whose prefix condition matches every prefix or none.",
+    ExclusiveFields "exclusive-fields" Error "Fields of a BGPPeer that exclude each other; one of them counts.",
+    UnusedPassword "unused-password" Warning "A password that nothing reads.",
+    SharedClusterId "shared-cluster-id" Warning "Reflectors have one cluster id, and not every session that this asks for.",
+    ReflectorByAddress "reflector-by-address" Warning "A reflector of the same cluster id is taken for a client, for its BGPPeer has an address.",
+    // Routes.
+    HostMask "host-mask" Warning "A Node's address has the mask of a host, and there is a pool with CrossSubnet: all other nodes are off its subnet.",
+    RoutesWithoutOwner "routes-without-owner" Error "By `programClusterRoutes` of BGPConfiguration and FelixConfiguration nobody writes the routes of a type of pools that there is.",
+    RoutesWithTwoOwners "routes-with-two-owners" Warning "By the same two fields two write them.",
     // Services.
     ServiceOnNodeAddress "service-on-node-address" Warning "An address of a Service is that of a Node; the kernel gets no blackhole for it.",
 }

@@ -14,8 +14,8 @@ use bgp_proto::Millis;
 use super::ResourceKey;
 use super::decode::{Decoded, Reading, Resource, decode_as, decode_text};
 use super::paths::Holds;
-use super::snapshot::Snapshot;
-use super::{Code, Kind, Problem};
+use super::snapshot::{Shared, Snapshot};
+use super::{Code, Kind, Problem, WorkloadPeer};
 
 /// What is known of a kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,6 +123,8 @@ pub struct Store {
     kinds: BTreeMap<Kind, Content>,
     remembered: Remembered,
     problems: Vec<Problem>,
+    /// Of files about workloads.
+    workload_problems: Vec<Problem>,
     snapshot: Snapshot,
 }
 
@@ -142,6 +144,7 @@ impl Store {
             kinds: kinds.iter().map(|kind| (*kind, unknown())).collect(),
             remembered,
             problems: Vec::new(),
+            workload_problems: Vec::new(),
             snapshot: Snapshot::default(),
         }
     }
@@ -213,6 +216,23 @@ impl Store {
         let news = self.problems != problems;
         self.problems = problems;
         news
+    }
+
+    /// The workloads that are peers, and what is wrong with Felix's files, in place of those before. Whether they differ.
+    pub fn set_workloads(
+        &mut self,
+        peers: Shared<String, Arc<WorkloadPeer>>,
+        problems: Vec<Problem>,
+    ) -> bool {
+        let news = self.snapshot.workload_peers != peers || self.workload_problems != problems;
+        self.snapshot.workload_peers = peers;
+        self.workload_problems = problems;
+        news
+    }
+
+    /// The workloads that are peers.
+    pub fn workloads(&self) -> Shared<String, Arc<WorkloadPeer>> {
+        self.snapshot.workload_peers.clone()
     }
 
     /// The datastore is out of reach: nothing changes but that it may be out of date.
@@ -289,7 +309,8 @@ impl Store {
             }
         }
         let of_kinds = self.kinds.values().flat_map(|content| content.problems.iter().cloned());
-        let mut problems: Vec<Problem> = of_kinds.chain(self.problems.iter().cloned()).collect();
+        let mut problems: Vec<Problem> =
+            of_kinds.chain(self.problems.iter().chain(&self.workload_problems).cloned()).collect();
         problems.sort();
         problems.dedup();
         self.snapshot.problems = problems;

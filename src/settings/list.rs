@@ -96,6 +96,12 @@ pub const SETTINGS: &[Setting] = &[
         default: "`/var/lib/calico-bgpd`",
     },
     Setting {
+        variables: &["CALICO_ENDPOINT_STATUS_PATH_PREFIX"],
+        flag: None,
+        meaning: "folder of Felix's `endpoint-status`, whose files name the local workloads that speak BGP",
+        default: "`/var/run/calico`",
+    },
+    Setting {
         variables: &["CALICO_BGPD_CACHE_WITHOUT_PASSWORDS"],
         flag: None,
         meaning: "`true`: passwords of sessions are not kept there",
@@ -134,7 +140,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         variables: &["CALICO_BGPD_STRICT"],
         flag: Some("--strict"),
-        meaning: "`true`: a session whose password cannot be had stays down instead of being unsigned",
+        meaning: "`true`: a session whose password cannot be had stays down instead of being unsigned, and one whose BGPFilter does not exist carries no routes",
         default: "`false`",
     },
     Setting {

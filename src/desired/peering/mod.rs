@@ -114,7 +114,7 @@ pub(super) fn sessions<F: Fields>(
     let own: Option<NodeAddress<F>> = F::address(inputs.local);
     let mut candidates = Vec::new();
     explicit::candidates::<F>(inputs, own, &mut candidates, problems);
-    workload::candidates::<F>(inputs, own, &mut candidates, problems);
+    workload::candidates::<F>(inputs, own, &mut candidates);
     reverse::candidates::<F>(inputs, own, &mut candidates);
     let mesh = mesh::candidates::<F>(inputs, own, problems);
     let (early, mesh): (Vec<_>, Vec<_>) =

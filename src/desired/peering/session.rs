@@ -62,11 +62,6 @@ impl<'a, 'b> Builder<'a, 'b> {
             None => from.rank.is_mesh(),
         };
         let filters = from.peer.map_or(&[][..], |peer| &peer.filters);
-        for name in filters.iter().filter(|name| !self.inputs.snapshot.filters.contains_key(*name)) {
-            // FILT-52.
-            let why = format!("there is no BGPFilter {name}: it filters nothing");
-            problems.add(Code::UnknownFilter, resource.as_str(), "spec.filters", why);
-        }
         let ttl = match options.map_or(0, |peer| peer.ttl_security) {
             0 => TtlRule::Multihop(TTL),
             hops => TtlRule::Security { hops },

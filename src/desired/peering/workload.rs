@@ -7,24 +7,17 @@ use bgp_proto::Afi;
 use super::explicit::rank;
 use super::{Candidate, With};
 use crate::desired::identity::Fields;
-use crate::desired::inputs::{Inputs, NOT_YET, Problems};
-use crate::model::{Code, NodeAddress};
+use crate::desired::inputs::Inputs;
+use crate::model::NodeAddress;
 
 /// The sessions of one family with workloads of this node.
 pub(super) fn candidates<'a, F: Fields>(
     inputs: &Inputs<'a>,
     own: Option<NodeAddress<F>>,
     into: &mut Vec<Candidate<'a>>,
-    problems: &mut Problems,
 ) {
     if own.is_none() {
         return;
-    }
-    if inputs.snapshot.workload_peers.is_empty() {
-        for peer in inputs.snapshot.peers.values().filter(|peer| peer.local_workload_selector.is_some()) {
-            let resource = format!("BGPPeer/{}", peer.name);
-            problems.add(Code::UnsupportedField, resource, "spec.localWorkloadSelector", NOT_YET);
-        }
     }
     for workload in inputs.snapshot.workload_peers.values() {
         let Some(peer) = inputs.snapshot.peers.get(&workload.peer) else { continue };

@@ -8,7 +8,7 @@ pub(super) fn selector(text: &str) -> Option<Arc<model::Selector>> {
 }
 
 /// Adds a BGPPeer that has no address.
-fn selecting(world: &mut World, name: &str, change: impl FnOnce(&mut BgpPeer)) {
+pub(super) fn selecting(world: &mut World, name: &str, change: impl FnOnce(&mut BgpPeer)) {
     bgp_peer(world, name, "192.0.2.1", |peer| {
         peer.peer_ip = None;
         peer.asn = None;

@@ -6,6 +6,8 @@
 
 use serde_json::Value;
 
+use super::tags::{Tagged, tagged};
+
 /// One document of a file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Document {
@@ -15,6 +17,8 @@ pub struct Document {
     pub line: usize,
     /// The value, or one sentence that says why there is none.
     pub value: Result<Value, String>,
+    /// Values in it whose text YAML takes for a tag.
+    pub tagged: Vec<Tagged>,
 }
 
 /// Splits `bytes` and parses each part.
@@ -23,7 +27,7 @@ pub fn documents(bytes: &[u8]) -> Vec<Document> {
     let mut found = Vec::new();
     for part in split(bytes) {
         let mut add = |line: usize, value: Result<Value, String>| {
-            found.push(Document { number: found.len() + 1, line, value });
+            found.push(Document { number: found.len() + 1, line, value, tagged: Vec::new() });
         };
         match std::str::from_utf8(part.bytes) {
             Err(error) => {
@@ -48,7 +52,12 @@ pub fn documents(bytes: &[u8]) -> Vec<Document> {
                     }
                 },
             },
-            Ok(text) => add(part.line, yaml(text, part.line)),
+            Ok(text) => {
+                add(part.line, yaml(text, part.line));
+                if let Some(document) = found.last_mut() {
+                    document.tagged = tagged(text);
+                }
+            }
         }
     }
     found

@@ -13,6 +13,7 @@ mod endpoint_status;
 pub mod fields;
 mod node;
 mod peer;
+pub mod tags;
 #[cfg(test)]
 mod tests;
 pub mod text;
