@@ -44,6 +44,8 @@ class Bird(Daemon):
             lines.append("enable as4 off;")
         if n.password:
             lines.append(f'password "{n.password}";')
+        if n.cluster:
+            lines.append(f"rr client; rr cluster id {n.cluster};")
         return f"protocol bgp {n.name} {{\n  " + "\n  ".join(lines) + f"\n  {channel}\n}}\n"
 
     def announce(self, prefix):
@@ -66,20 +68,23 @@ class Bird(Daemon):
         return found.group(1) if found else "Idle"
 
     def received(self, address):
+        return dict(self.paths(address))
+
+    def paths(self, address):
         n = self.neighbour(address)
-        routes, prefix = {}, None
+        found, prefix, told = [], None, {}
+        # 'PREFIX via …' (1.6), 'PREFIX unicast [n_… …' (2); a further path of one prefix begins with blanks; attributes follow each
         for line in self.answer(n.family, "show", "route", "all", "protocol", n.name).splitlines():
-            # 'PREFIX via …' (1.6), 'PREFIX unicast [n_… …' (2), a further path of one prefix begins with blanks
-            if found := re.match(r"([0-9a-f.:]+/\d+)\s", line):
-                prefix, path, hop = net.canonical(found.group(1)), (), None
-            elif found := re.match(r"\s+BGP\.as_path:(.*)", line):
-                path = tuple(int(a) for a in found.group(1).split())
-            elif found := re.match(r"\s+BGP\.next_hop: (\S+)", line):
-                hop = found.group(1)
-                routes[prefix] = Route(hop, path)
-            elif found := re.match(r"\s+BGP\.local_pref: (\d+)", line):
-                routes[prefix] = Route(hop, path, int(found.group(1)))
-        return routes
+            if first := re.match(r"([0-9a-f.:]+/\d+)\s", line):
+                prefix = net.canonical(first.group(1))
+            elif attribute := re.match(r"\s+BGP\.(\w+):\s?(.*)", line):
+                if attribute.group(1) == "origin":
+                    told = {}
+                    found.append((prefix, told))
+                told[attribute.group(1)] = attribute.group(2).split()
+        return [(prefix, Route(a["next_hop"][0], tuple(map(int, a.get("as_path", []))), *(int(v) for v in a.get("local_pref", [])),
+                               **({"originator": a["originator_id"][0], "clusters": tuple(a["cluster_list"])} if "originator_id" in a else {})))
+                for prefix, a in found]
 
     def refresh(self, address):
         n = self.neighbour(address)
@@ -117,9 +122,12 @@ class Bird1(Bird):
         return {f: (self.program(client), f"{daemon}.ctl") for f, (daemon, client) in self.FAMILIES.items()}
 
     def text(self, family):
+        # what Calico's export filter does for a reflector whose pools have all these prefixes
+        passed_on = "if source = RTS_BGP then accept; if source = RTS_INHERIT then { bgp_local_pref = 2147483647 - krt_metric; accept; } " \
+            if any(n.cluster for n in self.neighbours) else ""
         channel = "add paths on; gateway recursive;\n" \
                   f"  import filter {{ if bgp_local_pref > {LOCAL_PREF} then preference = 200; accept; }};\n" \
-                  f"  export filter {{ if source != RTS_STATIC then reject; bgp_local_pref = {LOCAL_PREF}; accept; }};"
+                  f"  export filter {{ {passed_on}if source != RTS_STATIC then reject; bgp_local_pref = {LOCAL_PREF}; accept; }};"
         return f"""router id {self.host.v4};
 log "{self.folder}/{self.FAMILIES[family][0]}.log" all;
 protocol device {{ scan time 2; }}

@@ -12,11 +12,12 @@ def resource(kind, name, spec):
     return {"apiVersion": V3, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
-def node(host, asn=None, **bgp):
+def node(host, asn=None, labels=None, **bgp):
     """The Node of a host of the lab, dual stack. `bgp` adds to or replaces fields of spec.bgp."""
     fields = {"ipv4Address": f"{host.v4}/24", "ipv6Address": f"{host.v6}/64", **({"asNumber": asn} if asn else {}), **bgp}
-    return resource("Node", host.name, {"bgp": {k: v for k, v in fields.items() if v is not None},
+    item = resource("Node", host.name, {"bgp": {k: v for k, v in fields.items() if v is not None},
                                         "orchRefs": [{"nodeName": host.name, "orchestrator": "k8s"}]})
+    return {**item, "metadata": {**item["metadata"], "labels": labels}} if labels else item
 
 
 def pool(name, cidr, **spec):

@@ -24,6 +24,7 @@ class Neighbour:
     hold: int = 240               # hold time offered, seconds
     restart: int = 120            # graceful restart time offered, seconds; 0 offers none
     as4: bool = True              # AS numbers of four octets (RFC 6793)
+    cluster: str | None = None    # reflect routes to it, with this cluster id (RFC 4456)
 
     @property
     def family(self):
@@ -48,6 +49,9 @@ class Route:
     next_hop: str
     as_path: tuple[int, ...]
     local_pref: int | None = None
+    # of a reflected route (RFC 4456); OpenBGPD's driver and calico-bgpd's do not tell them
+    originator: str | None = None
+    clusters: tuple[str, ...] = ()
 
 
 class Daemon:
@@ -110,6 +114,14 @@ class Daemon:
                 raise wait.Failed(f"{self.kind} on {self.host.name} did not end within {seconds} s of {how.name}") from None
         self.processes = []
 
+    def memory(self):
+        """Resident memory of all of its processes, in KiB."""
+        total = 0
+        for process in self.processes:
+            with open(f"/proc/{process.pid}/status") as status:
+                total += next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+        return total
+
     def alive(self):
         return bool(self.processes) and all(p.poll() is None for p in self.processes)
 
@@ -125,6 +137,10 @@ class Daemon:
     def received(self, address):
         """prefix → Route: what the neighbour has sent and not withdrawn."""
         raise NotImplementedError
+
+    def paths(self, address):
+        """(prefix, Route) of each path, where the neighbour may send several of a prefix (RFC 7911) and the driver tells them apart."""
+        return list(self.received(address).items())
 
     def refresh(self, address):
         """Asks the neighbour to send its routes again (RFC 2918)."""

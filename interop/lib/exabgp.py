@@ -91,7 +91,8 @@ class Exabgp(Daemon):
                         if "nlri" in entry:
                             path = attributes.get("as-path", [])
                             path = [a for part in path.values() for a in part["value"]] if isinstance(path, dict) else path
-                            routes[net.canonical(entry["nlri"])] = Route(hop, tuple(path), attributes.get("local-preference"))
+                            routes[net.canonical(entry["nlri"])] = Route(hop, tuple(path), attributes.get("local-preference"), attributes.get("originator-id"),
+                                                                         tuple(attributes.get("cluster-list", ())))
         return routes
 
     def refresh(self, address):

@@ -1,5 +1,6 @@
 """Driver of FRRouting 8.4: zebra, which writes to the kernel, and bgpd."""
 
+import dataclasses
 import grp
 import json
 import os
@@ -98,6 +99,17 @@ class Frr(Daemon):
             hop = next((h["ip"] for h in first["nexthops"] if not h["ip"].startswith("fe80:")), first["nexthops"][0]["ip"])
             routes[net.canonical(prefix)] = Route(hop, tuple(int(a) for a in first.get("path", "").split() if a.isdigit()), first.get("locPrf"))
         return routes
+
+    def paths(self, address):
+        """With what a reflector adds, for which each prefix has to be asked for."""
+        found = []
+        for prefix, route in self.received(address).items():
+            told = json.loads(self.vty(f"show bgp ipv{net.version(prefix)} unicast {prefix} json"))
+            for path in told.get("paths", ()):
+                if path["peer"]["peerId"] == address:
+                    clusters = path.get("clusterList", {}).get("list", ())
+                    found.append((prefix, dataclasses.replace(route, originator=path.get("originatorId"), clusters=tuple(clusters))))
+        return found
 
     def refresh(self, address):
         self.vty(f"clear bgp ipv{net.version(address)} unicast {address} soft in")

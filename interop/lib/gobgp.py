@@ -87,7 +87,8 @@ class Gobgp(Daemon):
             attrs = {a["type"]: a for a in paths[0]["attrs"]}
             hop = attrs[3]["nexthop"] if 3 in attrs else attrs[14]["nexthop"]
             path = tuple(a for segment in attrs.get(2, {}).get("as_paths") or () for a in segment["asns"])
-            routes[net.canonical(prefix)] = Route(hop, path, attrs[5]["value"] if 5 in attrs else None)
+            routes[net.canonical(prefix)] = Route(hop, path, attrs[5]["value"] if 5 in attrs else None, attrs.get(9, {}).get("value"),
+                                                  tuple(attrs.get(10, {}).get("value", ())))
         return routes
 
     def updates(self, address):

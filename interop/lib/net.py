@@ -98,6 +98,15 @@ class Host:
         """As kernel(), but only prefix → next hop: an address, or the type of a route without one ('blackhole')."""
         return {prefix: hop(route) for prefix, route in self.kernel(protocol, family).items()}
 
+    def count(self, protocol=RTPROT_BIRD):
+        """How many IPv4 routes of one protocol the main table has, where they are too many to look at."""
+        return self.ip("-4", "-N", "route", "show", "table", "main", "proto", str(protocol)).count("\n")
+
+    def buffers(self, octets):
+        """Limits what the kernel buffers for each TCP connection, each way: what is more waits in the programs."""
+        for way in ("rmem", "wmem"):
+            self.run("sh", "-c", f"echo 4096 {octets} {octets} >/proc/sys/net/ipv4/tcp_{way}")
+
     def connections(self, address):
         """The TCP connections that are established between the host and an address, on port 179 at either end: both ends of each, as text."""
         lines = self.run("ss", "-Htn", "state", "established",

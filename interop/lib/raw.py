@@ -32,8 +32,8 @@ def capability(code, value=b""):
     return bytes([code, len(value)]) + value
 
 
-def open_message(asn, hold, router_id, family):
-    capabilities = capability(1, struct.pack("!HBB", family, 0, 1)) + capability(2) + capability(65, struct.pack("!I", asn))
+def open_message(asn, hold, router_id, family, more=b""):
+    capabilities = capability(1, struct.pack("!HBB", family, 0, 1)) + capability(2) + capability(65, struct.pack("!I", asn)) + more
     parameters = bytes([2, len(capabilities)]) + capabilities
     return message(OPEN, struct.pack("!BHH", 4, asn if asn < 65536 else 23456, hold) + router_id.packed + bytes([len(parameters)]) + parameters)
 
@@ -60,14 +60,15 @@ def read_message(sock):
     return data[18], data[19:]
 
 
-def establish(source, target, asn, hold=240, router_id="10.0.0.200", buffer=None):
-    """Dials until a session is up: the other end may still be starting, or hold us off for a while. The answer is the socket and the family."""
+def establish(source, target, asn, hold=240, router_id="10.0.0.200", buffer=None, more=b""):
+    """Dials until a session is up: the other end may still be starting, or hold us off for a while. `more`: capabilities beside the usual ones. The
+    answer is the socket and the family."""
     deadline = time.monotonic() + 60
     family = 2 if ":" in target else 1
     while True:
         try:
             sock = dial(source, target, buffer=buffer)
-            sock.sendall(open_message(asn, hold, ipaddress.IPv4Address(router_id), family))
+            sock.sendall(open_message(asn, hold, ipaddress.IPv4Address(router_id), family, more))
             kind, body = read_message(sock)
             if kind != OPEN:
                 raise ConnectionError(f"not an OPEN but {kind} {body.hex()}")

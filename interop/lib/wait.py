@@ -60,5 +60,6 @@ def equal(what, actual, expected):
         if isinstance(actual, dict) and isinstance(expected, dict):
             told += [f"{k} is {actual[k]}, expected {expected[k]}" for k in sorted(set(actual) & set(expected), key=str)
                      if actual[k] != expected[k]]
-        return f"!{what}: {'; '.join(told)}"
+        # thousands may differ
+        return f"!{what}: {'; '.join(told)[:2000]}"
     return f"!{what}: {actual}, expected {expected}"

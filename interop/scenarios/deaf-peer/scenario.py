@@ -17,12 +17,6 @@ def when(variant):
     return "soak" if variant == "let-go-by-default" else "always"
 
 
-def memory(process):
-    """Resident memory in KiB."""
-    with open(f"/proc/{process.pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
-
-
 def run(lab, variant):
     datastore = FileDatastore(lab.out / "datastore")
     cluster = Cluster(lab, datastore, {"node-1": "calico-bgpd", "node-2": "bird1"})
@@ -36,7 +30,7 @@ def run(lab, variant):
         here.daemon.environment["CALICO_BGPD_SEND_HOLD_TIME"] = "20"
     cluster.start()
     cluster.settled()
-    before = memory(here.daemon.processes[0])
+    before = here.daemon.memory()
     tool = deaf.spawn(sys.executable, "-u", str(INTEROP / "lib" / "raw.py"), "deaf", "--from", deaf.v4, "--to", here.host.v4, "--hold", "9", log="raw.log")
     log = deaf.folder / "raw.log"
     wait.until("the deaf neighbour is up", lambda: "established" in log.read_text(), 60)
@@ -48,7 +42,7 @@ def run(lab, variant):
         cluster.add_block("node-1", "10.244.1.64/26")
         wait.until("a change reaches the other neighbour", cluster.blocks_everywhere, 30)
         wait.stays("the other sessions while one is deaf", cluster.established, 12, every=1)
-        wait.check("memory is bounded", (memory(here.daemon.processes[0]) - before) < 16384 or f"!{before} KiB before, {memory(here.daemon.processes[0])} now")
+        wait.check("memory is bounded", (here.daemon.memory() - before) < 16384 or f"!{before} KiB before, {here.daemon.memory()} now")
         cluster.remove_block("node-1", "10.244.1.64/26")
         wait.until("a change reaches the other neighbour", cluster.blocks_everywhere, 30)
         wait.check("the deaf neighbour is still there", "closed" not in log.read_text())

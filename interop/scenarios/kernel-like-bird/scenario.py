@@ -3,15 +3,13 @@
 import itertools
 import json
 import os
-import pathlib
 import random
-import subprocess
-import sys
 
 from lib import calico, net, wait
 from lib.bird import LOCAL_PREF, Bird1
 from lib.calico import FileDatastore
 from lib.calico_bgpd import CalicoBgpd
+from lib.crowd import Feed, address, place
 from lib.daemon import Neighbour
 
 NEEDS = ["calico-bgpd", "bird1"]
@@ -53,10 +51,6 @@ EVENTS = {
     "the foreign routes are gone": ["route flush proto static", "-6 route flush proto static"],
     "everything of ours is deleted": ["route flush proto 12", "-6 route flush proto 12"],
 }
-
-
-def address(number, family):
-    return f"10.0.0.{number}" if family == 4 else f"fd00::{number}"
 
 
 def duels(dice):
@@ -105,9 +99,7 @@ def kernel(host):
 def run(lab):
     ours, theirs, crowd = lab.host("node-1", 1), lab.host("node-2", 2), lab.host("crowd", 3)
     both = [(number, asn) for number, asn, _ in SPEAKERS]
-    for number, _ in both:
-        crowd.ip("addr", "add", f"{address(number, 4)}/24", "dev", "eth0")
-        crowd.ip("addr", "add", f"{address(number, 6)}/64", "dev", "eth0", "nodad")
+    place(crowd, [number for number, _ in both])
     neighbours = [Neighbour(address(number, family), asn) for family in (4, 6) for number, asn in both]
     blocks = ["10.244.9.0/26", "fd00:10:244:9::/122"]
     datastore = FileDatastore(lab.out / "datastore")
@@ -118,20 +110,9 @@ def run(lab):
     CalicoBgpd(ours, datastore).start()
     Bird1(theirs, 64512, neighbours, blocks).start()
 
-    tool = pathlib.Path(net.__file__).with_name("feed.py")
-    speakers = [f"{address(number, family)}={asn}={router_id}" for family in (4, 6) for number, asn, router_id in SPEAKERS]
-    targets = [host.address(family) for host in (ours, theirs) for family in (4, 6)]
-    feed = crowd.spawn(sys.executable, "-u", str(tool), *speakers, "TO", *targets, log="feed.log", stdin=subprocess.PIPE)
-    said = crowd.folder / "feed.log"
-    wait.until("all sessions are up", lambda: "established" in said.read_text(), 60)
+    speakers = [(address(number, family), asn, router_id) for family in (4, 6) for number, asn, router_id in SPEAKERS]
+    feed = Feed(crowd, "feed", speakers, [host.address(family) for host in (ours, theirs) for family in (4, 6)]).up()
 
-    marks = itertools.count(1)
-    def tell(routes):  # noqa: E306
-        mark = next(marks)
-        for line in [*routes, {"say": mark}]:
-            feed.stdin.write(json.dumps(line).encode() + b"\n")
-        feed.stdin.flush()
-        wait.until("all is said", lambda: f"said {mark}\n" in said.read_text(), 30)
     def same(what, least=2 * DUELS):  # noqa: E306
         def equal():
             have, want = kernel(ours), kernel(theirs)
@@ -143,12 +124,12 @@ def run(lab):
 
     dice = random.Random(os.environ.get("SEED", "1"))
     routes = [*duels(dice), *singles()]
-    tell(routes)
+    feed.tell(*routes)
     same("everything announced")
     for what, lines in EVENTS.items():
         for host, line in itertools.product((ours, theirs), lines):
             host.ip(*line.split())
         same(what)
     gone = dice.sample(routes, len(routes) // 3)
-    tell({"from": route["from"], "withdraw": route["prefix"]} for route in gone)
+    feed.tell(*({"from": route["from"], "withdraw": route["prefix"]} for route in gone))
     same("a third withdrawn", DUELS)
