@@ -64,6 +64,11 @@ pub enum Command {
     /// The rules are those of the datastore as it is; no table is asked. Next hops are not resolved: the interface and
     /// all else that a rule may ask for is said by flags.
     Evaluate(Evaluate),
+    /// Say what would change for sessions, routes and the kernel, from one set of resources to another
+    ///
+    /// Each is a file or a folder of resources. With one of them the other, the older one, is the datastore as it is,
+    /// which a running daemon follows. The exit status is 0 whether or not anything differs.
+    Diff(Diff),
     /// Ask the running daemon
     #[command(subcommand)]
     Show(Show),
@@ -117,6 +122,20 @@ pub struct ReadOnce {
     /// How it is printed.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `diff`.
+#[derive(Args, Debug)]
+pub struct Diff {
+    /// The resources as they would be; with two of them, those as they are
+    #[arg(value_name = "RESOURCES")]
+    pub first: String,
+    /// The resources as they would be
+    #[arg(value_name = "NEWER")]
+    pub second: Option<String>,
+    /// Node and datastore.
+    #[command(flatten)]
+    pub once: ReadOnce,
 }
 
 /// `evaluate`.

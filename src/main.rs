@@ -15,8 +15,8 @@ use bgp_proto::wire::{AsPath, Attributes};
 #[cfg(feature = "capture")]
 use calico_bgpd::capture::DecodeArgs;
 use calico_bgpd::cli::{
-    Cleanup, Cli, Command, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord, ReadOnce,
-    Refresh, Run, Show, SourceWord,
+    Cleanup, Cli, Command, Diff, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord,
+    ReadOnce, Refresh, Run, Show, SourceWord,
 };
 use calico_bgpd::control::show::{
     Client, ShowError, kernel_table, peer_text, peers_table, refresh_text, routes_table, status_text,
@@ -27,7 +27,7 @@ use calico_bgpd::fib::linux::LinuxKernel;
 use calico_bgpd::model::problem;
 use calico_bgpd::net::incumbent;
 use calico_bgpd::policy::program::{Community, SourceClass};
-use calico_bgpd::settings::{Process, SettingError, resolve, resolve_node, resolve_run_dir};
+use calico_bgpd::settings::{NodeFlags, Process, SettingError, resolve, resolve_node, resolve_run_dir};
 use calico_bgpd::telemetry::log::{Log, log_panics};
 use calico_bgpd::{app, cli, datastore, desired, fib, runtime};
 use clap::FromArgMatches as _;
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Check(args) => read_once(&args, Once::Check),
         Command::Intent(args) => read_once(&args, Once::Intent),
         Command::Evaluate(args) => evaluate(&args),
+        Command::Diff(args) => diff(&args),
         Command::Show(what) => show(what),
         Command::Refresh(args) => refresh(&args),
         Command::Cleanup(args) => cleanup(&args),
@@ -96,7 +97,12 @@ enum Once {
 
 /// What the datastore says now, compiled.
 fn compile_once(args: &ReadOnce) -> anyhow::Result<Result<DesiredState, Unready>> {
-    let settings = resolve_node(&args.node, &args.run_dir, &Process)?;
+    compile_from(&args.node, args)
+}
+
+/// The same of the datastore that these flags name.
+fn compile_from(node: &NodeFlags, args: &ReadOnce) -> anyhow::Result<Result<DesiredState, Unready>> {
+    let settings = resolve_node(node, &args.run_dir, &Process)?;
     let limit = Duration::from_secs(args.timeout);
     let runtime = runtime::build(Some(1))?;
     let read = runtime.block_on(async {
@@ -139,6 +145,24 @@ fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
             Err(why) => Err(unready(why)),
         },
     }
+}
+
+/// Compares the resources of a folder with those of another, or with the datastore's.
+fn diff(args: &Diff) -> anyhow::Result<u8> {
+    let folder = |path: &String| NodeFlags {
+        datastore_type: Some("file".to_owned()),
+        datastore_path: Some(path.clone()),
+        etcd_endpoints: None,
+        ..args.once.node.clone()
+    };
+    let (old, new) = match &args.second {
+        Some(second) => (folder(&args.first), folder(second)),
+        None => (args.once.node.clone(), folder(&args.first)),
+    };
+    let compiled = |flags: &NodeFlags| compile_from(flags, &args.once)?.map_err(|why| unready(&why));
+    let compared = desired::compare(&compiled(&old)?, &compiled(&new)?);
+    print(&if args.once.output.json { json(&compared)? } else { compared.to_string() })?;
+    Ok(EXIT_OK)
 }
 
 fn evaluate(args: &Evaluate) -> anyhow::Result<u8> {

@@ -42,6 +42,7 @@ fn the_help_names_every_command_every_variable_and_the_exit_statuses() {
         "check",
         "intent",
         "evaluate",
+        "diff",
         "CALICO_K8S_NODE_REF",
         "CALICO_ADVERTISE_CLUSTER_IPS",
         "show",
@@ -132,6 +133,29 @@ fn a_node_name_without_a_node_fails_and_says_so() {
         let text = stdout(&output) + &stderr(&output);
         assert!(text.contains("Node/nobody"), "{command}: {text}");
     }
+}
+
+#[test]
+fn diff_says_what_another_folder_would_change_for_sessions_routes_and_the_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(CLUSTER).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let newer = folder.path().to_str().unwrap();
+    let name = [("NODENAME", "node-1")];
+    let same = run(&["diff", CLUSTER, newer], &name);
+    assert_eq!((same.status.code(), stdout(&same).as_str()), (Some(0), "nothing would change\n"));
+    let peer = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: tor}\n\
+                spec: {peerIP: 192.0.2.251, asNumber: 65010}\n";
+    std::fs::write(folder.path().join("tor.yaml"), peer).unwrap();
+    let more = run(&["diff", CLUSTER, newer], &name);
+    assert!(stdout(&more).contains("session Global_192_0_2_251 (192.0.2.251): added\n"), "{}", stdout(&more));
+    // With one folder the other side is the datastore.
+    let vars = on_files("node-1", newer);
+    let less: serde_json::Value =
+        serde_json::from_str(&stdout(&run(&["diff", CLUSTER, "--json"], &vars))).unwrap();
+    assert_eq!(less["sessions"][0]["effect"], "removed", "{less}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What holds for every snapshot, however wrong: compilation ends, names no session twice, never peers with itself, and
 //! comparing two states says all that differs and nothing else.
 
+mod random;
+
 use std::sync::Arc;
 
 use bgp_proto::{Asn, ClusterId, IpPrefix, Prefix};
@@ -9,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::snapshot::Snapshot;
 use crate::model::{
-    AffinityState, BgpConfiguration, BindMode, EncapMode, IpPool, Node, ProgramClusterRoutes,
+    AffinityState, BgpConfiguration, BgpPeer, BindMode, EncapMode, IpPool, Node, ProgramClusterRoutes,
 };
 
 /// Few addresses, so that nodes collide.
@@ -130,6 +132,106 @@ proptest! {
         for name in named.chain([&view.ipv4.kernel, &view.ipv6.kernel]) {
             prop_assert!(view.programs.contains_key(name));
         }
+    }
+
+    #[test]
+    fn no_snapshot_with_bgp_peers_filters_and_services_stops_compilation_or_differs_from_itself(
+        snapshot in random::snapshot(),
+    ) {
+        let state = compile(&snapshot, &facts()).unwrap();
+        prop_assert!(diff(Some(&state), &state).is_empty());
+        prop_assert!(compare(&state, &state).is_empty());
+        prop_assert!(state.problems.is_sorted());
+        for (key, peer) in &state.peers {
+            prop_assert_eq!(key, &peer.key);
+            prop_assert_ne!(peer.spec.transport.port, 0);
+        }
+    }
+
+    #[test]
+    fn a_plan_that_is_carried_out_leads_from_one_state_to_the_other(
+        old in random::snapshot(),
+        new in random::snapshot(),
+    ) {
+        let [old, new] = [old, new].map(|snapshot| compile(&snapshot, &facts()).unwrap());
+        let plan = diff(Some(&old), &new);
+        let mut made = old.clone();
+        for (key, change) in &plan.peers {
+            match change {
+                PeerChange::Removed => drop(made.peers.remove(key)),
+                PeerChange::Added | PeerChange::Replaced => {
+                    made.peers.insert(key.clone(), new.peers[key].clone());
+                }
+                PeerChange::Updated { next, key: auth, treatment, shown } => {
+                    let (of, to) = (Arc::make_mut(made.peers.get_mut(key).unwrap()), &new.peers[key]);
+                    if *next {
+                        of.spec.next = to.spec.next.clone();
+                    }
+                    if *auth {
+                        of.auth = to.auth.clone();
+                    }
+                    if *treatment {
+                        of.treatment = to.treatment.clone();
+                    }
+                    if *shown {
+                        (of.name, of.class, of.resource) = (to.name.clone(), to.class, to.resource.clone());
+                    }
+                }
+            }
+        }
+        for (afi, listen) in plan.listen {
+            match listen {
+                Some(listen) => drop(made.listen.insert(afi, listen)),
+                None => drop(made.listen.remove(&afi)),
+            }
+        }
+        if plan.tables {
+            (made.node, made.v4, made.v6) = (new.node.clone(), new.v4.clone(), new.v6.clone());
+        }
+        prop_assert_eq!(&made.peers, &new.peers);
+        prop_assert_eq!((&made.listen, &made.node, &made.v4, &made.v6), (&new.listen, &new.node, &new.v4, &new.v6));
+        // What people are told is nothing exactly where nothing is done and no problem comes or goes.
+        let same = diff(Some(&old), &new).is_empty()
+            && old.problems == new.problems
+            && (old.release, old.cluster_routes) == (new.release, new.cluster_routes);
+        prop_assert_eq!(compare(&old, &new).is_empty(), same);
+    }
+
+    #[test]
+    fn the_order_of_documents_moves_nothing(snapshot in random::snapshot(), seed in any::<u64>()) {
+        let mut documents = crate::model::encode::documents(&snapshot, "node-0", true);
+        let text = |documents: &[serde_json::Value]| -> String {
+            documents.iter().map(|document| format!("{document}\n")).collect()
+        };
+        let read = |text: &str| {
+            let reading = crate::model::decode::Reading::default();
+            crate::datastore::files::snapshot_of_texts("node-0", reading, &[("all.json", text)])
+        };
+        let ordered = read(&text(&documents));
+        // A shuffle by a step that has no divisor in common with the length.
+        documents.sort_by_key(|document| {
+            let name = document["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            name.bytes().fold(seed, |sum, byte| sum.rotate_left(7) ^ u64::from(byte))
+        });
+        let shuffled = read(&text(&documents));
+        prop_assert_eq!(&ordered, &shuffled);
+        let [a, b] = [ordered, shuffled].map(|snapshot| compile(&snapshot, &facts()).unwrap());
+        prop_assert_eq!(a, b);
+    }
+
+    #[test]
+    fn the_names_of_pools_and_bgp_peers_move_nothing_as_long_as_their_order_stays(snapshot in random::snapshot()) {
+        let mut renamed = snapshot.clone();
+        renamed.pools = snapshot.pools.values().map(|pool| {
+            let name = format!("x{}", pool.name);
+            (name.clone(), Arc::new(IpPool { name, ..(**pool).clone() }))
+        }).collect();
+        renamed.peers = snapshot.peers.values().map(|peer| {
+            let name = format!("x{}", peer.name);
+            (name.clone(), Arc::new(BgpPeer { name, ..(**peer).clone() }))
+        }).collect();
+        let [a, b] = [snapshot, renamed].map(|snapshot| random::without_names(compile(&snapshot, &facts()).unwrap()));
+        prop_assert_eq!(a, b);
     }
 
     #[test]

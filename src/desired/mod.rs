@@ -17,10 +17,12 @@
 //! | `kernel` | what is written to the kernel (KERN-1 to KERN-20) |
 //! | `doubts` | what resources say together and most likely do not mean |
 //! | `diff` | what a change of the state means for what runs (BGP-37) |
+//! | `compare` | the same in words, for people |
 //! | `view`, `render` | the state as JSON and as text |
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod auth;
+mod compare;
 mod compile;
 mod diff;
 mod doubts;
@@ -43,6 +45,7 @@ pub mod view;
 
 pub use auth::{DEFAULT_SECRET_NAMESPACE, retain_keys};
 pub use bgp_proto::rib::NextHopRule;
+pub use compare::{Comparison, compare};
 pub use compile::{Unready, compile};
 pub use diff::{PeerChange, Plan, diff};
 pub use identity::{ReleaseTextError, router_id_hash};
