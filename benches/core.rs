@@ -1,7 +1,9 @@
 //! The table's thread through its inbox, sockets left out: what events cost with very many peers.
 //!
 //! The desired state is compiled from resources; sessions, UPDATEs and reads come in as the peer tasks send them. CPU is
-//! that of the core's thread alone, in milliseconds. `cargo bench --bench core -- 1000 5000` chooses the numbers of peers.
+//! that of the core's thread alone, in milliseconds; memory is what is allocated in the process, counted, beside what it
+//! was at the start of the part. `cargo bench --bench core -- 1000 5000` chooses the numbers of peers, and words choose
+//! the parts: `mesh`, `reflector`, `anycast`, `transit`, `idle`; all without.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +14,7 @@
 )]
 #![allow(clippy::print_stdout)]
 
+use std::alloc::System;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,11 +30,15 @@ use calico_bgpd::core_thread::{self, Batch, Core, CorePort, KernelPort, Urgent, 
 use calico_bgpd::datastore::files;
 use calico_bgpd::desired::{self, DesiredState, NodeFacts};
 use calico_bgpd::fib::reconciler::FibInput;
-use calico_bgpd::fib::{Address, KernelEvent, Link, Phase};
+use calico_bgpd::fib::{Address, AlienRoute, KernelEvent, Leg, Link, Phase, Target};
 use calico_bgpd::model::decode::Reading;
 use calico_bgpd::speaker::{Speaker, SpeakerInput, SpeakerOutput};
 use smallvec::smallvec;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::sync::{mpsc, oneshot, watch};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const AS: Asn = Asn(64512);
 /// 172.16.0.0.
@@ -39,6 +46,8 @@ const NODES: u32 = 0xac10_0000;
 /// 10.0.0.0.
 const PODS: u32 = 0x0a00_0000;
 const BUDGET: usize = 32 * 1024;
+/// So many peers have an answer under way at once: their tasks are woken in turn.
+const TASKS: usize = 64;
 
 fn addr(n: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(NODES + u32::try_from(n).unwrap() + 1)
@@ -151,7 +160,8 @@ struct Rig {
     octets: usize,
     longest: Arc<Mutex<Duration>>,
     thread: String,
-    _wanted: mpsc::Receiver<FibInput>,
+    /// Without it nobody wants to know what the kernel is to hold.
+    _wanted: Option<mpsc::Receiver<FibInput>>,
 }
 
 impl Rig {
@@ -178,7 +188,7 @@ impl Rig {
             octets: 0,
             longest,
             thread,
-            _wanted: fib,
+            _wanted: Some(fib),
         };
         rig.desire(intent(role, peers, 1));
         let link = Link { index: 2, name: "eth0".into(), up: true };
@@ -270,6 +280,11 @@ impl Rig {
         self.batches(inputs.into_iter());
     }
 
+    /// The peers have told all that they have.
+    fn end_of_rib(&self, peers: std::ops::Range<usize>) {
+        self.batches(peers.map(|n| (n, vec![SpeakerInput::EndOfRib(self.ids[n], bgp_proto::Afi::Ipv4)])));
+    }
+
     fn announce(&self, n: usize, prefixes: &[Prefix<V4>], med: Option<u32>) -> (usize, Vec<SpeakerInput>) {
         let nlri = prefixes.iter().map(|prefix| Nlri { path_id: 0, prefix: *prefix }).collect();
         let next_hop = NextHop::V4(addr(n + 1));
@@ -294,30 +309,39 @@ impl Rig {
     /// Everybody reads to the end, as the peer tasks do: one question at a time.
     fn read(&mut self) -> usize {
         let before = self.octets;
-        loop {
-            for (n, mailbox) in self.mailboxes.iter().enumerate() {
-                let mail = mailbox.take();
-                if mail.incarnation != self.incarnations[n] {
-                    continue;
-                }
-                match mail.fill {
-                    Some(bytes) if bytes.is_empty() => drop(self.reading.remove(&n)),
-                    Some(bytes) => self.octets += bytes.len(),
-                    None => {}
-                }
-                if mail.ready {
-                    self.reading.insert(n);
-                }
+        (0..self.ids.len()).for_each(|n| self.take_mail(n));
+        while !self.reading.is_empty() {
+            let reading: Vec<usize> = self.reading.iter().copied().collect();
+            for some in reading.chunks(TASKS) {
+                let wants = some.iter().map(|n| {
+                    let (peer, incarnation) = (self.ids[*n], self.incarnations[*n]);
+                    (*n, vec![SpeakerInput::Want { peer, incarnation, budget: BUDGET }])
+                });
+                self.batches(wants);
+                some.iter().for_each(|n| self.take_mail(*n));
             }
-            if self.reading.is_empty() {
-                return self.octets - before;
-            }
-            let wants = self.reading.iter().map(|n| {
-                let (peer, incarnation) = (self.ids[*n], self.incarnations[*n]);
-                (*n, vec![SpeakerInput::Want { peer, incarnation, budget: BUDGET }])
-            });
-            self.batches(wants.collect::<Vec<_>>().into_iter());
         }
+        self.octets - before
+    }
+
+    fn take_mail(&mut self, n: usize) {
+        let mail = self.mailboxes[n].take();
+        if mail.incarnation != self.incarnations[n] {
+            return;
+        }
+        match mail.fill {
+            Some(bytes) if bytes.is_empty() => drop(self.reading.remove(&n)),
+            Some(bytes) => self.octets += bytes.len(),
+            None => {}
+        }
+        if mail.ready {
+            self.reading.insert(n);
+        }
+    }
+
+    /// The longest slice since the last call, ms of the clock.
+    fn longest(&self) -> f64 {
+        std::mem::take(&mut *self.longest.lock().unwrap()).as_secs_f64() * 1e3
     }
 
     /// CPU of the core's thread, ms.
@@ -341,102 +365,222 @@ fn threads() -> BTreeSet<String> {
     list.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Resident memory, MiB.
-fn rss() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = text.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+/// What is allocated, MiB.
+fn allocated() -> f64 {
+    let stats = ALLOCATOR.stats();
+    // What was moved to a larger or smaller place counts in the two already.
+    (stats.bytes_allocated as f64 - stats.bytes_deallocated as f64) / 1048576.0
 }
 
 fn print(peers: usize, event: &str, ms: f64, more: &str) {
-    println!("{peers:>6}  {event:<64} {ms:>10.2} ms  {more}");
+    println!("{peers:>6}  {event:<64} {ms:>10.3} ms  {more}");
 }
 
+fn link(index: u32, name: &str) -> KernelEvent {
+    KernelEvent::Link(Link { index, name: name.into(), up: true })
+}
+
+/// A node of a full mesh.
 fn mesh(peers: usize) {
     let mut rig = Rig::new(Role::Mesh, peers, true);
     rig.up(0..peers);
+    rig.end_of_rib(0..peers);
     rig.read();
     let (ms, ()) = rig.cost(|rig| rig.announce_four(0..peers));
     print(peers, "mesh: UPDATEs of 4 prefixes from every peer", ms, "");
+    let (ms, ()) = rig.cost(|rig| (0..100).for_each(|n| rig.kernel(link(100 + n, &format!("cali{n}")))));
+    print(peers, "mesh: a pod's interface appears", ms / 100.0, "");
     let (ms, ()) = rig.cost(|rig| {
         for n in 0..100 {
-            let link = Link { index: 100 + n, name: format!("cali{n}"), up: true };
-            rig.kernel(KernelEvent::Link(link));
+            let ifindex = 1000 + n;
+            let prefix = Prefix::<V4>::from_parts(PODS + (200_000 << 6) + n % 64, 32).unwrap().into();
+            let leg = Leg { via: None, ifindex, onlink: false, weight: 1 };
+            let target = Target::Unicast(smallvec![leg]);
+            rig.kernel(link(ifindex, &format!("pod{n}")));
+            rig.kernel(KernelEvent::Alien(prefix, Some(AlienRoute { target, metric: 0, protocol: 3 })));
+            rig.sync();
+            rig.kernel(KernelEvent::Alien(prefix, None));
+            rig.kernel(KernelEvent::LinkGone(ifindex));
+            rig.sync();
         }
     });
-    print(peers, "mesh: a pod's interface appears", ms / 100.0, "");
+    print(peers, "mesh: a pod comes and goes, with its route", ms / 100.0, "");
+    for addresses in [1000, 2000] {
+        let (ms, ()) = rig.cost(|rig| {
+            let ifindex = 5000 + addresses;
+            rig.kernel(link(ifindex, "kube-ipvs0"));
+            for n in 0..addresses {
+                let addr = Ipv4Addr::from_bits(0x0a60_0000 + n);
+                let prefix = Prefix::<V4>::host(addr).into();
+                let (secondary, narrow) = (false, false);
+                let address = Address { ifindex, addr: addr.into(), prefix, secondary, narrow };
+                rig.kernel(KernelEvent::Address(address));
+                rig.sync();
+            }
+            rig.kernel(KernelEvent::LinkGone(ifindex));
+        });
+        print(peers, &format!("mesh: kube-ipvs0 gets {addresses} addresses one by one"), ms, "");
+    }
     let state = intent(Role::Mesh, peers, 2);
-    let (ms, octets) = rig.cost(|rig| {
+    let (ms, ()) = rig.cost(|rig| {
         rig.desire(state);
         rig.sync();
-        rig.read()
     });
-    print(peers, "mesh: the node claims a block, all peers told", ms, &format!("{octets} octets"));
-    let (ms, ()) = rig.cost(|rig| {
-        for _ in 0..20 {
-            rig.down(peers / 2);
-            rig.up(peers / 2..peers / 2 + 1);
-            rig.read();
-        }
-    });
-    print(peers, "mesh: a peer leaves and joins", ms / 20.0, "");
-    let (ms, ()) = rig.cost(|_| std::thread::sleep(Duration::from_secs(2)));
-    print(peers, "mesh: nothing happens, a second", ms / 2.0, "");
+    let (read, octets) = rig.cost(Rig::read);
+    print(
+        peers,
+        "mesh: the node claims a block",
+        ms,
+        &format!("+ {read:.2} ms, all peers told, {octets} octets"),
+    );
+    rig.down(peers / 2);
+    rig.read();
+    let (ms, ()) = rig.cost(|rig| rig.up(peers / 2..peers / 2 + 1));
+    print(peers, "mesh: a peer joins, nothing of others to send to it", ms, "");
+    let (ms, octets) = rig.cost(Rig::read);
+    print(peers, "mesh: and reads to End-of-RIB", ms, &format!("{octets} octets"));
+    let (ms, ()) = rig.cost(|_| std::thread::sleep(Duration::from_secs(1)));
+    print(peers, "mesh: nothing happens, a second", ms, "");
 }
 
+/// A route reflector: 10,000 prefixes at 2,500 clients and more.
 fn reflector(peers: usize) {
-    let empty = rss();
     let mut rig = Rig::new(Role::Reflector, peers, true);
+    let empty = allocated();
     let sources = peers.min(2500);
-    let (ms, octets) = rig.cost(|rig| {
+    let (ms, ()) = rig.cost(|rig| {
         rig.up(0..peers);
         rig.announce_four(0..sources);
-        rig.read()
+        rig.end_of_rib(0..peers);
     });
+    print(peers, &format!("reflector: all come up, {sources} clients send 4"), ms, "");
+    print(peers, "reflector: longest slice meanwhile (clock)", rig.longest(), "");
+    let (ms, octets) = rig.cost(Rig::read);
     let megabytes = octets / 1_000_000;
-    let event = format!("reflector: {sources} clients send 4, all read to End-of-RIB");
-    print(peers, &event, ms, &format!("{megabytes} MB, {:.0} MiB more resident", rss() - empty));
-    let longest = *rig.longest.lock().unwrap();
-    print(peers, "reflector: longest slice meanwhile (wall)", longest.as_secs_f64() * 1e3, "");
-    let (ms, _) = rig.cost(|rig| {
-        for n in 0..20 {
-            rig.batches(std::iter::once(rig.announce(7, &[block(28)], Some(n))));
-            rig.read();
-        }
-    });
-    print(peers, "reflector: one client's block changes, all read it", ms / 20.0, "");
+    let more = format!("{megabytes} MB; {:.1} MiB for all of it", allocated() - empty);
+    print(peers, "reflector: all read to End-of-RIB", ms, &more);
+    print(peers, "reflector: longest slice meanwhile (clock)", rig.longest(), "");
+    let (mut change, mut read) = (0.0, 0.0);
+    for n in 0..20 {
+        change += rig.cost(|rig| rig.batches(std::iter::once(rig.announce(7, &[block(28)], Some(n))))).0;
+        read += rig.cost(Rig::read).0;
+    }
+    print(
+        peers,
+        "reflector: one client's block changes",
+        change / 20.0,
+        &format!("+ {:.2} ms, all read it", read / 20.0),
+    );
+    rig.down(peers - 1);
+    rig.read();
     let (ms, octets) = rig.cost(|rig| {
-        rig.down(peers - 1);
         rig.up(peers - 1..peers);
         rig.read()
     });
     print(peers, "reflector: a client comes back and reads all", ms, &format!("{octets} octets"));
 }
 
+/// One prefix from every client, all paths sent to all.
 fn anycast(peers: usize) {
     let mut rig = Rig::new(Role::Reflector, peers, true);
     rig.up(0..peers);
-    let service = [Prefix::from_parts(0xc000_0200, 32).unwrap()];
+    let service = [Prefix::from_parts(0x0afa_0001, 32).unwrap()];
     rig.batches((0..peers).map(|n| rig.announce(n, &service, None)).collect::<Vec<_>>().into_iter());
+    rig.end_of_rib(0..peers);
     rig.read();
-    let (ms, _) = rig.cost(|rig| {
-        let nlri = vec![Nlri { path_id: 0, prefix: service[0] }];
-        let update = Update { withdrawn: smallvec![NlriList::V4(nlri)], ..Update::default() };
-        rig.batches(std::iter::once((3, vec![SpeakerInput::Update { peer: rig.ids[3], update }])));
-        rig.read()
+    let (mut change, mut read) = (0.0, 0.0);
+    for n in 0..20 {
+        change += rig
+            .cost(|rig| {
+                let nlri = vec![Nlri { path_id: 0, prefix: service[0] }];
+                let update = Update { withdrawn: smallvec![NlriList::V4(nlri)], ..Update::default() };
+                rig.batches(std::iter::once((n, vec![SpeakerInput::Update { peer: rig.ids[n], update }])));
+            })
+            .0;
+        read += rig.cost(Rig::read).0;
+    }
+    let more = format!("+ {:.3} ms, all read it", read / 20.0);
+    print(peers, "anycast: one of all clients leaves", change / 20.0, &more);
+}
+
+/// 500,000 prefixes from one peer, five in an UPDATE, to one other; the kernel left out.
+fn transit() {
+    let prefixes = 500_000;
+    let mut rig = Rig::new(Role::Reflector, 2, true);
+    rig._wanted = None;
+    rig.up(0..2);
+    rig.end_of_rib(0..2);
+    rig.read();
+    let empty = allocated();
+    let route =
+        |n: usize| Prefix::<V4>::from_parts(0x0a40_0000 + (u32::try_from(n).unwrap() << 4), 28).unwrap();
+    let updates =
+        || (0..prefixes / 5).collect::<Vec<_>>().chunks(250).map(<[usize]>::to_vec).collect::<Vec<_>>();
+    let (ms, ()) = rig.cost(|rig| {
+        for some in updates() {
+            let all = some.iter().flat_map(|n| {
+                let five: Vec<_> = (0..5).map(|k| route(n * 5 + k)).collect();
+                rig.announce(0, &five, Some(u32::try_from(*n).unwrap())).1
+            });
+            rig.batches(std::iter::once((0, all.collect())));
+        }
     });
-    print(peers, "anycast: one of all clients leaves, all read it", ms, "");
+    let more = format!("{:.1} MiB", allocated() - empty);
+    print(1, "transit: 500,000 prefixes come in, 100,000 attribute sets", ms, &more);
+    let (ms, octets) = rig.cost(Rig::read);
+    let more = format!("{octets} octets; {:.1} MiB", allocated() - empty);
+    print(1, "transit: the other peer reads them", ms, &more);
+    rig.longest();
+    let (ms, ()) = rig.cost(|rig| rig.down(0));
+    print(
+        1,
+        "transit: the first peer is gone",
+        ms,
+        &format!("longest slice {:.2} ms (clock)", rig.longest()),
+    );
+    let (ms, octets) = rig.cost(Rig::read);
+    print(
+        1,
+        "transit: the other peer hears of it",
+        ms,
+        &format!("{octets} octets; {:.1} MiB", allocated() - empty),
+    );
+}
+
+/// What a peer takes that is established and has nothing to say.
+fn idle(peers: usize) {
+    let mut rig = Rig::new(Role::Mesh, peers, true);
+    let before = allocated();
+    rig.up(0..peers);
+    rig.end_of_rib(0..peers);
+    rig.read();
+    let each = (allocated() - before) * 1048576.0 / peers as f64;
+    println!("{peers:>6}  {:<64} {each:>10.0} octets", "idle: an established peer, the table's side");
 }
 
 fn main() {
-    let chosen: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
-    let sizes = if chosen.is_empty() { vec![1000, 5000] } else { chosen };
-    println!("{:>6}  {:<64} {:>10}", "peers", "event", "core CPU");
-    for peers in sizes {
-        mesh(peers);
-        reflector(peers);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let chosen: Vec<usize> = args.iter().filter_map(|arg| arg.parse().ok()).collect();
+    let parts = ["mesh", "reflector", "anycast", "transit", "idle"];
+    let all = !args.iter().any(|arg| parts.contains(&arg.as_str()));
+    let wanted = |part: &str| all || args.iter().any(|arg| arg == part);
+    let sizes = if chosen.is_empty() { vec![500, 1000, 2000, 5000] } else { chosen.clone() };
+    println!("{:>6}  {:<64} {:>13}", "peers", "event", "core CPU");
+    for peers in &sizes {
+        if wanted("mesh") {
+            mesh(*peers);
+        }
+        if wanted("reflector") {
+            reflector(*peers);
+        }
+        if wanted("idle") {
+            idle(*peers);
+        }
     }
-    for peers in [60, 125, 250, 500] {
-        anycast(peers);
+    if wanted("anycast") {
+        [60, 125, 250, 500, 1000].into_iter().for_each(anycast);
+    }
+    if wanted("transit") {
+        transit();
     }
 }

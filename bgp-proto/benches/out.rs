@@ -70,8 +70,8 @@ fn join(group: &mut Group<V4>, attrs: &AttrTable) -> usize {
     while !reading.is_empty() {
         reading.retain(|slot| {
             out.clear();
-            group.fill(*slot, attrs, true, 32 * 1024, &mut out);
-            octets += out.len();
+            let shared = group.fill(*slot, attrs, true, 32 * 1024, &mut out);
+            octets += shared.map_or(out.len(), |bytes| bytes.len());
             group.has_work(*slot, true)
         });
     }

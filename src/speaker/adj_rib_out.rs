@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bgp_proto::out::{Exporter, Group, Sent, routes};
 use bgp_proto::rib::{AttrTable, ExportProfile, Rib};
 use bgp_proto::{DestId, Family, Prefix};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::kernel_routes::Interfaces;
 use crate::policy::eval::Bound;
@@ -136,12 +136,19 @@ impl<F: Family> AdjRibOut<F> {
         self.read_by(slot).is_some_and(|group| group.group.has_work(slot, may_end && group.walk.is_none()))
     }
 
-    /// Appends messages for a peer to `out` until that has about `budget` octets or nothing is left.
-    pub fn fill(&mut self, slot: u32, attrs: &AttrTable, may_end: bool, budget: usize, out: &mut BytesMut) {
-        if let Some(group) = self.read_by_mut(slot) {
-            let may_end = may_end && group.walk.is_none();
-            group.group.fill(slot, attrs, may_end, budget, out);
-        }
+    /// Appends messages for a peer to `out` until that has about `budget` octets or nothing is left. The answer may
+    /// instead be octets that it shares with other peers.
+    pub fn fill(
+        &mut self,
+        slot: u32,
+        attrs: &AttrTable,
+        may_end: bool,
+        budget: usize,
+        out: &mut BytesMut,
+    ) -> Option<Bytes> {
+        let group = self.read_by_mut(slot)?;
+        let may_end = may_end && group.walk.is_none();
+        group.group.fill(slot, attrs, may_end, budget, out)
     }
 
     /// Slots that got something to read since the last call.

@@ -489,16 +489,18 @@ impl Speaker {
             return;
         }
         let mut bytes = BytesMut::new();
+        let mut shared = None;
         for afi in Afi::ALL {
-            if bytes.len() < budget.max(1) {
+            if bytes.len() < budget.max(1) && shared.is_none() {
                 on_table!(self, afi, table => {
                     let attrs = table.rib.attr_table();
-                    table.out.fill(id.slot, attrs, complete.contains(afi), budget, &mut bytes);
+                    shared = table.out.fill(id.slot, attrs, complete.contains(afi), budget, &mut bytes);
                 });
             }
         }
+        let bytes = shared.unwrap_or_else(|| bytes.freeze());
         let empty = bytes.is_empty();
-        out.push(SpeakerOutput::Fill { peer: id, incarnation, bytes: bytes.freeze() });
+        out.push(SpeakerOutput::Fill { peer: id, incarnation, bytes });
         if empty && let Some(peer) = self.peers.get_mut(id) {
             peer.idle = true;
         }

@@ -28,6 +28,8 @@ const WINDOW_WORDS: usize = 16;
 const BATCH: usize = 1024;
 /// A window with fewer routes is not worth sharing.
 const WORTH: u32 = 64;
+/// Budgets that one shared answer may take.
+const SHARED_BUDGETS: usize = 4;
 /// Octets of chunks that are kept for a group; beyond it all are dropped and made anew where somebody needs them.
 const KEPT: usize = 1024 * 1024;
 
@@ -70,7 +72,9 @@ impl Chunks {
 
 /// What one look at a shared chunk came to.
 enum Shared {
-    /// It was sent.
+    /// It is the whole answer.
+    Whole(Bytes),
+    /// It was appended to what is there.
     Sent,
     /// It is for the next read: together with what is there it would be too much.
     Later,
@@ -80,13 +84,21 @@ enum Shared {
 
 impl<F: Family> Group<F> {
     /// Appends messages for a reader to `out` until that has about `budget` octets or nothing is left; at least one if
-    /// there is anything. `may_end`: End-of-RIB may be sent.
-    pub fn fill(&mut self, slot: u32, attrs: &AttrTable, may_end: bool, budget: usize, out: &mut BytesMut) {
+    /// there is anything. `may_end`: End-of-RIB may be sent. Where `out` is empty the answer may instead be octets that
+    /// readers in step share, up to four times the budget: they take room once, however many are slow to write them.
+    pub fn fill(
+        &mut self,
+        slot: u32,
+        attrs: &AttrTable,
+        may_end: bool,
+        budget: usize,
+        out: &mut BytesMut,
+    ) -> Option<Bytes> {
         self.flush();
         let place = self.place_of(slot);
         let mut batch = Batch::default();
         while out.len() < budget.max(1) {
-            let Some(reader) = self.readers.get_mut(place) else { return };
+            let reader = self.readers.get_mut(place)?;
             if let Some(refresh) = &mut reader.owed.refresh
                 && std::mem::take(&mut refresh.begin)
             {
@@ -95,8 +107,9 @@ impl<F: Family> Group<F> {
             if let Some(id) = reader.pending.next(reader.at) {
                 reader.at = id;
                 match self.share(place, attrs, budget, out) {
+                    Shared::Whole(bytes) => return Some(bytes),
                     Shared::Sent => {}
-                    Shared::Later => return,
+                    Shared::Later => return None,
                     Shared::No => self.send(place, attrs, budget, &mut batch, out),
                 }
                 continue;
@@ -114,9 +127,10 @@ impl<F: Family> Group<F> {
                 }
             }
             if reader.due == 0 {
-                return;
+                return None;
             }
         }
+        None
     }
 
     /// Sends a window that is shared, where the reader is at its start and in step.
@@ -140,15 +154,22 @@ impl<F: Family> Group<F> {
         {
             return Shared::No;
         }
-        if out.len() + bytes.len() > budget {
-            return if out.is_empty() || bytes.len() > budget { Shared::No } else { Shared::Later };
+        if bytes.len() > budget.saturating_mul(SHARED_BUDGETS) {
+            return Shared::No;
         }
-        out.extend_from_slice(bytes);
+        let shared = if out.is_empty() {
+            Shared::Whole(bytes.clone())
+        } else if out.len() + bytes.len() > budget {
+            return Shared::Later;
+        } else {
+            out.extend_from_slice(bytes);
+            Shared::Sent
+        };
         reader.held.or_words(&self.live, words.clone());
         reader.pending.clear_words(words);
         reader.due -= usize::try_from(routes).unwrap_or(0);
         reader.at = (window + 1) * WINDOW;
-        Shared::Sent
+        shared
     }
 
     /// Messages for all that is live in some words.

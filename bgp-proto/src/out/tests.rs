@@ -200,7 +200,10 @@ impl Play {
     fn read(&mut self, reader: u32, budget: usize, may_end: bool) -> bool {
         let Some(at) = self.readers.get_mut(&reader) else { return false };
         let mut out = BytesMut::new();
-        self.groups[at.group].fill(reader, &self.attrs, may_end, budget, &mut out);
+        if let Some(shared) = self.groups[at.group].fill(reader, &self.attrs, may_end, budget, &mut out) {
+            assert!(out.is_empty());
+            out.extend_from_slice(&shared);
+        }
         let context = Context { add_path_rx: profile().context().add_path_tx, ..profile().context() };
         let mut bytes = &out[..];
         while !bytes.is_empty() {
@@ -325,7 +328,7 @@ fn what_changes_often_between_two_reads_is_sent_once_and_what_came_and_went_neve
     }
     play.set(0, prefix(2), &BTreeMap::new());
     let mut out = BytesMut::new();
-    play.groups[0].fill(0, &play.attrs, true, 4096, &mut out);
+    assert_eq!(play.groups[0].fill(0, &play.attrs, true, 4096, &mut out), None);
     let one = out.len();
     let mut expected = BytesMut::new();
     let nlri = [crate::wire::Nlri { path_id: 1, prefix: prefix(1) }];
@@ -334,24 +337,29 @@ fn what_changes_often_between_two_reads_is_sent_once_and_what_came_and_went_neve
 }
 
 #[test]
-fn readers_in_step_are_sent_the_same_octets_and_a_source_what_is_left() {
+fn readers_in_step_are_handed_the_same_memory_and_a_source_what_is_left() {
     let mut play = Play::new();
     for part in 0..3 {
         play.step(Op::Part { group: 0, part, med: Some(0) });
     }
     let mut read = |slot| {
         play.groups[0].join(slot, addr(slot));
-        let mut out = BytesMut::new();
-        play.groups[0].fill(slot, &play.attrs, true, usize::MAX, &mut out);
-        (out, play.groups[0].held(slot))
+        let (mut shared, mut own) = (Vec::new(), BytesMut::new());
+        while let Some(bytes) = play.groups[0].fill(slot, &play.attrs, true, 32 * 1024, &mut own) {
+            shared.push(bytes);
+        }
+        (shared.iter().map(|bytes| bytes.as_ptr()).collect::<Vec<_>>(), own, play.groups[0].held(slot))
     };
-    // Slots 20 and 21 are nobody's source; 1 is the source of six routes.
-    let (alone, held) = read(20);
-    assert_eq!(held, 1200);
-    let (shared, held) = read(21);
-    assert_eq!((held, &shared), (1200, &alone));
-    assert_eq!(read(1).1, 1194);
-    assert_eq!(read(22).0, shared);
+    // Slots 20 to 22 are nobody's source; 1 is the source of six routes. Alone nobody shares.
+    let (parts, own, held) = read(20);
+    assert_eq!((parts.len(), own.is_empty(), held), (0, false, 1200));
+    let (parts, own, held) = read(21);
+    let mut end_of_rib = BytesMut::new();
+    crate::wire::send::encode_end_of_rib(Afi::Ipv4, &mut end_of_rib);
+    assert_eq!((parts.len(), held), (2, 1200));
+    assert_eq!(own, end_of_rib);
+    assert_eq!(read(1).2, 1194);
+    assert_eq!(read(22).0, parts);
 }
 
 #[test]
@@ -367,7 +375,7 @@ fn a_reader_that_moves_is_sent_differences_only() {
     play.step(Op::Read { reader: 0, budget: 4096, may_end: true });
     play.step(Op::Move { reader: 0, group: 1 });
     let mut out = BytesMut::new();
-    play.groups[1].fill(0, &play.attrs, true, 4096, &mut out);
+    assert_eq!(play.groups[1].fill(0, &play.attrs, true, 4096, &mut out), None);
     let mut expected = BytesMut::new();
     let nlri = |n| [crate::wire::Nlri { path_id: 1, prefix: prefix(n) }];
     let context = profile().context();
