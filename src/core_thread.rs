@@ -34,6 +34,8 @@ pub const BATCH_BYTES: usize = 64 * 1024;
 const URGENT: usize = 1024;
 /// Inputs of one slice, after which the core settles.
 const SLICE: usize = 256;
+/// The share of a slice that is for inputs while the core has work left: it must get on faster than more comes in.
+const BUSY_SHARE: u32 = 4;
 /// Time of one slice, after which the core settles.
 const SLICE_TIME: Duration = Duration::from_millis(1);
 
@@ -215,6 +217,8 @@ struct Driver<C> {
     sessions: BTreeMap<PeerId, Sessions>,
     /// The batch that is being worked on.
     open: Option<OpenBatch>,
+    /// The core has work left.
+    behind: bool,
     fib: FibBacklog,
 }
 
@@ -270,6 +274,7 @@ impl<C: Core> Driver<C> {
             mailboxes: BTreeMap::new(),
             sessions: BTreeMap::new(),
             open: None,
+            behind: false,
             fib: FibBacklog::default(),
         }
     }
@@ -312,13 +317,15 @@ impl<C: Core> Driver<C> {
                 },
             }
             self.slice(&mut inbox, &mut events);
-            busy = self.settle() || self.open.is_some();
+            self.settle();
+            busy = self.behind || self.open.is_some();
         }
     }
 
     /// Takes what is there, urgent first, for as long as a slice lasts.
     fn slice(&mut self, inbox: &mut Inbox<C>, events: &mut mpsc::Receiver<KernelEvent>) {
-        let until = Instant::now() + SLICE_TIME;
+        let share = if self.behind { BUSY_SHARE } else { 1 };
+        let until = Instant::now() + SLICE_TIME / share;
         for _ in 0..SLICE {
             if let Ok(urgent) = inbox.urgent.try_recv() {
                 self.urgent(urgent);
@@ -356,11 +363,10 @@ impl<C: Core> Driver<C> {
         }
     }
 
-    /// Has the core say what follows, and hands it on; whether there is more to do.
-    fn settle(&mut self) -> bool {
-        let more = self.core.settle(self.clock.now(), &mut self.out);
+    /// Has the core say what follows, as much as there is time for in a slice, and hands it on.
+    fn settle(&mut self) {
+        self.behind = self.core.settle(self.clock.now(), &mut self.out);
         self.deliver();
-        more
     }
 
     fn feed(&mut self, input: SpeakerInput) {
@@ -534,6 +540,33 @@ mod tests {
         let at = |word: &str| heard.iter().position(|line| line.contains(word)).unwrap();
         assert!(at("settle") <= SLICE, "{}", at("settle"));
         assert_eq!(at("PeerUnreachable"), at("settle") + 1);
+    }
+
+    #[test]
+    fn the_sweep_of_a_large_peer_is_cut_into_slices_and_urgent_messages_go_between() {
+        use crate::speaker::tests::{Bench, peer};
+        const ROUTES: u32 = 20_000;
+        let mut bench = Bench::settled(&[peer("10.10.0.2", 64512)]);
+        let id = bench.up("10.10.0.2");
+        bench.announce_many(id, "10.10.0.2", ROUTES);
+        bench.tell(SpeakerInput::Tick);
+        let (port, mut inbox) = inboxes();
+        let (_, mut events) = mpsc::channel(1);
+        let mut driver = Driver::new(bench.speaker, Clock::start(), watch::channel(Phase::Recovering).0);
+        driver.mailboxes.insert(id, Arc::new(Mailbox::default()));
+        driver.urgent(Urgent::PeerDown(id, 1));
+        let (told, heard) = std::sync::mpsc::channel();
+        while driver.core.is_busy() {
+            let told = told.clone();
+            let look = move |core: &Speaker| told.send(core.destinations(Afi::Ipv4)).unwrap();
+            port.urgent.try_send(Urgent::Look(Box::new(look))).ok().unwrap();
+            driver.slice(&mut inbox, &mut events);
+            driver.settle();
+        }
+        let seen: Vec<usize> = heard.try_iter().collect();
+        assert!(seen.first().unwrap() > &20_000 && seen.last().unwrap() < &10, "{seen:?}");
+        let most = seen.windows(2).map(|pair| pair[0] - pair[1]).max().unwrap();
+        assert!(most <= 1024, "{most} of {ROUTES} went in one slice");
     }
 
     #[test]

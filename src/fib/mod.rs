@@ -29,7 +29,7 @@ pub const PROTOCOL: u8 = 12;
 pub const TABLE_MAIN: u32 = 254;
 
 /// A route that we want in the kernel.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FibRoute {
     /// Where it leads.
     pub target: Target,
@@ -55,7 +55,7 @@ pub const fn stored_metric(afi: Afi, metric: u32) -> u32 {
 }
 
 /// Where a route leads.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Target {
     /// Dropped silently.
     Blackhole,
@@ -111,7 +111,7 @@ pub struct FibChange {
 }
 
 /// What is wanted for a prefix.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Wish {
     /// No route of ours.
     Nothing,

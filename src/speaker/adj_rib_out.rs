@@ -336,6 +336,10 @@ impl<F: Family> ExportGroup<F> {
         let policy = Bound { program: &self.program, sets };
         let exporter = Exporter { profile: &self.profile, policy: &policy, deferred };
         let Some(prefix) = rib.prefix(id) else { return };
+        // What is yet to be decided comes as a change of its own.
+        if rib.dest(id).is_some_and(|dest| !dest.is_settled()) {
+            return;
+        }
         let routes = match rib.dest(id) {
             Some(dest) => routes(rib, &exporter, prefix, dest, |forward| interfaces.name_of(forward)),
             None => Default::default(),

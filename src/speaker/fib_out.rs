@@ -1,18 +1,21 @@
 //! What we want in the kernel: best paths through the kernel program (KRT-17 to KRT-23, KRT-28, KRT-30 to KRT-34, KERN-1
 //! to KERN-3, KERN-13; BDEF-4, BDEF-10).
 //!
-//! Owns: what the reconciler was last told, so that it hears of differences only. Never: looks at what is in the
-//! kernel; that is the reconciler's.
+//! Owns: which destinations are to be selected for the kernel anew, each once, in parts of bounded size; and the number of
+//! the wish that the reconciler was last told of each, so that it hears of differences only. Wishes are few, for many
+//! destinations share a next hop. Never: looks at what is in the kernel; that is the reconciler's, as is the map of all
+//! that is wanted there.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp_proto::rib::{
-    Dest, Device, Forward, MAX_LEGS, Path, PathKind, Policy, Rib, RouteView, SourceClass, Unresolved,
+    Dest, DestSet, Device, Forward, MAX_LEGS, Path, PathKind, Policy, Rib, RouteView, SourceClass, Unresolved,
 };
 use bgp_proto::wire::Attributes;
-use bgp_proto::{Family, IpPrefix, Prefix};
+use bgp_proto::{DestId, Family, IpPrefix};
 use smallvec::{SmallVec, smallvec};
 
 use super::kernel_routes::Interfaces;
@@ -20,75 +23,186 @@ use crate::fib::{FibChange, FibRoute, Leg, Target, Wish};
 use crate::policy::eval::Bound;
 
 /// One family's part.
-#[derive(Debug)]
-pub(super) struct FibOut<F: Family> {
-    /// Never [`Wish::Nothing`].
-    told: BTreeMap<Prefix<F>, Wish>,
-    dirty: BTreeSet<Prefix<F>>,
-    /// Which prefixes hang on the device of a name: the others have no part in its coming and going.
-    through: BTreeMap<&'static str, BTreeSet<Prefix<F>>>,
+#[derive(Debug, Default)]
+pub(super) struct FibOut {
+    wishes: Wishes,
+    /// Destinations that are to be selected anew, each once; their ids are pinned meanwhile.
+    changed: VecDeque<DestId>,
+    /// Which they are, by id.
+    marked: Vec<bool>,
+    /// All are to be selected anew, from this one on.
+    walk: Option<DestId>,
+    /// Which hang on the device of a name: the others have no part in its coming and going.
+    through: BTreeMap<&'static str, DestSet>,
 }
 
-impl<F: Family> Default for FibOut<F> {
-    fn default() -> Self {
-        FibOut { told: BTreeMap::new(), dirty: BTreeSet::new(), through: BTreeMap::new() }
+impl FibOut {
+    /// These destinations are to be selected anew.
+    pub fn reselect<F: Family>(&mut self, rib: &mut Rib<F>, ids: impl IntoIterator<Item = DestId>) {
+        self.marked.resize(self.marked.len().max(rib.id_bound()), false);
+        for id in ids {
+            if let Some(mark) = self.marked.get_mut(id.index())
+                && !std::mem::replace(mark, true)
+            {
+                rib.pin(id);
+                self.changed.push_back(id);
+            }
+        }
     }
-}
 
-impl<F: Family> FibOut<F> {
-    /// These destinations have to be looked at.
-    pub fn touch(&mut self, prefixes: impl IntoIterator<Item = Prefix<F>>) {
-        self.dirty.extend(prefixes);
-    }
-
-    /// Everything has to be looked at.
-    pub fn touch_all(&mut self, rib: &Rib<F>) {
-        self.dirty.extend(rib.dests(None).map(|(_, dest)| dest.prefix));
-        self.dirty.extend(self.told.keys().copied());
+    /// All are to be selected anew.
+    pub fn reselect_all(&mut self) {
+        self.walk = Some(DestId(0));
     }
 
     /// A device of this name came, went, or is another than before.
-    pub fn device_changed(&mut self, name: &str) {
-        self.dirty.extend(self.through.get(name).into_iter().flatten());
+    pub fn device_changed<F: Family>(&mut self, rib: &mut Rib<F>, name: &str) {
+        let through: Vec<DestId> = self.through.get(name).into_iter().flat_map(DestSet::iter).collect();
+        self.reselect(rib, through);
     }
 
-    /// What was last told of a prefix; `None`: nothing is wanted there.
-    pub fn told(&self, prefix: Prefix<F>) -> Option<&Wish> {
-        self.told.get(&prefix)
+    /// What the reconciler was last told of a destination; `None`: nothing is wanted there.
+    pub fn wish(&self, id: DestId) -> Option<&Wish> {
+        self.wishes.get(id)
     }
 
-    /// The differences to what was told.
-    pub fn changes(
+    /// How many destinations are queued.
+    #[cfg(test)]
+    pub fn queued(&self) -> usize {
+        self.changed.len()
+    }
+
+    /// Whether [`FibOut::changes`] has more to do.
+    pub fn is_busy(&self) -> bool {
+        !self.changed.is_empty() || self.walk.is_some()
+    }
+
+    /// The present wishes for what is to be selected anew, until `work` is used up; one unit is one destination.
+    pub fn changes<F: Family>(
         &mut self,
-        rib: &Rib<F>,
+        rib: &mut Rib<F>,
         interfaces: &Interfaces,
         program: Bound<'_>,
+        work: &mut usize,
         out: &mut Vec<FibChange>,
     ) {
-        for prefix in std::mem::take(&mut self.dirty) {
-            let Wanted { wish, devices } = wanted(rib, interfaces, program, prefix);
-            self.hangs_on(prefix, &devices);
-            if self.told.get(&prefix).unwrap_or(&Wish::Nothing) == &wish {
-                continue;
+        while *work > 0
+            && let Some(id) = self.changed.pop_front()
+        {
+            *work -= 1;
+            if let Some(mark) = self.marked.get_mut(id.index()) {
+                *mark = false;
             }
-            match &wish {
-                Wish::Nothing => drop(self.told.remove(&prefix)),
-                wish => drop(self.told.insert(prefix, wish.clone())),
+            self.select(rib, interfaces, program, id, out);
+            rib.unpin(id);
+        }
+        while *work > 0
+            && let Some(id) = self.walk
+        {
+            *work -= 1;
+            self.walk = Some(DestId(id.0 + 1)).filter(|next| next.index() < rib.id_bound());
+            if rib.dest(id).is_some() {
+                self.select(rib, interfaces, program, id, out);
             }
-            out.push(FibChange { prefix: prefix.into(), wish });
         }
     }
 
-    fn hangs_on(&mut self, prefix: Prefix<F>, devices: &[&'static str]) {
-        self.through.retain(|name, prefixes| {
+    fn select<F: Family>(
+        &mut self,
+        rib: &mut Rib<F>,
+        interfaces: &Interfaces,
+        program: Bound<'_>,
+        id: DestId,
+        out: &mut Vec<FibChange>,
+    ) {
+        let Some(prefix) = rib.prefix(id) else { return };
+        // What is yet to be decided comes as a change of its own.
+        if rib.dest(id).is_some_and(|dest| !dest.is_settled()) {
+            return;
+        }
+        let Wanted { wish, devices } = wanted(rib, interfaces, program, id);
+        self.hangs_on(id, &devices);
+        let before = self.wishes.get(id).unwrap_or(&Wish::Nothing);
+        if *before == wish {
+            return;
+        }
+        match (before, &wish) {
+            (Wish::Nothing, _) => rib.pin(id),
+            (_, Wish::Nothing) => rib.unpin(id),
+            _ => {}
+        }
+        self.wishes.set(id, &wish);
+        out.push(FibChange { prefix: prefix.into(), wish });
+    }
+
+    fn hangs_on(&mut self, id: DestId, devices: &[&'static str]) {
+        self.through.retain(|name, ids| {
             if !devices.contains(name) {
-                prefixes.remove(&prefix);
+                ids.remove(id);
             }
-            !prefixes.is_empty()
+            !ids.is_empty()
         });
         for name in devices {
-            self.through.entry(name).or_default().insert(prefix);
+            self.through.entry(name).or_default().insert(id);
         }
+    }
+}
+
+/// The wish of each destination, each different one held once.
+#[derive(Debug, Default)]
+struct Wishes {
+    /// By id of the destination: the number of its wish, and 0 for none.
+    of: Vec<u32>,
+    /// By number, from 1 on; how many destinations have it. `None`: the number is free.
+    wishes: Vec<Option<(Arc<Wish>, usize)>>,
+    numbers: BTreeMap<Arc<Wish>, u32>,
+    free: Vec<u32>,
+}
+
+impl Wishes {
+    fn place(number: u32) -> Option<usize> {
+        usize::try_from(number.checked_sub(1)?).ok()
+    }
+
+    fn get(&self, id: DestId) -> Option<&Wish> {
+        let wish = self.wishes.get(Self::place(*self.of.get(id.index())?)?)?;
+        wish.as_ref().map(|(wish, _)| &**wish)
+    }
+
+    fn set(&mut self, id: DestId, wish: &Wish) {
+        let number = if *wish == Wish::Nothing { 0 } else { self.number(wish) };
+        if self.of.len() <= id.index() {
+            self.of.resize(id.index() + 1, 0);
+        }
+        let Some(of) = self.of.get_mut(id.index()) else { return };
+        let old = std::mem::replace(of, number);
+        let Some(place) = Self::place(old).and_then(|at| self.wishes.get_mut(at)) else { return };
+        if let Some((_, count)) = place {
+            *count -= 1;
+        }
+        if let Some((wish, _)) = place.take_if(|(_, count)| *count == 0) {
+            self.numbers.remove(&wish);
+            self.free.push(old);
+        }
+    }
+
+    /// The number of a wish, with one more destination.
+    fn number(&mut self, wish: &Wish) -> u32 {
+        let known = self.numbers.get(wish).copied();
+        let number = known.or_else(|| self.free.pop()).unwrap_or_else(|| {
+            self.wishes.push(None);
+            // Destinations are bounded by memory long before a `u32` is.
+            u32::try_from(self.wishes.len()).unwrap_or(u32::MAX)
+        });
+        if let Some(place) = Self::place(number).and_then(|at| self.wishes.get_mut(at)) {
+            let (_, count) = place.get_or_insert_with(|| {
+                let wish = Arc::new(wish.clone());
+                self.numbers.insert(wish.clone(), number);
+                (wish, 0)
+            });
+            *count += 1;
+        }
+        number
     }
 }
 
@@ -104,21 +218,21 @@ impl From<Wish> for Wanted {
     }
 }
 
-/// What the kernel is to hold for a prefix: its best path through the kernel program. Nothing of ours for what the
+/// What the kernel is to hold for a destination: its best path through the kernel program. Nothing of ours for what the
 /// kernel has from others, and for connected prefixes (KRT-7, KRT-17).
 pub(super) fn wanted<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
     program: Bound<'_>,
-    prefix: Prefix<F>,
+    id: DestId,
 ) -> Wanted {
-    let Some((dest, best)) = rib.dest_of(prefix).and_then(|dest| Some((dest, dest.best()?))) else {
+    let Some((dest, best)) = rib.dest(id).and_then(|dest| Some((dest, dest.best()?))) else {
         return Wish::Nothing.into();
     };
     if !matches!(best.source().class(), SourceClass::Static | SourceClass::Bgp) {
         return Wish::Nothing.into();
     }
-    let Some(way) = accepted(rib, interfaces, program, prefix, best) else { return Wish::Nothing.into() };
+    let Some(way) = accepted(rib, interfaces, program, dest, best) else { return Wish::Nothing.into() };
     let target = match rib.forward(best) {
         Forward::Blackhole => Target::Blackhole,
         Forward::Unreachable => match off_the_map(rib, best, &way) {
@@ -126,7 +240,7 @@ pub(super) fn wanted<F: Family>(
             None => Target::Unreachable,
         },
         Forward::Prohibit => Target::Prohibit,
-        Forward::Legs(_) => return unicast(rib, interfaces, program, prefix, dest, way),
+        Forward::Legs(_) => return unicast(rib, interfaces, program, dest, way),
     };
     Wish::Route(FibRoute { target, metric: way.metric }).into()
 }
@@ -143,7 +257,7 @@ fn accepted<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
     program: Bound<'_>,
-    prefix: Prefix<F>,
+    dest: &Dest<F>,
     path: &Path<F>,
 ) -> Option<Way> {
     let (attributes, next_hop) = match &path.kind {
@@ -154,7 +268,7 @@ fn accepted<F: Family>(
         _ => (Cow::Owned(Attributes::default()), None),
     };
     let mut view = RouteView {
-        prefix: IpPrefix::from(prefix),
+        prefix: IpPrefix::from(dest.prefix),
         class: path.source().class(),
         interface: interfaces.name_of(&rib.forward(path)),
         internal: None,
@@ -198,7 +312,6 @@ fn unicast<F: Family>(
     rib: &Rib<F>,
     interfaces: &Interfaces,
     program: Bound<'_>,
-    prefix: Prefix<F>,
     dest: &Dest<F>,
     best: Way,
 ) -> Wanted {
@@ -210,7 +323,7 @@ fn unicast<F: Family>(
     let mut missing = None;
     for path in rib.multipath(dest) {
         // The first is the best path.
-        let way = best.take().or_else(|| accepted(rib, interfaces, program, prefix, path));
+        let way = best.take().or_else(|| accepted(rib, interfaces, program, dest, path));
         let Some(Way { through, .. }) = way else { continue };
         let Forward::Legs(own) = rib.forward(path) else { continue };
         // Paths that leave by the same routers are one leg, that of the better path, whatever tunnel they are for.

@@ -23,7 +23,7 @@ mod recovery;
 pub mod status;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -144,14 +144,13 @@ pub struct Speaker {
     v6: Table<V6>,
     recovery: Recovery,
     programs: Programs,
-    /// Slots whose routes are to be imported anew.
-    reimports: BTreeSet<u32>,
     /// As last told.
     ownership: Option<Ownership>,
 }
 
-/// Units of work of one slice, about a millisecond: one destination exported for one group, or one path imported anew.
-const SLICE: usize = 2048;
+/// Units of each kind of work in one slice, together about a millisecond: one destination swept, decided, selected for
+/// the kernel or exported for one group, or one path imported anew.
+const SLICE: usize = 1024;
 
 /// Does the same with the table of a family that is known at run time only.
 macro_rules! on_table {
@@ -184,7 +183,6 @@ impl Speaker {
             v6: Table::new(seed),
             recovery: Recovery::after(restart),
             programs: Programs::default(),
-            reimports: BTreeSet::new(),
             ownership: None,
         }
     }
@@ -266,7 +264,8 @@ impl Speaker {
                     known.desired = peer.clone();
                     (known.import_program, known.export_program) = (import, export);
                     if imported != (known.import_profile(), known.import_program) {
-                        self.reimports.insert(id.slot);
+                        self.v4.reimport(id.slot);
+                        self.v6.reimport(id.slot);
                     }
                     self.treatment_changed(id);
                 }
@@ -313,10 +312,10 @@ impl Speaker {
             on_table!(self, afi, table => {
                 table.close(id.slot);
                 table.rib.remove_peer(id.slot);
+                table.forget_reimport(id.slot);
             });
         }
         self.recovery.forget(id);
-        self.reimports.remove(&id.slot);
         self.peers.remove(id);
     }
 
@@ -461,8 +460,8 @@ impl Speaker {
     /// Routes that go through devices of these names may go now, or no longer, or elsewhere (KRT-34).
     fn devices_changed(&mut self, names: impl IntoIterator<Item = String>) {
         for name in names {
-            self.v4.fib.device_changed(&name);
-            self.v6.fib.device_changed(&name);
+            self.v4.fib.device_changed(&mut self.v4.rib, &name);
+            self.v6.fib.device_changed(&mut self.v6.rib, &name);
         }
     }
 
@@ -472,12 +471,12 @@ impl Speaker {
             on_table!(self, afi, table => {
                 for peer in self.peers.iter() {
                     if peer.desired.treatment.import.reads_interface() {
-                        table.reimport(&self.interfaces, peer);
+                        table.reimport(peer.id.slot);
                     }
                 }
                 table.out.reexport_by_interface();
                 if table.kernel.reads_interface() {
-                    table.fib.touch_all(&table.rib);
+                    table.fib.reselect_all();
                 }
             });
         }
@@ -509,14 +508,13 @@ impl Speaker {
     /// Decides, and tells peers, kernel and people what follows from all inputs since the last call. Long work is done in
     /// parts: `true`, there is more to do, and the call is to be repeated when what came in meanwhile has been handled.
     pub fn settle(&mut self, now: Millis, out: &mut Vec<SpeakerOutput>) -> bool {
-        let mut work = SLICE;
-        self.reimport(&mut work);
-        self.v4.settle(&self.interfaces, &self.peers);
-        self.v6.settle(&self.interfaces, &self.peers);
+        self.v4.settle(&self.interfaces, &self.peers, SLICE);
+        self.v6.settle(&self.interfaces, &self.peers, SLICE);
         for afi in self.recovery.deferral_ends(now).iter() {
             on_table!(self, afi, table => table.out.reexport_all());
         }
         let deferred = self.recovery.deferred();
+        let mut work = SLICE;
         for afi in Afi::ALL {
             let deferred = deferred.contains(afi);
             on_table!(self, afi, table => {
@@ -526,18 +524,20 @@ impl Speaker {
         // Before both are known, next hops seem to lead nowhere that do not.
         if self.recovery.informed() {
             let mut changes = Vec::new();
+            let mut work = SLICE;
             for afi in Afi::ALL {
                 on_table!(self, afi, table => {
                     let program = Bound { program: &table.kernel, sets: &table.sets };
-                    table.fib.changes(&table.rib, &self.interfaces, program, &mut changes);
+                    table.fib.changes(&mut table.rib, &self.interfaces, program, &mut work, &mut changes);
                 });
             }
             if !changes.is_empty() {
                 out.push(SpeakerOutput::Fib(changes));
             }
         }
-        // What is still to be imported anew may be wanted in the kernel.
-        if self.reimports.is_empty() && self.recovery.ends(now) {
+        // What is still to be imported, decided or selected anew may be wanted in the kernel.
+        let undecided = self.v4.is_unsettled() || self.v6.is_unsettled();
+        if !undecided && !self.v4.fib.is_busy() && !self.v6.fib.is_busy() && self.recovery.ends(now) {
             // Before the end: what stays must be known when the rest goes.
             if let Some(held) = self.recovery.newly_held(now) {
                 out.push(SpeakerOutput::Held(held));
@@ -552,21 +552,8 @@ impl Speaker {
 
     /// Whether [`Speaker::settle`] has more to do.
     pub fn is_busy(&self) -> bool {
-        !self.reimports.is_empty() || self.v4.out.is_busy() || self.v6.out.is_busy()
-    }
-
-    /// Runs import anew for peers whose rules changed, until `work` is used up.
-    fn reimport(&mut self, work: &mut usize) {
-        while *work > 0
-            && let Some(slot) = self.reimports.pop_first()
-        {
-            let Some(peer) = self.peers.slot(slot) else { continue };
-            for afi in Afi::ALL {
-                on_table!(self, afi, table => {
-                    *work = work.saturating_sub(table.reimport(&self.interfaces, peer));
-                });
-            }
-        }
+        let informed = self.recovery.informed();
+        self.v4.is_busy(informed) || self.v6.is_busy(informed)
     }
 
     /// Calls those who wait and have something to read.

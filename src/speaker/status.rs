@@ -202,7 +202,7 @@ impl Speaker {
                 Some(_) => paths.push(status),
             }
         }
-        let kernel = table.fib.told(prefix).cloned();
+        let kernel = table.fib.wish(rib.id(prefix)?).cloned();
         let kernel_interfaces = kernel
             .as_ref()
             .and_then(Wish::route)
@@ -236,10 +236,11 @@ fn sources<F: Family>(
 ) -> (Sources, Option<IpPrefix>) {
     let mut sources = Sources::default();
     let (mut last, mut seen) = (None, 0);
-    for (_, dest) in table.rib.dests(after.and_then(Prefix::from_ip)).take(limit) {
+    for (id, dest) in table.rib.dests(after.and_then(Prefix::from_ip)).take(limit) {
         let prefix = dest.prefix;
         (last, seen) = (Some(IpPrefix::from(prefix)), seen + 1);
-        sources.to_kernel += usize::from(table.fib.told(prefix).and_then(Wish::route).is_some());
+        let wish = table.fib.wish(id);
+        sources.to_kernel += usize::from(wish.and_then(Wish::route).is_some());
         for path in &dest.paths {
             let (all, best) = match path.source() {
                 Source::Static => &mut sources.fixed,

@@ -2,7 +2,7 @@
 //!
 //! Owns: the routes of the family from their entry to their exit. Never: decides when anything is read or told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bgp_proto::rib::{Forward, ImportRules, LocalRoute, LocalSource, Rib, Source};
@@ -25,13 +25,27 @@ pub(super) struct Table<F: Family> {
     pub rib: Rib<F>,
     /// What the peers are sent.
     pub out: AdjRibOut<F>,
-    pub fib: FibOut<F>,
+    pub fib: FibOut,
     pub direct: Direct<F>,
     pub ignored: Vec<String>,
     pub kernel: Arc<Program>,
     /// What the family's programs name.
     pub sets: Sets,
     statics: BTreeMap<Prefix<F>, StaticRoute<F>>,
+    /// Slots whose routes are to be imported anew, each from this destination on.
+    reimports: BTreeMap<u32, DestId>,
+    /// Prefixes that sets gained or lost, whose routes are to be looked at again.
+    regained: VecDeque<Regained<F>>,
+}
+
+/// A prefix that a set gained or lost.
+#[derive(Debug)]
+struct Regained<F: Family> {
+    within: Prefix<F>,
+    /// Where to go on.
+    after: Option<Prefix<F>>,
+    /// The kernel's program asks this set as well.
+    kernel: bool,
 }
 
 /// How often import may be run anew because next hops moved. What still moves then moves in a circle: a route whose
@@ -49,6 +63,8 @@ impl<F: Family> Table<F> {
             kernel: Arc::new(Program::always(Decision::Reject)),
             sets: Sets::default(),
             statics: BTreeMap::new(),
+            reimports: BTreeMap::new(),
+            regained: VecDeque::new(),
         }
     }
 
@@ -75,7 +91,7 @@ impl<F: Family> Table<F> {
         }
         if self.kernel != intent.kernel {
             self.kernel = intent.kernel.clone();
-            self.fib.touch_all(&self.rib);
+            self.fib.reselect_all();
         }
         self.sets_changed(intent.sets.clone());
     }
@@ -87,21 +103,34 @@ impl<F: Family> Table<F> {
         self.out.set_sets(sets.clone());
         self.sets = sets;
         for SetChange { set, prefixes } in changes {
-            if set.holds_next_hops() {
-                if self.kernel.reads(set) {
-                    self.fib.touch_all(&self.rib);
+            let kernel = self.kernel.reads(set);
+            for prefix in prefixes.into_iter().filter_map(Prefix::from_ip) {
+                if !set.holds_next_hops() {
+                    self.regained.push_back(Regained { within: prefix, after: None, kernel });
+                } else if kernel {
+                    let over: Vec<DestId> = self.rib.dests_over(prefix).collect();
+                    self.fib.reselect(&mut self.rib, over);
                 }
-                continue;
             }
-            let within: Vec<Prefix<F>> = prefixes
-                .into_iter()
-                .filter_map(Prefix::from_ip)
-                .flat_map(|outer| self.rib.dests_within(outer))
-                .collect();
-            let ids: Vec<DestId> = within.iter().filter_map(|prefix| self.rib.id(*prefix)).collect();
-            self.out.reexport(&mut self.rib, ids);
-            if self.kernel.reads(set) {
-                self.fib.touch(within);
+        }
+    }
+
+    /// Goes on with what sets gained or lost.
+    fn regain(&mut self, work: &mut usize) {
+        while *work > 0
+            && let Some(Regained { within, after, kernel }) = self.regained.front_mut()
+        {
+            let (within, kernel) = (*within, *kernel);
+            let some = self.rib.dests_within(within, *after).take(*work);
+            let some: Vec<(DestId, Prefix<F>)> = some.map(|(id, dest)| (id, dest.prefix)).collect();
+            match some.last() {
+                Some((_, last)) => *after = Some(*last),
+                None => drop(self.regained.pop_front()),
+            }
+            *work -= some.len();
+            self.out.reexport(&mut self.rib, some.iter().map(|(id, _)| *id));
+            if kernel {
+                self.fib.reselect(&mut self.rib, some.into_iter().map(|(id, _)| id));
             }
         }
     }
@@ -136,18 +165,44 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Runs import anew on what the peer has sent (a change of rules needs nothing from the peer), and says for how many
-    /// destinations.
-    pub fn reimport(&mut self, interfaces: &Interfaces, peer: &PeerState) -> usize {
-        let slot = peer.id.slot;
-        let name = |forward: &Forward| interfaces.name_of(forward);
-        let policy = Bound { program: &peer.desired.treatment.import, sets: &self.sets };
-        let rules = rules(peer, &policy, &name);
-        let dests: Vec<DestId> = self.rib.dests_of(slot, DestId(0)).collect();
-        for id in &dests {
-            self.rib.reimport(slot, &rules, *id);
+    /// Import is to be run anew on what the peer has sent: a change of rules needs nothing from the peer.
+    pub fn reimport(&mut self, slot: u32) {
+        self.reimports.insert(slot, DestId(0));
+    }
+
+    /// The peer is none any more: what it has sent is not imported anew.
+    pub fn forget_reimport(&mut self, slot: u32) {
+        self.reimports.remove(&slot);
+    }
+
+    /// Goes on with imports. What a peer sent since its rules changed was imported by the new ones.
+    fn run_reimports(&mut self, interfaces: &Interfaces, peers: &Peers, work: &mut usize) {
+        while *work > 0
+            && let Some((slot, from)) = self.reimports.pop_first()
+        {
+            let Some(peer) = peers.slot(slot) else { continue };
+            let name = |forward: &Forward| interfaces.name_of(forward);
+            let policy = Bound { program: &peer.desired.treatment.import, sets: &self.sets };
+            let rules = rules(peer, &policy, &name);
+            let dests: Vec<DestId> = self.rib.dests_of(slot, from).take(*work).collect();
+            *work -= dests.len();
+            if *work == 0
+                && let Some(last) = dests.last()
+            {
+                self.reimports.insert(slot, DestId(last.0 + 1));
+            }
+            dests.into_iter().for_each(|id| self.rib.reimport(slot, &rules, id));
         }
-        dests.len()
+    }
+
+    /// Whether there is work left by which the table's routes may become others.
+    pub fn is_unsettled(&self) -> bool {
+        !self.reimports.is_empty() || !self.regained.is_empty() || self.rib.is_busy()
+    }
+
+    /// Whether there is any work left; that for the kernel waits for the one who is `informed`.
+    pub fn is_busy(&self, informed: bool) -> bool {
+        self.is_unsettled() || self.out.is_busy() || (informed && self.fib.is_busy())
     }
 
     /// The session is gone, or a new one takes its place: nothing is held.
@@ -155,28 +210,31 @@ impl<F: Family> Table<F> {
         self.out.close(slot, self.rib.attr_table_mut());
     }
 
-    /// Decides, and says to Adj-RIB-Out and kernel what changed.
-    pub fn settle(&mut self, interfaces: &Interfaces, peers: &Peers) {
-        self.rib.settle();
+    /// Decides, and says to Adj-RIB-Out and kernel what changed. Each kind of work is done until `work` is used up.
+    pub fn settle(&mut self, interfaces: &Interfaces, peers: &Peers, work: usize) {
+        let (mut reimport, mut regain, mut decide) = (work, work, work);
+        self.run_reimports(interfaces, peers, &mut reimport);
+        self.regain(&mut regain);
+        let work = &mut decide;
+        self.rib.settle_part(work);
         let mut changes = self.rib.take_changes();
-        if changes.is_empty() {
-            return;
-        }
-        let by_interface = peers.import_by_interface();
-        let mut moved = changes.clone();
-        for _ in 0..ROUNDS {
-            if by_interface.is_empty() || moved.is_empty() {
-                break;
+        if !changes.is_empty() {
+            let by_interface = peers.import_by_interface();
+            let mut moved = changes.clone();
+            for _ in 0..ROUNDS {
+                if by_interface.is_empty() || moved.is_empty() {
+                    break;
+                }
+                for id in moved {
+                    self.import_over_interface(interfaces, peers, by_interface, id);
+                }
+                self.rib.settle_part(work);
+                moved = self.rib.take_changes();
+                changes.extend(&moved);
             }
-            for id in moved {
-                self.import_over_interface(interfaces, peers, by_interface, id);
-            }
-            self.rib.settle();
-            moved = self.rib.take_changes();
-            changes.extend(&moved);
+            self.out.reexport(&mut self.rib, changes.iter().copied());
+            self.fib.reselect(&mut self.rib, changes);
         }
-        self.out.reexport(&mut self.rib, changes.iter().copied());
-        self.fib.touch(changes.into_iter().filter_map(|id| self.rib.prefix(id)));
         self.rib.free_ids();
     }
 

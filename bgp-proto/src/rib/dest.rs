@@ -4,6 +4,8 @@
 //! long as anything of it is left: a path, a place in a queue, or a pin of somebody who keeps something by its id; until
 //! then the same prefix has the same id. Never: decides.
 
+use std::collections::VecDeque;
+
 use prefix_trie::PrefixMap;
 use smallvec::SmallVec;
 
@@ -44,6 +46,11 @@ impl<F: Family> Dest<F> {
     /// Index of the best path.
     pub fn best_index(&self) -> Option<usize> {
         (self.best != NONE).then_some(usize::try_from(self.best).unwrap_or(usize::MAX))
+    }
+
+    /// Whether the decision is that of the paths as they are; if not, the destination will come as changed.
+    pub fn is_settled(&self) -> bool {
+        self.marks & TOUCHED == 0
     }
 
     /// The best path.
@@ -104,7 +111,7 @@ pub(super) struct Dests<F: Family> {
     free: FreeIds,
     /// How many have a path.
     live: usize,
-    touched: Vec<DestId>,
+    touched: VecDeque<DestId>,
     changed: Vec<DestId>,
     gone: Vec<DestId>,
 }
@@ -116,7 +123,7 @@ impl<F: Family> Default for Dests<F> {
             slots: Vec::new(),
             free: FreeIds::default(),
             live: 0,
-            touched: Vec::new(),
+            touched: VecDeque::new(),
             changed: Vec::new(),
             gone: Vec::new(),
         }
@@ -187,8 +194,8 @@ impl<F: Family> Dests<F> {
         let Some(dest) = self.slots.get_mut(id.index()) else { return };
         self.live += usize::from(dest.paths.is_empty());
         dest.paths.insert(at, path);
-        // Until the destination is settled its best index would name another path.
-        dest.best = NONE;
+        // Until the destination is settled the best path is the one that it was.
+        dest.set_best(dest.best_index().map(|best| best + usize::from(best >= at)));
         self.touch(id);
     }
 
@@ -196,7 +203,8 @@ impl<F: Family> Dests<F> {
     pub fn remove(&mut self, id: DestId, at: usize) -> Option<Path<F>> {
         let dest = self.slots.get_mut(id.index()).filter(|dest| at < dest.paths.len())?;
         let path = dest.paths.remove(at);
-        dest.best = NONE;
+        let best = dest.best_index().filter(|best| *best != at);
+        dest.set_best(best.map(|best| best - usize::from(best > at)));
         if dest.paths.is_empty() {
             // What was many paths once needs no room any more.
             dest.paths = SmallVec::new();
@@ -218,22 +226,25 @@ impl<F: Family> Dests<F> {
     /// It has to be decided anew.
     pub fn touch(&mut self, id: DestId) {
         if self.mark(id, TOUCHED) {
-            self.touched.push(id);
+            self.touched.push_back(id);
         }
     }
 
-    /// What was touched since the last call; it counts as changed from now on.
-    pub fn take_touched(&mut self) -> Vec<DestId> {
-        let touched = std::mem::take(&mut self.touched);
-        for id in &touched {
-            if let Some(dest) = self.slots.get_mut(id.index()) {
-                dest.marks &= !TOUCHED;
-            }
-            if self.mark(*id, CHANGED) {
-                self.changed.push(*id);
-            }
+    /// The next that has to be decided anew; it counts as changed from now on.
+    pub fn next_touched(&mut self) -> Option<DestId> {
+        let id = self.touched.pop_front()?;
+        if let Some(dest) = self.slots.get_mut(id.index()) {
+            dest.marks &= !TOUCHED;
         }
-        touched
+        if self.mark(id, CHANGED) {
+            self.changed.push(id);
+        }
+        Some(id)
+    }
+
+    /// Whether anything has to be decided anew.
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
     }
 
     /// What changed since the last call.

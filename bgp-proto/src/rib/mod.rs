@@ -4,7 +4,8 @@
 //! compared by preference first (KRT-8). Never: knows of sockets, policy programs or Calico; policy comes in as
 //! [`Policy`]. Input: paths put and withdrawn, the node's addresses. Output: the destinations that changed.
 //!
-//! A change is made by any number of calls, then [`Rib::settle`] decides once for each destination that was touched and
+//! A change is made by any number of calls, then [`Rib::settle_part`] does what is due to all paths of a peer and decides
+//! once for each destination that was touched, as much at a time as the caller has time for, and
 //! [`Rib::take_changes`] names those whose paths, order or next hops are not what they were, by their dense ids. An id
 //! names its prefix until [`Rib::free_ids`] finds nothing left of it: no path, nothing to be told, no [pin](Rib::pin).
 //!
@@ -35,6 +36,8 @@ mod received;
 mod rule_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk_tests;
 
 pub use attrs::{AttrId, AttrSet, AttrTable, LLGR_STALE, NO_LLGR};
 pub use decision::Reason;
@@ -55,6 +58,7 @@ use crate::wire::{Attributes, NextHop};
 use decision::Facts;
 use dest::Dests;
 use path::Lead;
+use received::Walks;
 
 /// Most next hops of one kernel route (KRT-28).
 pub const MAX_LEGS: usize = 16;
@@ -69,6 +73,8 @@ pub struct Rib<F: Family> {
     peers: Vec<Option<SourcePeer>>,
     /// The destinations to which each peer has paths, by slot.
     by_peer: Vec<DestSet>,
+    /// What is under way with all paths of a peer.
+    walks: Walks,
     /// Destinations with a static route over a gateway, which follows the addresses.
     gateways: DestSet,
 }
@@ -83,6 +89,7 @@ impl<F: Family> Rib<F> {
             connected: Connected::default(),
             peers: Vec::new(),
             by_peer: Vec::new(),
+            walks: Walks::default(),
             gateways: DestSet::default(),
         }
     }
@@ -185,16 +192,31 @@ impl<F: Family> Rib<F> {
         self.dests.unpin(id);
     }
 
-    /// Decides for every destination that was touched, and for those whose next hops lead elsewhere therefore.
-    pub fn settle(&mut self) {
-        loop {
-            let touched = self.dests.take_touched();
-            if touched.is_empty() {
-                return;
-            }
-            // A lead depends on preference and class only, never on next hops: nothing is visited without end.
-            touched.into_iter().for_each(|id| self.decide(id));
+    /// Goes on with what is due to all paths of a peer, then decides for destinations that were touched and for those
+    /// whose next hops lead elsewhere therefore, until `work` is used up: one unit is one destination with few paths.
+    pub fn settle_part(&mut self, work: &mut usize) {
+        self.walk(work);
+        // A lead depends on preference and class only, never on next hops: nothing is visited without end.
+        while *work > 0
+            && let Some(id) = self.dests.next_touched()
+        {
+            let paths = self.dests.get(id).map_or(0, |dest| dest.paths.len());
+            *work = work.saturating_sub(1 + paths / 16);
+            self.decide(id);
         }
+    }
+
+    /// The same to the end.
+    pub fn settle(&mut self) {
+        while self.is_busy() {
+            let mut work = usize::MAX;
+            self.settle_part(&mut work);
+        }
+    }
+
+    /// Whether [`Rib::settle_part`] has more to do.
+    pub fn is_busy(&self) -> bool {
+        self.dests.has_touched() || !self.walks.is_empty()
     }
 
     fn decide(&mut self, id: DestId) {
@@ -254,11 +276,22 @@ impl<F: Family> Rib<F> {
         self.dest(self.dests.id(prefix)?)
     }
 
-    /// Prefixes of the destinations that are `outer` or inside it, in order.
-    pub fn dests_within(&self, outer: Prefix<F>) -> impl Iterator<Item = Prefix<F>> {
-        let own = self.dest_of(outer).map(|_| outer);
-        let inside = self.dests(Some(outer)).map(|(_, dest)| dest.prefix);
-        own.into_iter().chain(inside.take_while(move |prefix| outer.covers(*prefix)))
+    /// The destinations that are `outer` or inside it, in order of their prefixes, after `after` if that is given.
+    pub fn dests_within(
+        &self,
+        outer: Prefix<F>,
+        after: Option<Prefix<F>>,
+    ) -> impl Iterator<Item = (DestId, &Dest<F>)> {
+        let own = self.id(outer).filter(|_| after.is_none());
+        let own = own.and_then(|id| Some((id, self.dest(id)?)));
+        let inside = self.dests(Some(after.unwrap_or(outer)));
+        own.into_iter().chain(inside.take_while(move |(_, dest)| outer.covers(dest.prefix)))
+    }
+
+    /// The destinations that have a path over a next hop inside `addresses`.
+    pub fn dests_over(&self, addresses: Prefix<F>) -> impl Iterator<Item = DestId> {
+        let next_hops = self.next_hops.inside(&addresses).into_iter();
+        next_hops.filter_map(|id| self.next_hops.users(id)).flat_map(DestSet::iter)
     }
 
     /// The destinations in order of their prefixes, after `after` if that is given.

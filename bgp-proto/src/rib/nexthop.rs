@@ -326,6 +326,11 @@ impl<F: Family> NextHops<F> {
         self.by_address.children(prefix).flat_map(|(_, list)| list.iter().copied()).collect()
     }
 
+    /// The destinations with a path over a next hop.
+    pub(super) fn users(&self, id: NextHopId) -> Option<&DestSet> {
+        self.entry(id).map(|entry| &entry.users)
+    }
+
     /// The next hop behind a handle.
     pub(super) fn key(&self, id: NextHopId) -> Option<NextHop> {
         self.entry(id).map(|entry| entry.key)

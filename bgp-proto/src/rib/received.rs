@@ -1,12 +1,18 @@
 //! What peers send: from an UPDATE to paths, and what becomes of the paths when the peer goes.
 //!
 //! Owns: the entry and the exit of received paths. The attributes of an UPDATE are interned once however many prefixes
-//! it has, and policy runs once for all of them unless it reads prefixes. Everything that is done to all paths of a
-//! peer is linear in its own paths, and is there by destination as well, for callers who do it in slices.
+//! it has, and policy runs once for all of them unless it reads prefixes. What is done to all paths of a peer is a *walk*
+//! over its own destinations that [`Rib::settle_part`] goes on with in parts. What the peer sends meanwhile finds each
+//! destination as if the walk were over: it is done there first.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
 
 use crate::ids::DestId;
 use crate::prefix::{Family, IpPrefix};
 use crate::rib::attrs::{AttrId, LLGR_STALE, NO_LLGR};
+use crate::rib::dense::DestSet;
 use crate::rib::import::{Admitted, ImportRules, Imported, is_ordinary};
 use crate::rib::nexthop::resolve;
 use crate::rib::path::{BgpPath, Freshness, NextHopId, Path, PathKind, Refused, Source};
@@ -23,6 +29,54 @@ struct Outcome {
     refused: Option<Refused>,
 }
 
+/// What is done to all paths of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Due {
+    /// They are decided anew.
+    Touch,
+    /// They are stale.
+    Age,
+    /// Those that are stale are long-lived stale.
+    AgeMore,
+    /// Those that are stale go.
+    SweepStale,
+    /// They go.
+    Sweep,
+}
+
+/// One walk over the destinations of a peer.
+#[derive(Debug)]
+struct Walk {
+    due: Due,
+    /// Where it has yet to be done, from `next` on.
+    rest: DestSet,
+    next: DestId,
+}
+
+/// What is under way with one peer.
+#[derive(Debug, Default)]
+struct WalksOfPeer {
+    /// In the order in which they began.
+    walks: SmallVec<[Walk; 1]>,
+    /// The peer is forgotten at their end.
+    forget: bool,
+}
+
+/// What is under way, by slot.
+#[derive(Debug, Default)]
+pub(super) struct Walks {
+    of: BTreeMap<u32, WalksOfPeer>,
+}
+
+impl Walks {
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+}
+
+/// Destinations that a walk visits before it looks at what is left of its work.
+const STRIDE: usize = 256;
+
 impl<F: Family> Rib<F> {
     /// What is known of the session in a slot, for the decision and for export.
     pub fn set_peer(&mut self, slot: u32, peer: SourcePeer) {
@@ -31,17 +85,26 @@ impl<F: Family> Rib<F> {
             self.peers.resize(at + 1, None);
             self.by_peer.resize_with(at + 1, Default::default);
         }
+        if let Some(under_way) = self.walks.of.get_mut(&slot) {
+            under_way.forget = false;
+        }
         if let Some(place) = self.peers.get_mut(at)
             && place.replace(peer).is_some_and(|old| old != peer)
-            && let Some(dests) = self.by_peer.get(at)
         {
-            dests.iter().for_each(|id| self.dests.touch(id));
+            self.begin(slot, Due::Touch);
         }
     }
 
     /// Forgets a slot, its paths included.
     pub fn remove_peer(&mut self, slot: u32) {
         self.sweep(slot);
+        match self.walks.of.get_mut(&slot) {
+            Some(under_way) => under_way.forget = true,
+            None => self.forget(slot),
+        }
+    }
+
+    fn forget(&mut self, slot: u32) {
         if let Some(place) = usize::try_from(slot).ok().and_then(|at| self.peers.get_mut(at)) {
             *place = None;
         }
@@ -83,6 +146,7 @@ impl<F: Family> Rib<F> {
                 }
             };
             let id = self.dests.id_or_new(nlri.prefix);
+            self.catch_up(slot, id);
             self.put_received(slot, id, nlri.path_id, got, outcome, true);
         }
         if let Some(outcome) = shared {
@@ -94,6 +158,7 @@ impl<F: Family> Rib<F> {
     /// Runs import anew on the paths of a peer to one destination: a change of rules needs nothing from the peer, and
     /// what is stale stays stale.
     pub fn reimport<P: Policy>(&mut self, slot: u32, rules: &ImportRules<'_, P>, id: DestId) {
+        self.catch_up(slot, id);
         let Some(dest) = self.dests.get(id) else { return };
         let prefix = IpPrefix::from(dest.prefix);
         let mut next = dest.first_of(slot);
@@ -114,6 +179,7 @@ impl<F: Family> Rib<F> {
     /// Withdraws a received path.
     pub fn withdraw(&mut self, slot: u32, nlri: Nlri<F>) {
         let Some(id) = self.dests.id(nlri.prefix) else { return };
+        self.catch_up(slot, id);
         let place = self.dests.get(id).map(|dest| dest.place(Source::Peer(slot), nlri.path_id));
         if let Some(Ok(at)) = place {
             self.remove(id, at);
@@ -124,13 +190,6 @@ impl<F: Family> Rib<F> {
     pub fn dests_of(&self, slot: u32, first: DestId) -> impl Iterator<Item = DestId> {
         let dests = usize::try_from(slot).ok().and_then(|at| self.by_peer.get(at));
         dests.into_iter().flat_map(move |dests| dests.from(first))
-    }
-
-    fn for_dests_of(&mut self, slot: u32, mut f: impl FnMut(&mut Self, DestId)) {
-        let dests: Vec<DestId> = self.dests_of(slot, DestId(0)).collect();
-        for id in dests {
-            f(self, id);
-        }
     }
 
     /// Withdraws the paths of a peer that `goes` names, from one destination.
@@ -150,53 +209,113 @@ impl<F: Family> Rib<F> {
 
     /// Withdraws all paths of a peer.
     pub fn sweep(&mut self, slot: u32) {
-        self.for_dests_of(slot, |rib, id| rib.remove_from(slot, id, |_| true));
+        self.begin(slot, Due::Sweep);
     }
 
     /// Withdraws the paths of a peer that are still stale.
     pub fn sweep_stale(&mut self, slot: u32) {
-        self.for_dests_of(slot, |rib, id| rib.remove_from(slot, id, Path::is_stale));
+        self.begin(slot, Due::SweepStale);
     }
 
     /// Marks all paths of a peer stale. They stay what they are otherwise; which of them go, and when, is decided by
     /// the session's graceful restart.
     pub fn mark_stale(&mut self, slot: u32) {
-        self.for_dests_of(slot, |rib, id| {
-            let Some(dest) = rib.dests.get_mut(id) else { return };
-            let first = dest.first_of(slot);
-            let paths = dest.paths.iter_mut().skip(first);
-            for path in paths.take_while(|path| path.source() == Source::Peer(slot)) {
-                path.freshness = path.freshness.max(Freshness::Stale);
-            }
-        });
+        self.begin(slot, Due::Age);
     }
 
     /// The stale paths of a peer are long-lived stale from now on, but for those that must
     /// not be: they go (RFC 9494 §4.2).
     pub fn mark_long_lived_stale(&mut self, slot: u32) {
-        self.for_dests_of(slot, |rib, id| {
-            let mut at = rib.dests.get(id).map_or(0, |dest| dest.first_of(slot));
-            while let Some((path_id, bgp)) = rib.received(slot, id, at) {
-                let path = rib.dests.get(id).and_then(|dest| dest.paths.get(at));
-                let Some(path) = path.filter(|path| path.is_stale()) else {
-                    at += 1;
-                    continue;
-                };
-                let preference = path.preference;
-                let sets = [rib.attrs.get(bgp.got), rib.attrs.get(bgp.used)];
-                if sets.iter().any(|set| set.attributes.communities.contains(&NO_LLGR)) {
-                    rib.remove(id, at);
-                    continue;
+        self.begin(slot, Due::AgeMore);
+    }
+
+    // ---- walks ----
+
+    fn begin(&mut self, slot: u32, due: Due) {
+        let dests = usize::try_from(slot).ok().and_then(|at| self.by_peer.get(at));
+        if let Some(dests) = dests.filter(|dests| !dests.is_empty()) {
+            let walk = Walk { due, rest: dests.clone(), next: DestId(0) };
+            self.walks.of.entry(slot).or_default().walks.push(walk);
+        }
+    }
+
+    /// Goes on with the walks.
+    pub(super) fn walk(&mut self, work: &mut usize) {
+        while *work > 0
+            && let Some(mut entry) = self.walks.of.first_entry()
+        {
+            let slot = *entry.key();
+            let Some(walk) = entry.get_mut().walks.first_mut() else {
+                if entry.remove().forget {
+                    self.forget(slot);
                 }
-                if let Some(path) = rib.dests.get_mut(id).and_then(|dest| dest.paths.get_mut(at)) {
-                    path.freshness = Freshness::LongLivedStale;
-                }
-                let BgpPath { used, next_hop, refused, .. } = bgp;
-                let outcome = Outcome { used, next_hop, preference, refused };
-                rib.put_received(slot, id, path_id, bgp.got, outcome, false);
-                at += 1;
+                continue;
+            };
+            let due = walk.due;
+            let some: Vec<DestId> = walk.rest.from(walk.next).take(STRIDE.min(*work)).collect();
+            match some.last() {
+                Some(last) => walk.next = DestId(last.0 + 1),
+                None => drop(entry.get_mut().walks.remove(0)),
             }
-        });
+            *work -= some.len();
+            some.into_iter().for_each(|id| self.visit(slot, due, id));
+        }
+    }
+
+    /// Does to the paths of a peer to one destination what is under way for all.
+    fn catch_up(&mut self, slot: u32, id: DestId) {
+        let Some(under_way) = self.walks.of.get_mut(&slot) else { return };
+        let mut here: SmallVec<[Due; 1]> = SmallVec::new();
+        for walk in &mut under_way.walks {
+            if id >= walk.next && walk.rest.contains(id) {
+                walk.rest.remove(id);
+                here.push(walk.due);
+            }
+        }
+        here.into_iter().for_each(|due| self.visit(slot, due, id));
+    }
+
+    fn visit(&mut self, slot: u32, due: Due, id: DestId) {
+        match due {
+            Due::Touch => self.dests.touch(id),
+            Due::Age => self.age(slot, id),
+            Due::AgeMore => self.age_more(slot, id),
+            Due::SweepStale => self.remove_from(slot, id, Path::is_stale),
+            Due::Sweep => self.remove_from(slot, id, |_| true),
+        }
+    }
+
+    fn age(&mut self, slot: u32, id: DestId) {
+        let Some(dest) = self.dests.get_mut(id) else { return };
+        let first = dest.first_of(slot);
+        let paths = dest.paths.iter_mut().skip(first);
+        for path in paths.take_while(|path| path.source() == Source::Peer(slot)) {
+            path.freshness = path.freshness.max(Freshness::Stale);
+        }
+    }
+
+    fn age_more(&mut self, slot: u32, id: DestId) {
+        let mut at = self.dests.get(id).map_or(0, |dest| dest.first_of(slot));
+        while let Some((path_id, bgp)) = self.received(slot, id, at) {
+            let path = self.dests.get(id).and_then(|dest| dest.paths.get(at));
+            let Some(path) = path.filter(|path| path.is_stale()) else {
+                at += 1;
+                continue;
+            };
+            let preference = path.preference;
+            let sets = [self.attrs.get(bgp.got), self.attrs.get(bgp.used)];
+            if sets.iter().any(|set| set.attributes.communities.contains(&NO_LLGR)) {
+                self.remove(id, at);
+                continue;
+            }
+            if let Some(path) = self.dests.get_mut(id).and_then(|dest| dest.paths.get_mut(at)) {
+                path.freshness = Freshness::LongLivedStale;
+            }
+            let BgpPath { used, next_hop, refused, .. } = bgp;
+            let outcome = Outcome { used, next_hop, preference, refused };
+            self.put_received(slot, id, path_id, bgp.got, outcome, false);
+            at += 1;
+        }
     }
 
     // ---- inside ----

@@ -4,6 +4,7 @@ mod fresh_start;
 mod recovery;
 mod rules;
 mod situations;
+mod slices;
 mod tunnels;
 mod views;
 
@@ -383,6 +384,18 @@ impl Bench {
     pub fn withdraw(&mut self, peer: PeerId, from: &str, path_id: u32) {
         let update = Update { withdrawn: smallvec![nlri(prefix(from), path_id)], ..Update::default() };
         self.tell(SpeakerInput::Update { peer, update });
+    }
+
+    /// Announces so many prefixes 10.128.0.0/28, 10.128.0.16/28 …, without waiting for what follows.
+    pub fn announce_many(&mut self, peer: PeerId, next_hop: &str, prefixes: u32) {
+        let prefix = |n: u32| Prefix::from_parts(0x0a80_0000 + (n << 4), 28).unwrap();
+        for first in (0..prefixes).step_by(1000) {
+            let nlri = (first..prefixes.min(first + 1000)).map(|n| Nlri { path_id: 0, prefix: prefix(n) });
+            let nlri = NlriList::V4(nlri.collect());
+            let reach = smallvec![Reach { next_hop: ip(next_hop).into(), nlri }];
+            let update = Update { reach, attributes: normal(), ..Update::default() };
+            self.speaker.handle(self.now, SpeakerInput::Update { peer, update }, &mut Vec::new());
+        }
     }
 
     /// One read; `false` if nothing was left. What the neighbour is sent goes through the codec.

@@ -232,7 +232,8 @@ impl Play {
         let program = Bound { program: &table.kernel, sets: &table.sets };
         let mut expected = BTreeMap::new();
         for prefix in table.rib.dests(None).map(|(_, dest)| dest.prefix) {
-            let wanted = wanted(&table.rib, &speaker.interfaces, program, prefix);
+            let id = table.rib.id(prefix).unwrap();
+            let wanted = wanted(&table.rib, &speaker.interfaces, program, id);
             expected.extend(wanted.wish.route().map(|route| (IpPrefix::from(prefix), route.clone())));
         }
         assert_eq!(self.bench.fib, expected);
