@@ -30,11 +30,11 @@ fuzz: ## fuzz each target for SECONDS=300
 	@interop/deps build test
 	@bgp-proto/fuzz/run $(or $(SECONDS),300)
 
-bench: ## measure: the code, the table with 1,000 and 5,000 peers, and the time to Established beside BIRD's (as root)
+bench: ## measure: the code, the table with 1,000 and 5,000 peers, and the daemon beside others (as root, an hour)
 	@interop/deps build test
 	cargo bench --workspace
-	cargo build --release --locked --bin calico-bgpd
 	@benches/time-to-established
+	@benches/macro
 
 soak: ## the labs that take minutes (as root)
 	@interop/deps build test
