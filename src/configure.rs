@@ -31,6 +31,8 @@ use crate::telemetry::log::Log;
 
 /// Changes that follow each other within this time are joined; the first after quiet is applied at once.
 const JOIN: Duration = Duration::from_millis(50);
+/// How often sessions that wait to be replaced are looked at, while there are any.
+const SUCCESSION: Duration = Duration::from_millis(20);
 /// Questions for another compilation that may wait.
 const AGAIN: usize = 16;
 
@@ -85,9 +87,12 @@ pub struct ConfigurePorts {
 pub struct Configure<C, P> {
     ports: ConfigurePorts,
     roster: Roster<C, P>,
+    /// In force. A session that waits to be replaced stands in it as it was.
     state: Option<Arc<DesiredState>>,
     /// The filters that it was compiled with.
     filters: Filters,
+    /// What is wanted, while sessions wait to be replaced.
+    wanted: Option<Arc<DesiredState>>,
     generation: u64,
     problems: Vec<Problem>,
     waiting_for: Option<String>,
@@ -102,6 +107,7 @@ impl<C: Core, P: RunPeer<C>> Configure<C, P> {
             roster,
             state: None,
             filters: Filters::default(),
+            wanted: None,
             generation: 0,
             problems: Vec::new(),
             waiting_for: Some("the datastore".into()),
@@ -138,6 +144,7 @@ impl<C: Core, P: RunPeer<C>> Configure<C, P> {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = recovery_over(&mut phase), if recovering => self.roster.recovered(),
+                () = sleep(SUCCESSION), if self.wanted.is_some() => self.take_turn().await,
                 changed = snapshots.changed() => {
                     if changed.is_err() {
                         // The source has ended for good; what is in force stays.
@@ -235,8 +242,20 @@ impl<C: Core, P: RunPeer<C>> Configure<C, P> {
         self.problems = problems.to_vec();
     }
 
-    async fn change_to(&mut self, state: Arc<DesiredState>) {
-        let plan = desired::diff(self.state.as_deref(), &state);
+    /// Sessions wait to be replaced: perhaps it is the turn of some.
+    async fn take_turn(&mut self) {
+        if self.roster.is_turn()
+            && let Some(wanted) = self.wanted.take()
+        {
+            self.change_to(wanted).await;
+            self.publish();
+        }
+    }
+
+    async fn change_to(&mut self, mut state: Arc<DesiredState>) {
+        let mut plan = desired::diff(self.state.as_deref(), &state);
+        let whole = state.clone();
+        self.wanted = self.roster.take_turns(&mut plan, &mut state).then_some(whole);
         if !plan.is_empty() {
             if self.roster.change(&plan, &state).await.is_err() {
                 // The process is about to end.

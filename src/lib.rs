@@ -45,4 +45,5 @@ pub mod roster;
 pub mod runtime;
 pub mod settings;
 pub mod speaker;
+pub mod succession;
 pub mod telemetry;

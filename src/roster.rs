@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bgp_proto::session::StopReason;
+use bgp_proto::session::{StateName, StopReason};
 use bgp_proto::{AfiSet, PeerId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use crate::clock::Clock;
 use crate::core_thread::mailbox::Mailbox;
@@ -27,6 +28,7 @@ use crate::net::listener::ListenPlan;
 use crate::net::peer_task::{PeerTask, Wanted};
 use crate::net::peer_view::{Looks, PeerEntry, PeerView};
 use crate::restart_marker::Notes;
+use crate::succession::{Standing, Succession};
 
 /// How long a session that takes another's place waits for its end.
 const HANDOVER: Duration = Duration::from_secs(3);
@@ -118,7 +120,7 @@ impl Place {
         ports: &RosterPorts<C>,
     ) -> (Place, PeerTask<C>) {
         let (wanted, wanted_rx) = watch::channel(Wanted {
-            next: peer.spec.next.clone(),
+            spec: peer.spec.clone(),
             key: md5_key(&peer),
             restarting: ports.restarting,
             shadowed: None,
@@ -130,7 +132,6 @@ impl Place {
         let task = PeerTask {
             id,
             name: peer.name.as_str().into(),
-            spec: peer.spec.clone(),
             held: held(&peer),
             wanted: wanted_rx,
             door: door_rx,
@@ -162,18 +163,27 @@ impl Place {
         }
     }
 
-    /// Takes over what a running session can; its task wakes only where something is new for it.
-    fn update(&mut self, peer: &Arc<Peer>) {
-        self.peer = peer.clone();
-        let key = md5_key(peer);
+    /// Tells the task what is wanted of the session; it wakes only where something is new for it.
+    fn tell_task(&self) {
+        let (spec, key) = (&self.peer.spec, md5_key(&self.peer));
         self.wanted.send_if_modified(|wanted| {
-            let news = wanted.next != peer.spec.next || wanted.key != key;
+            let news = wanted.spec != *spec || wanted.key != key;
             if news {
-                wanted.next = peer.spec.next.clone();
+                wanted.spec = spec.clone();
                 wanted.key = key;
             }
             news
         });
+    }
+
+    /// How the session is, as its task last showed it.
+    fn standing(&self) -> Standing {
+        let view = self.view.borrow();
+        view.status.as_ref().map_or_else(Standing::default, |status| Standing {
+            up: status.state == StateName::Established,
+            complete: status.stale.is_empty(),
+            times_up: status.counters.established,
+        })
     }
 }
 
@@ -191,6 +201,7 @@ pub struct Roster<C, P> {
     gate: DialGate,
     slots: Slots,
     running: BTreeMap<SessionKey, Running>,
+    succession: Succession,
     entries: Arc<[PeerEntry]>,
 }
 
@@ -199,6 +210,8 @@ pub struct Roster<C, P> {
 struct Turnover {
     ending: BTreeMap<SessionKey, JoinHandle<()>>,
     starting: Vec<Arc<Peer>>,
+    /// Those that stay, and make way for a successor of their own.
+    replaced: Vec<SessionKey>,
 }
 
 impl<C: Core, P: RunPeer<C>> Roster<C, P> {
@@ -210,6 +223,7 @@ impl<C: Core, P: RunPeer<C>> Roster<C, P> {
             gate: DialGate::default(),
             slots: Slots::default(),
             running: BTreeMap::new(),
+            succession: Succession::default(),
             entries: Arc::default(),
         }
     }
@@ -236,12 +250,51 @@ impl<C: Core, P: RunPeer<C>> Roster<C, P> {
         self.entries.clone()
     }
 
+    /// Leaves out of `plan` and `state` the sessions that have to wait before they are replaced ([`Succession`]): in
+    /// `state` they stand as they are. Whether there are any: then the whole state is to be changed to again when
+    /// [`Roster::is_turn`] says so.
+    pub fn take_turns(&mut self, plan: &mut Plan, state: &mut Arc<DesiredState>) -> bool {
+        let stays = |key: &SessionKey| {
+            let pair = (self.running.get(key), state.peers.get(key));
+            matches!(pair, (Some(running), Some(new)) if held(new) == held(&running.place.peer))
+        };
+        let replaced =
+            plan.peers.iter().filter(|(key, change)| **change == PeerChange::Replaced && stays(key));
+        let replaced: BTreeSet<SessionKey> = replaced.map(|(key, _)| key.clone()).collect();
+        let now = self.ports.clock.now();
+        let running = &self.running;
+        let due = self.succession.replace(now, replaced.clone(), |key| standing(running, key));
+        if !self.succession.is_under_way() {
+            return false;
+        }
+        if !due.is_empty() {
+            let (now, later) = (due.len(), self.succession.waiting());
+            info!(
+                now,
+                later, "sessions are replaced one after another: neighbours do not lose all routes at once"
+            );
+        }
+        let in_force = Arc::make_mut(state);
+        for key in replaced.difference(&due) {
+            plan.peers.remove(key);
+            if let Some(running) = self.running.get(key) {
+                in_force.peers.insert(key.clone(), running.place.peer.clone());
+            }
+        }
+        true
+    }
+
+    /// Whether sessions that waited to be replaced wait no more.
+    pub fn is_turn(&self) -> bool {
+        self.succession.is_due(self.ports.clock.now(), |key| standing(&self.running, key))
+    }
+
     /// Does what `plan` says, which leads to `state`.
     ///
     /// # Errors
     /// The table has ended; nothing is started then.
     pub async fn change(&mut self, plan: &Plan, state: &Arc<DesiredState>) -> Result<(), CoreGone> {
-        let Turnover { mut ending, starting } = self.turn_over(plan, state);
+        let Turnover { mut ending, starting, replaced } = self.turn_over(plan, state);
         let mut tasks = Vec::new();
         for peer in starting {
             let after = predecessor(&mut ending, &peer.key);
@@ -258,6 +311,10 @@ impl<C: Core, P: RunPeer<C>> Roster<C, P> {
             mailboxes: places().map(|(_, place)| (place.id, place.mailbox.clone())).collect(),
         };
         self.ports.core.urgent.send(desired).await.map_err(|_| CoreGone)?;
+        // Nor is a session replaced before the table knows of it: what the successor says is the new session's.
+        for running in replaced.iter().filter_map(|key| self.running.get(key)) {
+            running.place.tell_task();
+        }
         for (key, task, after) in tasks {
             let task = self.run.run(task);
             let handle = tokio::spawn(async move {
@@ -288,14 +345,20 @@ impl<C: Core, P: RunPeer<C>> Roster<C, P> {
             let (end, start) = match (change, state.peers.get(key)) {
                 (PeerChange::Removed, _) | (_, None) => (Some(StopReason::Deconfigured), None),
                 (PeerChange::Added, Some(peer)) => (None, Some(peer)),
-                (PeerChange::Replaced, Some(peer)) => (Some(StopReason::Reconfigured), Some(peer)),
-                (PeerChange::Updated { .. }, Some(peer)) => match self.running.get_mut(key) {
-                    Some(running) if held(peer) == held(&running.place.peer) => {
-                        running.place.update(peer);
-                        (None, None)
+                (PeerChange::Replaced | PeerChange::Updated { .. }, Some(peer)) => {
+                    match self.running.get_mut(key).map(|running| &mut running.place) {
+                        Some(place) if held(peer) == held(&place.peer) => {
+                            place.peer = peer.clone();
+                            if *change == PeerChange::Replaced {
+                                turnover.replaced.push(key.clone());
+                            } else {
+                                place.tell_task();
+                            }
+                            (None, None)
+                        }
+                        _ => (Some(StopReason::Reconfigured), Some(peer)),
                     }
-                    _ => (Some(StopReason::Reconfigured), Some(peer)),
-                },
+                }
             };
             if let Some(task) = end.and_then(|reason| self.end(key, reason)) {
                 turnover.ending.insert(key.clone(), task);
@@ -345,6 +408,11 @@ impl<C: Core, P: RunPeer<C>> Roster<C, P> {
             let _ = timeout(HANDOVER, task).await;
         }
     }
+}
+
+/// How the session in a place is; one that there is not is down.
+fn standing(running: &BTreeMap<SessionKey, Running>, key: &SessionKey) -> Standing {
+    running.get(key).map_or_else(Standing::default, |running| running.place.standing())
 }
 
 /// Whether the listener knows anything of what changes.

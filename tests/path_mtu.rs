@@ -41,7 +41,7 @@ fn a_path_that_drops_large_packets_ends_the_session_by_the_send_hold_timer_and_t
             let (ours, theirs) = (ip("127.0.1.1"), ip("127.0.1.2"));
             let (mut a, mut b) = (Shells::new(talker), Shells::new(|_, _| {}));
             let at_a = a.add("to-b", ours, SocketAddr::new(theirs, 1), true, 240);
-            a.peers.get_mut(&at_a).unwrap().wanted.send_modify(|wanted| wanted.next.send_hold = Some(3));
+            a.peers.get_mut(&at_a).unwrap().wanted.send_modify(|wanted| wanted.spec.next.send_hold = Some(3));
             let addr = a.listen(ours).await;
             let at_b = b.add("to-a", theirs, addr, false, 240);
             a.start().await;

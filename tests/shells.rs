@@ -195,7 +195,7 @@ async fn parameters_of_the_next_connection_change_without_touching_this_one() {
     let (a, at_a, b, at_b) = pair(53, |_, _| {}, |_, _| {}).await;
     a.established(at_a).await;
     b.established(at_b).await;
-    b.peers[&at_b].wanted.send_modify(|wanted| wanted.next.hold_time = 30);
+    b.peers[&at_b].wanted.send_modify(|wanted| wanted.spec.next.hold_time = 30);
     // Something that follows it through the same task.
     let ended = b.peers[&at_b].mailbox.clone();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -205,6 +205,38 @@ async fn parameters_of_the_next_connection_change_without_touching_this_one() {
     let again = a.established(at_a).await.status.unwrap();
     assert_eq!(again.negotiated.unwrap().hold_time, 30);
     assert_eq!(again.counters.established, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_session_with_another_router_id_takes_the_place_of_the_old_one_and_the_core_keeps_its_routes() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    let record = move |input: SpeakerInput, _: &mut Vec<SpeakerOutput>| {
+        hears.lock().unwrap().push(match input {
+            SpeakerInput::PeerUp { .. } => "up",
+            SpeakerInput::Stale(..) => "stale",
+            SpeakerInput::PeerDown(_) => "down",
+            SpeakerInput::SweepStale(..) => "sweep",
+            SpeakerInput::EndOfRib(..) => "end",
+            _ => return,
+        });
+    };
+    let (a, at_a, b, at_b) = pair(74, feeder(1), record).await;
+    b.established(at_b).await;
+    let ends = async |count: usize| {
+        let end = tokio::time::Instant::now() + SOON;
+        while heard.lock().unwrap().iter().filter(|what| **what == "end").count() < count {
+            assert!(tokio::time::Instant::now() < end, "{:?}", heard.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    ends(1).await;
+    let id = RouterId([10, 0, 0, 9].into());
+    b.peers[&at_b].wanted.send_modify(|wanted| wanted.spec.open.router_id = id);
+    ends(2).await;
+    assert_eq!(*heard.lock().unwrap(), ["up", "end", "stale", "up", "sweep", "end"]);
+    let view = a.wait(at_a, "up with the new id", |view| view.peer_id() == Some(id)).await;
+    assert_eq!(view.status.unwrap().received, None, "nothing was said, so that the peer keeps our routes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -314,8 +346,8 @@ async fn a_peer_that_reads_nothing_is_let_go_though_we_have_little_to_say_whoeve
         let port = if dialled { socket.local_addr().unwrap().as_socket().unwrap().port() } else { 1 };
         let at = a.add("deaf", ours, SocketAddr::new(theirs, port), !dialled, 240);
         a.peers.get_mut(&at).unwrap().wanted.send_modify(|wanted| {
-            wanted.next.send_hold = Some(2);
-            wanted.next.keepalive = Some(1);
+            wanted.spec.next.send_hold = Some(2);
+            wanted.spec.next.keepalive = Some(1);
         });
         let deaf = if dialled {
             socket.listen(1).unwrap();
@@ -390,7 +422,7 @@ async fn a_dial_that_waits_for_its_turn_is_not_given_up_over_it() {
     let others = b.gate.turn().await;
     let at_b = b.add("to-a", theirs, addr, false, 90);
     // A limit of about a second for a dial, and more than two to wait for its turn.
-    b.peers[&at_b].wanted.send_modify(|wanted| wanted.next.connect_retry = 1);
+    b.peers[&at_b].wanted.send_modify(|wanted| wanted.spec.next.connect_retry = 1);
     a.start().await;
     b.start().await;
     b.wait(at_b, "dialling", |v| v.state() == StateName::Connect).await;
@@ -443,8 +475,7 @@ async fn two_speakers_at_one_address_have_a_session_each() {
     for (at_a, id) in [(first, [10, 0, 0, 7]), (second, [10, 0, 0, 8])] {
         let mut speaker = Shells::new(|_, _| {});
         let there = speaker.add("to-a", theirs, addr, false, 90);
-        let task = speaker.peers.get_mut(&there).unwrap().task.as_mut().unwrap();
-        task.spec.open.router_id = RouterId(id.into());
+        speaker.peers[&there].wanted.send_modify(|wanted| wanted.spec.open.router_id = RouterId(id.into()));
         speaker.start().await;
         assert_eq!(a.established(at_a).await.peer_id(), Some(RouterId(id.into())));
         speakers.push(speaker);

@@ -10,7 +10,6 @@
 //! | [`time`] | milliseconds since start; nobody here reads a clock |
 //! | [`wire`] | messages to bytes and back; RFC 7606 as a table |
 //! | [`session`] | one peer: RFC 4271 machine, two connections, timers |
-//! | [`gr`] | what becomes of a peer's routes while the peer restarts |
 //! | [`rib`] | destinations, paths, next hops, the decision, what a path is on a session |
 //! | [`out`] | Adj-RIB-Out: who is sent what, and what has yet to be sent |
 //!
@@ -20,7 +19,6 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-pub mod gr;
 pub mod ids;
 pub mod out;
 pub mod prefix;

@@ -4,10 +4,12 @@
 
 mod session_driver;
 
-use bgp_proto::session::{CloseCause, Conn, DialError, Event, Input, Output, StopReason};
+use bgp_proto::session::{
+    CloseCause, Conn, DialError, Event, Input, Output, PeerSpec, StateName, StopReason,
+};
 use bgp_proto::wire::{Capability, Message, Notification};
-use bgp_proto::{Afi, AfiSet, Millis};
-use session_driver::{Driver, Spec, open_long_lived, open_with, plain_open, spec};
+use bgp_proto::{Afi, AfiSet, Asn, Millis};
+use session_driver::{Driver, Spec, kinds, open_long_lived, open_with, plain_open, spec};
 
 const IPV4: AfiSet = AfiSet::only(Afi::Ipv4);
 
@@ -247,4 +249,112 @@ fn while_a_peer_restarts_a_hard_reset_or_an_error_drops_its_routes_and_a_cease_d
         let out = peer.receive(Conn::Active, &Message::Notification(notification.clone()));
         assert_eq!(out.contains(&Output::Down), dropped, "{notification:?}");
     }
+}
+
+// ---- a session that another one replaces
+
+/// The same peer in another AS.
+fn other_as() -> Box<PeerSpec> {
+    let mut spec = spec().0;
+    spec.open.peer_asn = Asn(64513);
+    spec.into()
+}
+
+fn open_of_other_as() -> bgp_proto::wire::Open {
+    let mut open = open_with(120);
+    open.my_as = 64513;
+    for capability in &mut open.capabilities {
+        if let Capability::FourOctetAs(asn) = capability {
+            *asn = Asn(64513);
+        }
+    }
+    open
+}
+
+/// R bit, and the F bit of the only family.
+fn forwarding(open: &bgp_proto::wire::Open) -> (bool, bool) {
+    let found = open.capabilities.iter().find_map(|capability| match capability {
+        Capability::GracefulRestart { restarting, families, .. } => {
+            Some((*restarting, families[0].forwarding))
+        }
+        _ => None,
+    });
+    found.unwrap()
+}
+
+#[test]
+fn routes_of_a_replaced_session_stay_until_the_successor_has_sent_end_of_rib() {
+    for with_graceful_restart in [true, false] {
+        let mut peer = Driver::new(spec());
+        peer.give(Input::Start);
+        peer.establish_with(Conn::Active, if with_graceful_restart { open_with(120) } else { plain_open() });
+        let out = peer.give(Input::Replace(other_as()));
+        // The peer keeps our routes where it can.
+        assert_eq!(peer.notifications(&out), if with_graceful_restart { vec![] } else { vec![cease(6)] });
+        assert!(out.contains(&Output::Close(Conn::Active)) && out.contains(&Output::Stale(IPV4)), "{out:?}");
+        assert_eq!(peer.state(), StateName::Active);
+        assert!(peer.tick().contains(&Output::Dial), "soon");
+        assert!(peer.now < Millis::secs(1));
+        // No F bit is needed: nothing happened to the peer.
+        let out = peer.connect(Conn::Active);
+        assert_eq!(forwarding(&peer.opens(&out)[0]), (false, true), "ours to the peer neither");
+        peer.receive(Conn::Active, &Message::Open(open_of_other_as()));
+        let out = peer.receive(Conn::Active, &Message::Keepalive);
+        assert!(out.iter().any(|o| matches!(o, Output::Up(_))), "{out:?}");
+        assert!(!peer.log.iter().any(|o| matches!(o, Output::Down | Output::SweepStale(_))));
+        assert_eq!(peer.status().stale, IPV4);
+        assert_eq!(
+            peer.receive_end_of_rib(Conn::Active),
+            [Output::SweepStale(Afi::Ipv4), Output::EndOfRib(Afi::Ipv4)]
+        );
+        assert_eq!(peer.status().stale, AfiSet::EMPTY);
+    }
+}
+
+#[test]
+fn a_peer_that_has_yet_to_hear_of_the_change_and_refuses_the_successor_loses_no_routes_before_their_time() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    peer.give(Input::Replace(other_as()));
+    let replaced = peer.now;
+    peer.tick();
+    peer.connect(Conn::Active);
+    let out = peer.receive(Conn::Active, &Message::Notification(Notification::new(2, 2)));
+    assert!(!out.contains(&Output::Down), "{out:?}");
+    assert_eq!(peer.state(), StateName::Idle);
+    while !peer.tick().contains(&Output::Down) {
+        peer.give(Input::DialFailed(DialError::Refused));
+    }
+    assert_eq!(peer.now - replaced, Millis::secs(120));
+}
+
+#[test]
+fn a_session_that_is_replaced_while_its_peer_is_away_keeps_the_timer_and_waits_for_the_successors_routes() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Start);
+    peer.establish(Conn::Active);
+    peer.give(Input::Closed(Conn::Active, CloseCause::Eof));
+    let timer = peer.status().restart;
+    peer.pass(Millis::secs(3));
+    let out = peer.give(Input::Replace(other_as()));
+    assert!(!out.contains(&Output::Down) && timer.is_some());
+    assert_eq!(peer.status().restart, timer);
+    peer.tick();
+    peer.establish_with(Conn::Active, open_of_other_as());
+    assert_eq!(peer.status().stale, IPV4);
+}
+
+#[test]
+fn an_attempt_that_is_replaced_is_given_up_and_a_stopped_session_stays_stopped() {
+    let mut peer = Driver::new(spec());
+    peer.give(Input::Replace(other_as()));
+    assert_eq!(peer.state(), StateName::Down);
+    peer.give(Input::Start);
+    assert_eq!(peer.give(Input::Replace(spec().0.into()))[0], Output::AbortDial);
+    peer.tick();
+    peer.connect(Conn::Active);
+    let out = peer.give(Input::Replace(spec().passive().0.into()));
+    assert_eq!((kinds(&out), out[0].clone()), (vec![], Output::Close(Conn::Active)));
+    assert_eq!(peer.state(), StateName::Passive);
 }

@@ -3,7 +3,7 @@
 //! Owns: the socket, a partly received message, what waits to be written. Never: knows what a message means.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use bgp_proto::session::{CloseCause, Endpoints};
@@ -78,7 +78,15 @@ impl Line {
     pub fn read(&mut self, buf: &mut [u8; READ]) -> Result<Option<usize>, CloseCause> {
         let kept = self.partial.len();
         let (head, tail) = buf.split_at_mut_checked(kept).ok_or(CloseCause::Os(libc::EMSGSIZE))?;
-        match self.stream.try_read(tail) {
+        // The runtime may not have seen yet that something is there: what came before a deadline, or before another
+        // connection of the peer, must be heard before it all the same.
+        let read = match self.stream.try_read(tail) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                (&*SockRef::from(&self.stream)).read(tail)
+            }
+            read => read,
+        };
+        match read {
             Ok(0) => Err(CloseCause::Eof),
             Ok(read) => {
                 head.copy_from_slice(&self.partial);

@@ -15,8 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_proto::session::{
-    CloseCause, Conn, DialError, DownReason, Endpoints, Event, Input, NextOpen, Output, PeerSpec, Session,
-    StopReason,
+    CloseCause, Conn, DialError, DownReason, Endpoints, Event, Input, Output, PeerSpec, Session, StopReason,
 };
 use bgp_proto::wire::frame::{MAX_EXTENDED_LEN, MAX_LEN, Next, next_frame};
 use bgp_proto::{AfiSet, IpPrefix, Millis, PeerId};
@@ -52,8 +51,8 @@ const AFTER_PANIC: Duration = Duration::from_secs(5);
 /// What may change while a task lives; the latest counts.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// For the next connection.
-    pub next: NextOpen,
+    /// The session's parameters. What its transport and OPENs have in them is changed by a successor.
+    pub spec: PeerSpec,
     /// The MD5 key.
     pub key: Option<SecretBytes>,
     /// Families whose forwarding our own restart preserved, while recovery lasts.
@@ -70,8 +69,6 @@ pub struct PeerTask<C> {
     pub id: PeerId,
     /// Session name.
     pub name: Arc<str>,
-    /// The session's parameters.
-    pub spec: PeerSpec,
     /// Why the session must not start (`strict`), in words.
     pub held: Option<String>,
     /// Commands.
@@ -232,7 +229,6 @@ struct Shell<'a, C> {
     up: Option<Conn>,
     incarnation: Incarnation,
     key: Option<SecretBytes>,
-    next: NextOpen,
     restarting: AfiSet,
     /// When this incarnation of the task began.
     began: Millis,
@@ -249,9 +245,8 @@ struct Shell<'a, C> {
 impl<'a, C: 'static> Shell<'a, C> {
     fn new(task: &'a mut PeerTask<C>, incarnation: Incarnation) -> Self {
         let wanted = task.wanted.borrow_and_update().clone();
-        let spec = PeerSpec { next: wanted.next.clone(), ..task.spec.clone() };
         Shell {
-            session: Session::new(spec, random(), wanted.restarting),
+            session: Session::new(wanted.spec, random(), wanted.restarting),
             began: task.clock.now(),
             missed: false,
             told: false,
@@ -265,7 +260,6 @@ impl<'a, C: 'static> Shell<'a, C> {
             up: None,
             incarnation,
             key: wanted.key,
-            next: wanted.next,
             restarting: wanted.restarting,
             note: None,
             news: true,
@@ -498,16 +492,16 @@ impl<'a, C: 'static> Shell<'a, C> {
         if let Event::Down(DownReason::Dial(_)) = event {
             self.missed = true;
         }
-        info!(%peer, address = %self.task.spec.transport.peer, "{event}");
+        info!(%peer, address = %self.session.spec().transport.peer, "{event}");
     }
 
     fn destination(&self) -> Destination {
-        let transport = &self.task.spec.transport;
+        let PeerSpec { transport, next, .. } = self.session.spec();
         Destination {
             peer: transport.peer,
             scope: transport.scope,
             port: transport.port,
-            source: self.next.source,
+            source: next.source,
             ttl: transport.ttl,
             key: self.key.clone(),
         }
@@ -543,7 +537,7 @@ impl<'a, C: 'static> Shell<'a, C> {
         let filled = match line.read(&mut buf) {
             Ok(Some(filled)) => filled,
             Ok(None) => return,
-            Err(cause) => return self.lost(conn, cause),
+            Err(cause) => return self.connection_ended(conn, cause),
         };
         let ends = line.endpoints;
         let mut rest = buf.get(..filled).unwrap_or_default();
@@ -571,7 +565,7 @@ impl<'a, C: 'static> Shell<'a, C> {
     }
 
     /// A connection ended without our doing.
-    fn lost(&mut self, conn: Conn, cause: CloseCause) {
+    fn connection_ended(&mut self, conn: Conn, cause: CloseCause) {
         if self.lines.slot(conn).take().is_some() {
             self.left(conn);
             self.input(Input::Closed(conn, cause));
@@ -589,7 +583,7 @@ impl<'a, C: 'static> Shell<'a, C> {
                     self.input(Input::Blocked(conn));
                 }
             }
-            Err(cause) => self.lost(conn, cause),
+            Err(cause) => self.connection_ended(conn, cause),
         }
     }
 
@@ -661,9 +655,15 @@ impl<'a, C: 'static> Shell<'a, C> {
             self.input(Input::Stop(reason));
             return true;
         }
-        if wanted.next != self.next {
-            self.next = wanted.next.clone();
-            self.input(Input::Reconfigure(wanted.next));
+        let spec = self.session.spec();
+        let signed = wanted.key.is_some() == self.key.is_some();
+        if (&spec.transport, &spec.open) != (&wanted.spec.transport, &wanted.spec.open) || !signed {
+            // Behind what the peer has sent until now, as far as the core can take it.
+            self.read_what_came();
+            self.input(Input::Replace(Box::new(wanted.spec)));
+            self.settle();
+        } else if spec.next != wanted.spec.next {
+            self.input(Input::Reconfigure(wanted.spec.next));
         }
         if wanted.restarting != self.restarting {
             self.restarting = wanted.restarting;
@@ -688,7 +688,7 @@ impl<'a, C: 'static> Shell<'a, C> {
     /// A key that was exchanged for another is set on what is open; the session stays (T11).
     fn rekey(&mut self) {
         let Some(key) = &self.key else { return };
-        let host = IpPrefix::host(self.task.spec.transport.peer);
+        let host = IpPrefix::host(self.session.spec().transport.peer);
         for line in [&self.lines.active, &self.lines.passive].into_iter().flatten() {
             if let Err(error) = sockopt::set_md5_key(line.stream(), host, key.expose()) {
                 warn!(peer = %self.task.name, %error, "cannot set the new key on the open connection");

@@ -100,9 +100,12 @@ impl PeerView {
         self.held = Some(why);
     }
 
-    /// Copies the session where something happened: another state or note, or `news`. Whether it did.
+    /// Copies the session where something happened: another state, other stale routes or another note, or `news`. Whether it did.
     pub fn update(&mut self, session: &Session, now: Millis, note: Option<&str>, news: bool) -> bool {
-        let same = self.status.as_ref().is_some_and(|status| status.state == session.state_name());
+        let same = self
+            .status
+            .as_ref()
+            .is_some_and(|status| (status.state, status.stale) == (session.state_name(), session.stale()));
         if same && !news && self.note.as_deref() == note {
             return false;
         }

@@ -258,6 +258,21 @@ impl Speaker {
             let export = self.programs.id(&peer.treatment.export);
             match self.peers.get_mut(id) {
                 None => self.peers.insert(PeerState::new(id, peer, import, export)),
+                Some(known) if known.is_replaced_by(peer) => {
+                    // The routes keep what the old session made of them until the successor brings them again. What else
+                    // import goes by may change all the same.
+                    let rules = |peer: &PeerState| {
+                        let treatment = &peer.desired.treatment;
+                        (peer.import_program, treatment.rr_client, treatment.allow_own_as)
+                    };
+                    let before = rules(known);
+                    known.desired = peer.clone();
+                    (known.import_program, known.export_program) = (import, export);
+                    if before != rules(known) {
+                        self.reimports.insert(id.slot);
+                    }
+                    self.session_replaced(id);
+                }
                 Some(known) => {
                     let imported = (known.import_profile(), known.import_program);
                     known.addr = peer.spec.transport.peer;
@@ -362,6 +377,21 @@ impl Speaker {
             });
         }
         self.recovery.excuse(id);
+    }
+
+    /// What its session still says is that of the old parameters; its task ends it.
+    fn session_replaced(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(id)
+            && peer.session.take().is_some()
+        {
+            peer.idle = true;
+            for afi in Afi::ALL {
+                on_table!(self, afi, table => {
+                    table.close(id.slot);
+                    table.rib.mark_stale(id.slot);
+                });
+            }
+        }
     }
 
     fn long_lived_stale(&mut self, id: PeerId, families: AfiSet) {

@@ -73,6 +73,12 @@ impl PeerState {
         }
     }
 
+    /// Whether this asks for a successor of the session (BGP-37).
+    pub fn is_replaced_by(&self, peer: &Peer) -> bool {
+        let (old, new) = (&self.desired.spec, &peer.spec);
+        (&old.transport, &old.open) != (&new.transport, &new.open)
+    }
+
     /// Which session of the peer is up.
     pub fn incarnation(&self) -> Option<Incarnation> {
         self.session.as_ref().map(|session| session.incarnation)

@@ -7,12 +7,12 @@
 
 use bytes::Bytes;
 
-use crate::gr::Loss;
 use crate::prefix::Afi;
 use crate::session::collision::{Other, Side, Verdict, dominant, on_open};
 use crate::session::fsm::{Challenger, Refreshes, State, Up, Wait};
+use crate::session::gr::{End, Loss};
 use crate::session::limits::PrefixLimit;
-use crate::session::machine::{Failure, SETTLED, Session};
+use crate::session::machine::{ConnectionEnd, SETTLED, Session};
 use crate::session::negotiate::{Agreed, negotiate};
 use crate::session::timers::Timer;
 use crate::session::{Conn, DownReason, Endpoints, Event, MaxPrefix, Output, StopReason, codec};
@@ -84,6 +84,17 @@ fn hard_reset(inner: &Notification) -> Notification {
     Notification { code: 6, subcode: 9, data: data.into() }
 }
 
+/// What the table is to do with the routes of a session that has ended.
+fn tell_loss(loss: Loss, out: &mut Vec<Output>) {
+    match loss {
+        Loss::Drop => out.push(Output::Down),
+        Loss::Keep { sweep, keep } => {
+            out.extend(sweep.iter().map(Output::SweepStale));
+            out.push(Output::Stale(keep));
+        }
+    }
+}
+
 impl Session {
     // ---- messages
 
@@ -106,7 +117,7 @@ impl Session {
             Ok(Decoded {
                 message: Message::Keepalive | Message::Open(_) | Message::Notification(_), ..
             }) => {}
-            Err(fatal) => self.fail(now, conn, Failure::malformed(fatal), out),
+            Err(fatal) => self.drop_connection(now, conn, ConnectionEnd::malformed(fatal), out),
         }
     }
 
@@ -164,7 +175,7 @@ impl Session {
         {
             out.push(Output::Close(up.free()));
         }
-        self.lose(now, Failure::Sent(sent, DownReason::Sent(cease)), out);
+        self.drop_established(now, ConnectionEnd::Sent(sent, DownReason::Sent(cease)), out);
         // Nothing is tried before the time that was set for this.
         let timer = rule.restart.map(|secs| Timer::jittered(now, secs, &mut self.jitter));
         self.state = State::Waiting(Wait::Limit(timer));
@@ -215,10 +226,11 @@ impl Session {
         }
         // The peer cannot send its routes again: only a new session brings them (BGP-35), gracefully where that holds.
         if negotiated.graceful.is_empty() {
-            self.lose(now, Failure::sent(Notification::new(6, 6)), out);
+            self.drop_established(now, ConnectionEnd::sent(Notification::new(6, 6)), out);
         } else {
             out.push(Output::Close(conn));
-            self.lose_as(now, true, false, DownReason::Stopped(StopReason::Reconfigured), out);
+            let reason = DownReason::Stopped(StopReason::Reconfigured);
+            self.leave_established(now, End::Graceful, false, reason, out);
         }
     }
 
@@ -235,11 +247,11 @@ impl Session {
         out.push(Output::Accept(slot));
     }
 
-    pub(super) fn drop_challenger(&mut self, now: Millis, failure: Failure, out: &mut Vec<Output>) {
+    pub(super) fn drop_challenger(&mut self, now: Millis, end: ConnectionEnd, out: &mut Vec<Output>) {
         let State::Up(up) = &mut self.state else { return };
         if up.challenger.take().is_some() {
             let slot = up.free();
-            self.finish(now, slot, failure, out);
+            self.close_connection(now, slot, end, out);
         }
     }
 
@@ -251,8 +263,8 @@ impl Session {
         let agreed = match negotiate(&self.spec.open, &self.spec.next, &ours, open, conn, challenger.ends) {
             Ok(agreed) => agreed,
             Err(refused) => {
-                let failure = Failure::Refused(refused.notification, refused.reason);
-                return self.drop_challenger(now, failure, out);
+                let end = ConnectionEnd::Refused(refused.notification, refused.reason);
+                return self.drop_challenger(now, end, out);
             }
         };
         let us = (self.spec.open.router_id, self.spec.open.local_asn);
@@ -262,37 +274,38 @@ impl Session {
             settled: now - up.since >= SETTLED,
         };
         if on_open(Side::Peer, standing, strong) != Verdict::TakeOver {
-            return self.drop_challenger(now, Failure::sent(Notification::new(6, 7)), out);
+            return self.drop_challenger(now, ConnectionEnd::sent(Notification::new(6, 7)), out);
         }
         let (ends, old) = (challenger.ends, up.conn);
         up.challenger = None;
         out.push(Output::Close(old));
-        self.lose_as(now, true, false, DownReason::Restarted, out);
+        self.leave_established(now, End::Graceful, false, DownReason::Restarted, out);
         self.replace_by(now, conn, ends, agreed, out);
     }
 
     // ---- ends
 
-    /// The established connection is over.
-    pub(super) fn lose(&mut self, now: Millis, failure: Failure, out: &mut Vec<Output>) {
+    /// The connection of the established session is over.
+    pub(super) fn drop_established(&mut self, now: Millis, end: ConnectionEnd, out: &mut Vec<Output>) {
         let State::Up(up) = &self.state else { return };
-        let graceful = match &failure {
-            Failure::Closed(_) => true,
-            Failure::Sent(n, _) | Failure::Refused(n, _) | Failure::Received(n) => {
+        let graceful = match &end {
+            ConnectionEnd::Closed(_) => true,
+            ConnectionEnd::Sent(n, _) | ConnectionEnd::Refused(n, _) | ConnectionEnd::Received(n) => {
                 up.agreed.notification_gr && (n.code, n.subcode) != (6, 9)
             }
         };
         let conn = up.conn;
-        let error = failure.is_protocol_error();
-        let reason = self.finish(now, conn, failure, out);
-        self.lose_as(now, graceful, error, reason, out);
+        let error = end.is_protocol_error();
+        let reason = self.close_connection(now, conn, end, out);
+        let end = if graceful { End::Graceful } else { End::Final };
+        self.leave_established(now, end, error, reason, out);
     }
 
     /// What follows from the end of an established session; its connection has been dealt with.
-    fn lose_as(
+    fn leave_established(
         &mut self,
         now: Millis,
-        graceful: bool,
+        end: End,
         error: bool,
         reason: DownReason,
         out: &mut Vec<Output>,
@@ -301,24 +314,10 @@ impl Session {
         if now - up.since >= SETTLED {
             self.pauses = 0;
         }
-        let negotiated = up.agreed.public.graceful;
+        let terms = up.agreed.terms();
         let (slot, challenger) = (up.free(), up.challenger.take());
-        let (time, times) = (up.agreed.peer_restart_time, up.agreed.stale_times);
-        let loss = if graceful {
-            self.helper.lost(now, negotiated, time, times)
-        } else {
-            self.helper.clear();
-            Loss::Drop
-        };
-        match loss {
-            Loss::Drop => out.push(Output::Down),
-            Loss::Keep { sweep, keep } => {
-                for afi in sweep.iter() {
-                    out.push(Output::SweepStale(afi));
-                }
-                out.push(Output::Stale(keep));
-            }
-        }
+        let loss = self.helper.session_down(now, end, terms);
+        tell_loss(loss, out);
         self.note_down(now, reason, out);
         if let Loss::Keep { keep, .. } = loss {
             self.note(now, Event::PeerRestarting(keep), out);
@@ -341,8 +340,8 @@ impl Session {
         now: Millis,
         mut up: Up,
         reason: StopReason,
-        cease: Option<u8>,
-        text: &str,
+        end: End,
+        cease: Option<Notification>,
         out: &mut Vec<Output>,
     ) {
         let slot = up.free();
@@ -351,25 +350,20 @@ impl Session {
         }
         let negotiated = &up.agreed.public;
         let cease = match (cease, reason) {
-            (Some(subcode), _) => Some(subcode),
+            (Some(cease), _) => Some(cease),
             // The peer keeps our routes if it is told nothing (BGP-33, BGP-37).
             (None, _) if !negotiated.graceful.is_empty() => None,
-            (None, StopReason::Exit) => Some(2),
-            (None, _) => Some(6),
+            (None, StopReason::Exit) => Some(codec::cease(2, "")),
+            (None, _) => Some(codec::cease(6, "")),
         };
-        if let Some(subcode) = cease {
-            let plain = codec::cease(subcode, text);
+        if let Some(plain) = cease {
             let for_good = matches!(reason, StopReason::Deconfigured | StopReason::AdminDown);
             let sent = if for_good && up.agreed.notification_gr { hard_reset(&plain) } else { plain };
             self.notify(now, up.conn, sent, out);
         }
         out.push(Output::Close(up.conn));
-        self.helper.clear();
-        // The end of the process withdraws nothing: what is in the kernel stays.
-        out.push(match reason {
-            StopReason::Exit => Output::Stale(negotiated.context.families),
-            _ => Output::Down,
-        });
+        let loss = self.helper.session_down(now, end, up.agreed.terms());
+        tell_loss(loss, out);
     }
 
     /// A NOTIFICATION that is to end the session for good, in the form that the peer takes for that.
@@ -392,8 +386,8 @@ impl Session {
             return self.hold_expired(now, conn, out);
         }
         if up.send_hold.is_some_and(|timer| timer.is_due(now)) {
-            let failure = Failure::Sent(Notification::new(8, 0), DownReason::SendHoldExpired);
-            return self.fail(now, conn, failure, out);
+            let end = ConnectionEnd::Sent(Notification::new(8, 0), DownReason::SendHoldExpired);
+            return self.drop_connection(now, conn, end, out);
         }
         if up.challenger.as_ref().is_some_and(|c| c.hold.is_due(now)) {
             up.challenger = None;

@@ -8,9 +8,9 @@
 
 use bytes::Bytes;
 
-use crate::gr::{Expired, Helper};
 use crate::prefix::AfiSet;
 use crate::session::fsm::{Dial, Link, Opening, Stage, State, Wait, admit};
+use crate::session::gr::{End, Expired, Helper};
 use crate::session::record::Record;
 use crate::session::timers::{Jitter, Timer, earliest};
 use crate::session::{
@@ -25,7 +25,7 @@ use crate::wire::{Fatal, Notification, decode_open};
 pub(super) const SETTLED: Millis = Millis::secs(5);
 
 /// The first pause between dials; each one after is twice as long, up to the connect delay. Two ends hear of each
-/// other at slightly different times, and one that restarts is back soon: whole connect delays from the first failure
+/// other at slightly different times, and one that restarts is back soon: whole connect delays from the first end
 /// on would be most of the time that a session takes to come up.
 const FIRST_PAUSE: Millis = Millis(100);
 
@@ -37,6 +37,8 @@ pub struct Session {
     pub(super) state: State,
     pub(super) helper: Helper,
     pub(super) restarting: AfiSet,
+    /// Until it is up: it takes the place of a session that was.
+    pub(super) successor: bool,
     /// The peer refused our capabilities: the next OPEN has none (BGP-15).
     pub(super) plain: bool,
     backoff: Backoff,
@@ -78,7 +80,7 @@ pub(super) struct Hurry {
 
 /// Why a connection is over.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ConnectionEnd {
     /// We end it with this; the reason is what people are told.
     Sent(Notification, DownReason),
     /// We end it with this because the peer's OPEN, which is one, asks for what cannot be.
@@ -89,22 +91,24 @@ pub(super) enum Failure {
     Closed(CloseCause),
 }
 
-impl Failure {
+impl ConnectionEnd {
     pub(super) fn sent(notification: Notification) -> Self {
-        Failure::Sent(notification.clone(), DownReason::Sent(notification))
+        ConnectionEnd::Sent(notification.clone(), DownReason::Sent(notification))
     }
 
     /// The message of the peer cannot be taken.
     pub(super) fn malformed(fatal: Fatal) -> Self {
         let Fatal { notification, fault, .. } = fatal;
-        Failure::Sent(notification.clone(), DownReason::Malformed { sent: notification, fault })
+        ConnectionEnd::Sent(notification.clone(), DownReason::Malformed { sent: notification, fault })
     }
 
     /// Any NOTIFICATION but Cease, in either direction.
     pub(super) fn is_protocol_error(&self) -> bool {
         match self {
-            Failure::Sent(n, _) | Failure::Refused(n, _) | Failure::Received(n) => n.code != 6,
-            Failure::Closed(_) => false,
+            ConnectionEnd::Sent(n, _) | ConnectionEnd::Refused(n, _) | ConnectionEnd::Received(n) => {
+                n.code != 6
+            }
+            ConnectionEnd::Closed(_) => false,
         }
     }
 }
@@ -122,6 +126,7 @@ impl Session {
             state: State::Down,
             helper: Helper::default(),
             restarting,
+            successor: false,
             plain: false,
             backoff: Backoff::default(),
             hurry: Hurry::default(),
@@ -143,6 +148,7 @@ impl Session {
             Input::Stop(reason) => self.stop(now, reason, "", out),
             Input::Shutdown(reason, text) => self.stop(now, reason, text, out),
             Input::Reconfigure(next) => self.reconfigure(next, out),
+            Input::Replace(spec) => self.replace(now, *spec, out),
             Input::Restarting(families) => self.restarting = families,
             Input::Connected(conn, ends) => self.connected(now, conn, ends, out),
             Input::DialStarted => self.dial_started(now),
@@ -150,10 +156,10 @@ impl Session {
             Input::Frame(conn, frame) => self.frame(now, conn, frame, out),
             Input::BadFrame(conn, notification) => {
                 if self.stage(conn).is_some() {
-                    self.fail(now, conn, Failure::sent(notification), out);
+                    self.drop_connection(now, conn, ConnectionEnd::sent(notification), out);
                 }
             }
-            Input::Closed(conn, cause) => self.fail(now, conn, Failure::Closed(cause), out),
+            Input::Closed(conn, cause) => self.drop_connection(now, conn, ConnectionEnd::Closed(cause), out),
             Input::Unread(conn) => self.unread(now, conn),
             Input::Wrote(conn) => self.wrote(conn),
             Input::Blocked(conn) => self.blocked(now, conn),
@@ -197,35 +203,78 @@ impl Session {
             StopReason::AdminReset => Some(4),
             StopReason::Reconfigured | StopReason::Exit => None,
         };
+        let cease = cease.map(|subcode| codec::cease(subcode, text));
         match std::mem::replace(&mut self.state, State::Down) {
             State::Down | State::Waiting(_) => {
                 self.drop_kept(reason, out);
             }
             State::Opening(opening) => {
-                if let Dial::Dialing(_) = opening.dial {
-                    out.push(Output::AbortDial);
-                }
-                for conn in [Conn::Active, Conn::Passive] {
-                    if opening.link(conn).is_some() {
-                        if let Some(subcode) = cease {
-                            self.notify(now, conn, codec::cease(subcode, text), out);
-                        }
-                        out.push(Output::Close(conn));
-                    }
-                }
+                self.stop_opening(now, &opening, cease, out);
                 self.drop_kept(reason, out);
             }
-            State::Up(up) => self.stop_up(now, *up, reason, cease, text, out),
+            State::Up(up) => {
+                let end = if reason == StopReason::Exit { End::Exit } else { End::Final };
+                self.stop_up(now, *up, reason, end, cease, out);
+            }
         }
+        self.begin_anew(now, reason, out);
+        if reason == StopReason::AdminReset {
+            self.open_up(out);
+        }
+    }
+
+    /// Gives up what has not come to a session.
+    fn stop_opening(
+        &mut self,
+        now: Millis,
+        opening: &Opening,
+        cease: Option<Notification>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Dial::Dialing(_) = opening.dial {
+            out.push(Output::AbortDial);
+        }
+        for conn in [Conn::Active, Conn::Passive] {
+            if opening.link(conn).is_some() {
+                if let Some(cease) = &cease {
+                    self.notify(now, conn, cease.clone(), out);
+                }
+                out.push(Output::Close(conn));
+            }
+        }
+    }
+
+    /// Forgets what attempts and errors of the past mean for the next attempt.
+    fn begin_anew(&mut self, now: Millis, reason: StopReason, out: &mut Vec<Output>) {
         self.plain = false;
         self.hurry = Hurry::default();
         self.pauses = 0;
         self.backoff = Backoff::default();
         self.record.since = now;
         self.note_down(now, DownReason::Stopped(reason), out);
-        if reason == StopReason::AdminReset {
-            self.open_up(out);
+    }
+
+    /// Another AS, router id or transport: this session ends so that the peer keeps our routes where it can (BGP-37), its
+    /// own stay until the successor has brought them again, and the successor begins after the shortest pause, so that
+    /// its connection meets nothing of the old one at the peer.
+    fn replace(&mut self, now: Millis, spec: PeerSpec, out: &mut Vec<Output>) {
+        let was_up = matches!(self.state, State::Up(_));
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Down => {
+                self.spec = spec;
+                return;
+            }
+            State::Waiting(_) => {}
+            State::Opening(opening) => self.stop_opening(now, &opening, None, out),
+            State::Up(up) => {
+                self.stop_up(now, *up, StopReason::Reconfigured, End::Replaced, None, out);
+            }
         }
+        self.successor |= self.helper.replace() || was_up;
+        self.spec = spec;
+        self.begin_anew(now, StopReason::Reconfigured, out);
+        let dial = if self.spec.next.passive { Dial::Off } else { self.pause(now) };
+        self.state = State::Opening(Opening { dial, incoming: None });
     }
 
     /// Routes kept for a peer that is away go with the session, but for the end of the process: that withdraws nothing.
@@ -320,20 +369,27 @@ impl Session {
         let Some(stage) = self.stage(conn) else { return };
         let kind = match codec::kind(frame) {
             Ok(kind) => kind,
-            Err(notification) => return self.fail(now, conn, Failure::sent(notification), out),
+            Err(notification) => {
+                return self.drop_connection(now, conn, ConnectionEnd::sent(notification), out);
+            }
         };
         self.record.counters.received.count(kind);
         if let Err(notification) = admit(stage, kind) {
-            return self.fail(now, conn, Failure::sent(notification), out);
+            return self.drop_connection(now, conn, ConnectionEnd::sent(notification), out);
         }
         match (stage, kind) {
             (_, Kind::Notification) => {
-                self.fail(now, conn, Failure::Received(codec::read_notification(frame)), out);
+                self.drop_connection(
+                    now,
+                    conn,
+                    ConnectionEnd::Received(codec::read_notification(frame)),
+                    out,
+                );
             }
             (Stage::Challenger | Stage::OpenSent, _) => match decode_open(frame) {
                 Ok(open) if stage == Stage::Challenger => self.challenger_opened(now, conn, open, out),
                 Ok(open) => self.opened(now, conn, open, out),
-                Err(fatal) => self.fail(now, conn, Failure::malformed(fatal), out),
+                Err(fatal) => self.drop_connection(now, conn, ConnectionEnd::malformed(fatal), out),
             },
             (Stage::OpenConfirm, _) => self.confirmed(now, conn, out),
             (Stage::Held, Kind::Keepalive) => {}
@@ -349,13 +405,19 @@ impl Session {
     // ---- ends
 
     /// A connection is over, whatever it was at.
-    pub(super) fn fail(&mut self, now: Millis, conn: Conn, failure: Failure, out: &mut Vec<Output>) {
+    pub(super) fn drop_connection(
+        &mut self,
+        now: Millis,
+        conn: Conn,
+        end: ConnectionEnd,
+        out: &mut Vec<Output>,
+    ) {
         match self.stage(conn) {
             None => {}
-            Some(Stage::Established) => self.lose(now, failure, out),
-            Some(Stage::Challenger) => self.drop_challenger(now, failure, out),
+            Some(Stage::Established) => self.drop_established(now, end, out),
+            Some(Stage::Challenger) => self.drop_challenger(now, end, out),
             Some(Stage::OpenSent | Stage::OpenConfirm | Stage::Held) => {
-                self.fail_opening(now, conn, failure, out);
+                self.drop_opening(now, conn, end, out);
             }
         }
     }
@@ -367,36 +429,36 @@ impl Session {
         self.state = State::Waiting(Wait::Error(Timer::jittered(now, secs, &mut self.jitter)));
     }
 
-    /// Sends what a failure wants sent, closes what it wants closed, and gives the reason to tell.
-    pub(super) fn finish(
+    /// Sends what a end wants sent, closes what it wants closed, and gives the reason to tell.
+    pub(super) fn close_connection(
         &mut self,
         now: Millis,
         conn: Conn,
-        failure: Failure,
+        end: ConnectionEnd,
         out: &mut Vec<Output>,
     ) -> DownReason {
-        match failure {
-            Failure::Sent(notification, reason) | Failure::Refused(notification, reason) => {
+        match end {
+            ConnectionEnd::Sent(notification, reason) | ConnectionEnd::Refused(notification, reason) => {
                 self.notify(now, conn, notification, out);
                 out.push(Output::Close(conn));
                 reason
             }
-            Failure::Received(notification) => {
+            ConnectionEnd::Received(notification) => {
                 out.push(Output::Close(conn));
                 self.record.notified = Some((now, notification.clone()));
                 DownReason::Received(notification)
             }
-            Failure::Closed(cause) => DownReason::Closed(cause),
+            ConnectionEnd::Closed(cause) => DownReason::Closed(cause),
         }
     }
 
     fn close(&mut self, now: Millis, notification: Notification, out: &mut Vec<Output>) {
         match &self.state {
             State::Down | State::Waiting(_) => {}
-            State::Up(_) => self.lose(now, Failure::sent(notification), out),
+            State::Up(_) => self.drop_established(now, ConnectionEnd::sent(notification), out),
             State::Opening(_) => {
                 for conn in [Conn::Active, Conn::Passive] {
-                    self.fail(now, conn, Failure::sent(notification.clone()), out);
+                    self.drop_connection(now, conn, ConnectionEnd::sent(notification.clone()), out);
                 }
             }
         }
@@ -462,8 +524,8 @@ impl Session {
     }
 
     pub(super) fn hold_expired(&mut self, now: Millis, conn: Conn, out: &mut Vec<Output>) {
-        let failure = Failure::Sent(Notification::new(4, 0), DownReason::HoldExpired);
-        self.fail(now, conn, failure, out);
+        let end = ConnectionEnd::Sent(Notification::new(4, 0), DownReason::HoldExpired);
+        self.drop_connection(now, conn, end, out);
     }
 
     // ---- telling

@@ -24,6 +24,7 @@ mod codec;
 mod collision;
 mod established;
 mod fsm;
+pub mod gr;
 mod history;
 mod limits;
 mod machine;
@@ -262,8 +263,11 @@ pub enum Input<'a> {
     Stop(StopReason),
     /// As `Stop`, with a text for the peer's operator where a Cease of subcode 2 or 4 is sent (RFC 9003).
     Shutdown(StopReason, &'a str),
-    /// Parameters changed; only [`NextOpen`] may differ (a change of the rest is a new session).
+    /// Parameters of the next connection changed.
     Reconfigure(NextOpen),
+    /// Transport or OPEN parameters changed: a successor takes the place of this session. The peer's routes stay, as stale
+    /// ones, until it has brought them again or their time is over ([`gr`]). The peer's address stays the same.
+    Replace(Box<PeerSpec>),
     /// Families for which OPENs say from now on that we restart and kept our forwarding state; empty: recovery is over
     /// (RFC 4724 §4.1, BGP-16).
     Restarting(AfiSet),
@@ -300,7 +304,7 @@ pub enum Input<'a> {
 pub enum StopReason {
     /// Not in the desired state any more: Cease/3.
     Deconfigured,
-    /// Its transport or OPEN parameters changed: close so that graceful restart holds where negotiated (BGP-37).
+    /// A new task takes its place: close so that graceful restart holds where negotiated (BGP-37).
     Reconfigured,
     /// The process ends: close TCP without NOTIFICATION where graceful restart is negotiated (BGP-33).
     Exit,

@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 
-use crate::gr::{Preserved, StaleTimes};
 use crate::ids::Asn;
 use crate::prefix::{Afi, AfiSet};
+use crate::session::gr::{Preserved, StaleTimes, Terms};
 use crate::session::{Conn, DownReason, Endpoints, Negotiated, NextOpen, OpenParams};
 use crate::wire::attr::AttributeCodes;
 use crate::wire::capability::{GrFamily, WireFamily};
@@ -21,6 +21,9 @@ const IDENTIFIER: usize = 24;
 pub(crate) struct OpenMood {
     /// Families whose forwarding state survived our restart; the R bit is set while there is one (RFC 4724 §4.1).
     pub restarting: AfiSet,
+    /// This session takes the place of another one with the same peer: in every family our forwarding state is what it
+    /// was, and the F bits say so, that the peer keeps our routes until it has them again.
+    pub successor: bool,
     /// Without capabilities, because the peer refused them (BGP-15).
     pub plain: bool,
 }
@@ -36,7 +39,10 @@ pub(crate) fn build_open(params: &OpenParams, next: &NextOpen, mood: OpenMood) -
         return open;
     }
     let families = || params.families.iter();
-    let kept = |afi: Afi| GrFamily { family: afi.into(), forwarding: mood.restarting.contains(afi) };
+    let kept = |afi: Afi| GrFamily {
+        family: afi.into(),
+        forwarding: mood.successor || mood.restarting.contains(afi),
+    };
     let caps = &mut open.capabilities;
     caps.extend(families().map(|afi| Capability::Multiprotocol(afi.into())));
     caps.push(Capability::RouteRefresh);
@@ -76,6 +82,18 @@ pub(crate) struct Agreed {
     pub stale_times: StaleTimes,
     /// What the peer says that it kept (F bits).
     pub preserved: Preserved,
+}
+
+impl Agreed {
+    /// What the end of the session has to know of it.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            families: self.public.context.families,
+            graceful: self.public.graceful,
+            restart_time: self.peer_restart_time,
+            stale_times: self.stale_times,
+        }
+    }
 }
 
 /// Why an OPEN is refused: what to send, and what to tell people.
@@ -333,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_restarting_speaker_sets_r_and_the_f_bit_of_each_family_that_survived() {
-        let mood = OpenMood { restarting: AfiSet::only(Afi::Ipv6), plain: false };
+        let mood = OpenMood { restarting: AfiSet::only(Afi::Ipv6), ..OpenMood::default() };
         let open = build_open(&params(AfiSet::BOTH), &NextOpen::default(), mood);
         let expected = Capability::GracefulRestart {
             restarting: true,
@@ -347,6 +365,13 @@ mod tests {
         assert!(open.capabilities.contains(&expected));
         let other = build_open(&params(AfiSet::only(Afi::Ipv4)), &NextOpen::default(), mood);
         assert!(other.capabilities.contains(&gr(120, &[(V4, false)])), "none of its families survived");
+    }
+
+    #[test]
+    fn the_successor_of_a_session_sets_the_f_bits_and_does_not_claim_a_restart() {
+        let mood = OpenMood { successor: true, ..OpenMood::default() };
+        let open = build_open(&params(AfiSet::BOTH), &NextOpen::default(), mood);
+        assert!(open.capabilities.contains(&gr(120, &[(V4, true), (V6, true)])));
     }
 
     #[test]
@@ -525,7 +550,7 @@ mod tests {
         let next = NextOpen { long_lived: Some(u32::MAX), ..NextOpen::default() };
         let most = 0x00ff_ffff;
         assert_eq!(last(&next, OpenMood::default()), llgr(&[(V4, false, most), (V6, false, most)]));
-        let mood = OpenMood { restarting: AfiSet::only(Afi::Ipv6), plain: false };
+        let mood = OpenMood { restarting: AfiSet::only(Afi::Ipv6), ..OpenMood::default() };
         assert_eq!(last(&next, mood), llgr(&[(V4, false, most), (V6, true, most)]));
         let without = NextOpen { restart_time: None, ..next };
         assert!(!matches!(last(&without, OpenMood::default()), Capability::LongLivedGr(_)));

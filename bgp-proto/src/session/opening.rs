@@ -1,4 +1,4 @@
-//! From a TCP connection to Established: OPENs, collisions, and what a failure on the way leads to.
+//! From a TCP connection to Established: OPENs, collisions, and what a end on the way leads to.
 //!
 //! Owns: the transitions of the states Connect, OpenSent and OpenConfirm of both connections (RFC 4271 §8.2.2, §6.8,
 //! BGP-10 to BGP-15). Never: decides a collision itself ([`super::collision`]) or what is agreed on
@@ -11,7 +11,7 @@ use crate::session::collision::{Other, Side, Verdict, dominant, holds_back, on_o
 use crate::session::established::put_off;
 use crate::session::fsm::{Dial, Link, OpenConfirm, OpenSent, Opening, Stage, State, Up, other};
 use crate::session::limits::PrefixLimit;
-use crate::session::machine::{Failure, Session};
+use crate::session::machine::{ConnectionEnd, Session};
 use crate::session::negotiate::{Agreed, OpenMood, build_open, negotiate};
 use crate::session::timers::Timer;
 use crate::session::{Conn, Endpoints, Event, Output, codec};
@@ -106,7 +106,7 @@ impl Session {
     }
 
     pub(super) fn our_open(&self) -> Open {
-        let mood = OpenMood { restarting: self.restarting, plain: self.plain };
+        let mood = OpenMood { restarting: self.restarting, successor: self.successor, plain: self.plain };
         build_open(&self.spec.open, &self.spec.next, mood)
     }
 
@@ -122,8 +122,8 @@ impl Session {
             Ok(agreed) => agreed,
             Err(refused) => {
                 opening.put(conn, Link::OpenSent(link));
-                let failure = Failure::Refused(refused.notification, refused.reason);
-                return self.fail(now, conn, failure, out);
+                let end = ConnectionEnd::Refused(refused.notification, refused.reason);
+                return self.drop_connection(now, conn, end, out);
             }
         };
         let other_conn = other(conn);
@@ -253,10 +253,12 @@ impl Session {
             None => return,
         };
         self.hurry.due = false;
+        self.successor = false;
         let hold_time = link.agreed.public.hold_time;
         let hold = (hold_time != 0).then(|| Timer::jittered(now, hold_time, &mut self.jitter));
         out.push(Output::Up(Box::new(link.agreed.public.clone())));
-        for afi in self.helper.regained(now, link.agreed.preserved).iter() {
+        let (families, marks_end) = (link.agreed.public.context.families, link.agreed.public.peer_graceful);
+        for afi in self.helper.session_up(now, families, marks_end, link.agreed.preserved).iter() {
             out.push(Output::SweepStale(afi));
         }
         self.state = State::Up(Box::new(Up::new(
@@ -273,24 +275,30 @@ impl Session {
         self.note(now, Event::Established, out);
     }
 
-    pub(super) fn fail_opening(&mut self, now: Millis, conn: Conn, failure: Failure, out: &mut Vec<Output>) {
+    pub(super) fn drop_opening(
+        &mut self,
+        now: Millis,
+        conn: Conn,
+        end: ConnectionEnd,
+        out: &mut Vec<Output>,
+    ) {
         let State::Opening(opening) = &mut self.state else { return };
         let (had_capabilities, by) = match opening.take(conn) {
             Some(Link::OpenSent(link)) => (!link.sent.capabilities.is_empty(), Some(link.by)),
             Some(Link::OpenConfirm(_)) | None => (false, None),
         };
         let rest = opening.link(other(conn)).map(Link::stage);
-        let collision = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 7));
+        let collision = matches!(&end, ConnectionEnd::Received(n) if (n.code, n.subcode) == (6, 7));
         // Before its OPEN nothing shows that who called is the peer: whatever else runs at its address, or behind it,
         // may have.
-        let unproven = by == Some(Side::Peer) && !matches!(failure, Failure::Refused(..));
-        let hard = matches!(&failure, Failure::Received(n) if (n.code, n.subcode) == (6, 9)) && !unproven;
+        let unproven = by == Some(Side::Peer) && !matches!(end, ConnectionEnd::Refused(..));
+        let hard = matches!(&end, ConnectionEnd::Received(n) if (n.code, n.subcode) == (6, 9)) && !unproven;
         // A peer that we never dial has no other way to refuse them.
         let without = had_capabilities
             && (!unproven || self.spec.next.passive)
-            && self.tries_without_capabilities(&failure);
-        let error = failure.is_protocol_error() && !without && !unproven;
-        let reason = self.finish(now, conn, failure, out);
+            && self.tries_without_capabilities(&end);
+        let error = end.is_protocol_error() && !without && !unproven;
+        let reason = self.close_connection(now, conn, end, out);
         if let Some(rest) = rest {
             if !collision {
                 self.note_down(now, reason, out);
@@ -304,8 +312,7 @@ impl Session {
             return self.settle_held(now, out);
         }
         self.note_down(now, reason, out);
-        if (error || hard) && self.helper.clear() {
-            // The peer is there and is not what it was: its routes do not wait for the restart timer (BGP-32, W54).
+        if (error || hard) && self.helper.refused() {
             out.push(Output::Down);
         }
         if without || !unproven {
@@ -325,8 +332,8 @@ impl Session {
     }
 
     /// The peer refused our OPEN for its capabilities, and can do without (BGP-15).
-    fn tries_without_capabilities(&self, failure: &Failure) -> bool {
-        matches!(failure, Failure::Received(n) if n.code == 2 && matches!(n.subcode, 4 | 7))
+    fn tries_without_capabilities(&self, end: &ConnectionEnd) -> bool {
+        matches!(end, ConnectionEnd::Received(n) if n.code == 2 && matches!(n.subcode, 4 | 7))
             && self.spec.open.families == AfiSet::only(Afi::Ipv4)
             && self.spec.open.peer_asn.0 <= 65535
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns: [`Status`], a copy of everything that can be shown, and [`Counters`]. Never: decides anything.
 
+use crate::prefix::AfiSet;
 use crate::session::fsm::{Dial, Link, Opening, State};
 use crate::session::history::History;
 use crate::session::timers::Timer;
@@ -171,6 +172,8 @@ pub struct Status {
     pub restart: Option<Timer>,
     /// The peer is away, and unless it comes back the last of its routes go then.
     pub kept_until: Option<Millis>,
+    /// Families with routes of the peer that are stale, whether the session is up or not.
+    pub stale: AfiSet,
     /// The last NOTIFICATION that we sent.
     pub sent: Option<(Millis, Notification)>,
     /// The last NOTIFICATION that came.
@@ -199,6 +202,7 @@ impl Session {
             error_wait: None,
             restart: self.helper.restart_timer(),
             kept_until: self.helper.kept_until(),
+            stale: self.stale(),
             sent: record.notifying.clone(),
             received: record.notified.clone(),
             counters: record.counters,
@@ -247,6 +251,12 @@ impl Session {
             },
             State::Up(_) => StateName::Established,
         }
+    }
+
+    /// Families with routes of the peer that are stale: while the session is up, those of which the peer has yet to send
+    /// all routes again.
+    pub fn stale(&self) -> AfiSet {
+        self.helper.stale()
     }
 
     /// Whether the session is up.

@@ -429,7 +429,15 @@ impl World {
             }
             27 => {
                 let next = script.next_open();
-                self.give(Input::Reconfigure(next));
+                if script.byte() < 128 {
+                    self.give(Input::Reconfigure(next));
+                } else {
+                    let families = script.pick(&[AfiSet::only(Afi::Ipv4), AfiSet::BOTH]);
+                    let old = self.session.spec();
+                    let open = OpenParams { families, ..old.open.clone() };
+                    let spec = PeerSpec { transport: old.transport.clone(), open, next };
+                    self.give(Input::Replace(Box::new(spec)));
+                }
             }
             28 if self.shell.dialing && script.byte() < 128 => {
                 self.shell.started = true;

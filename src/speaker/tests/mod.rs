@@ -5,6 +5,7 @@ mod recovery;
 mod rules;
 mod situations;
 mod slices;
+mod succession;
 mod tunnels;
 mod views;
 
