@@ -456,6 +456,7 @@ mod tests {
     use crate::model::snapshot::Snapshot;
     use crate::model::{BgpPeer, Node, NodeAddress, PeerAddress};
     use crate::speaker::Speaker;
+    use bgp_proto::Asn;
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Mutex;
 
@@ -569,6 +570,20 @@ mod tests {
         }
         assert_eq!(world.change().await, 200);
         assert_eq!(world.fakes.woken(), ["Global_192_0_2_7", "Global_192_0_2_8", "Global_192_0_2_9"]);
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_as_changes_keeps_its_task_and_its_handle_and_its_task_hears_after_the_table() {
+        let mut world = World::new(3);
+        world.change().await;
+        let ids = |world: &World| world.roster.entries().iter().map(|entry| entry.id).collect::<Vec<_>>();
+        let before = ids(&world);
+        world.peer(2, |peer| peer.asn = Some(Asn(65001)));
+        world.change().await;
+        assert_eq!((world.fakes.woken(), ids(&world)), (vec!["Global_192_0_2_2".to_string()], before));
+        assert_eq!(world.fakes.stopped("Global_192_0_2_2"), None);
+        let tasks = world.fakes.0.lock().unwrap();
+        assert_eq!(tasks["Global_192_0_2_2"].wanted.borrow().spec.open.peer_asn, Asn(65001));
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! Owns: the order in which sessions are replaced when a change asks for more than one, as it is when the node's AS or
 //! router id becomes another. All at once would take away what every neighbour knows of this node in one moment; so
-//! those that are up are replaced one after another, the next when the successor of the one before is up and has its
-//! peer's routes, or has had its time. One that is down has nothing to lose and waits for nobody. Input: which sessions
+//! of each family those that are up are replaced one after another, the next when the successor of the one before is up and
+//! has its peer's routes, or has had its time. One that is down has nothing to lose and waits for nobody. Input: which sessions
 //! are to be replaced, and how each is. Output: which are replaced now. Never: replaces one; reads a clock.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -36,11 +36,20 @@ struct Successor {
     until: Millis,
 }
 
-/// The sessions that wait to be replaced, and the successor that they wait for.
+impl Successor {
+    /// It has taken its place, or has had the time for it.
+    fn is_done(&self, now: Millis, seen: Standing) -> bool {
+        let there = seen.up && seen.complete && seen.times_up > self.times_up;
+        there || self.until <= now
+    }
+}
+
+/// The sessions that wait to be replaced, and the successors that they wait for.
 #[derive(Clone, Debug, Default)]
 pub struct Succession {
     waiting: BTreeSet<SessionKey>,
-    successor: Option<Successor>,
+    /// One for each family.
+    successors: Vec<Successor>,
 }
 
 impl Succession {
@@ -52,25 +61,26 @@ impl Succession {
         standing: impl Fn(&SessionKey) -> Standing,
     ) -> BTreeSet<SessionKey> {
         self.waiting = wanted;
-        if self.successor.as_ref().is_some_and(|successor| {
-            let seen = standing(&successor.key);
-            let there = seen.up && seen.complete && seen.times_up > successor.times_up;
-            there || successor.until <= now
-        }) {
-            self.successor = None;
+        self.successors.retain(|successor| !successor.is_done(now, standing(&successor.key)));
+        let mut due = BTreeSet::new();
+        for key in &self.waiting {
+            let seen = standing(key);
+            if !seen.up {
+                due.insert(key.clone());
+            } else if self.successors.iter().all(|successor| successor.key.afi != key.afi) {
+                let (key, times_up) = (key.clone(), seen.times_up);
+                due.insert(key.clone());
+                self.successors.push(Successor { key, times_up, until: now + LIMIT });
+            }
         }
-        // Of a session that is down no route is lost.
-        let mut due: BTreeSet<SessionKey> =
-            self.waiting.iter().filter(|key| !standing(key).up).cloned().collect();
         self.waiting.retain(|key| !due.contains(key));
-        if self.successor.is_none()
-            && let Some(key) = self.waiting.pop_first()
-        {
-            let times_up = standing(&key).times_up;
-            self.successor = Some(Successor { key: key.clone(), times_up, until: now + LIMIT });
-            due.insert(key);
-        }
         due
+    }
+
+    /// Whether it is the turn of some that wait.
+    pub fn is_due(&self, now: Millis, standing: impl Fn(&SessionKey) -> Standing) -> bool {
+        self.successors.iter().any(|successor| successor.is_done(now, standing(&successor.key)))
+            || self.waiting.iter().any(|key| !standing(key).up)
     }
 
     /// Whether sessions wait for their turn.
@@ -120,7 +130,10 @@ mod tests {
         /// Replaces what is due.
         fn step(&mut self) -> BTreeSet<SessionKey> {
             let sessions = &self.sessions;
+            let expected = self.succession.is_due(self.now, |key| sessions[key]);
+            let begins = !self.succession.is_under_way();
             let due = self.succession.replace(self.now, self.left.clone(), |key| sessions[key]);
+            assert!(begins || due.is_empty() != expected, "{due:?}");
             self.left.retain(|key| !due.contains(key));
             due
         }
@@ -165,6 +178,16 @@ mod tests {
         node.set(4, false, true, 1);
         assert_eq!(node.step(), keys(&[4]));
         assert_eq!(node.left, keys(&[2]));
+    }
+
+    #[test]
+    fn sessions_of_different_families_do_not_wait_for_each_other() {
+        let other = SessionKey::new("fd00::1".parse().unwrap(), 179);
+        let up = |_: &SessionKey| Standing { up: true, complete: true, times_up: 1 };
+        let mut succession = Succession::default();
+        let wanted: BTreeSet<SessionKey> = keys(&[1, 2]).into_iter().chain([other.clone()]).collect();
+        assert_eq!(succession.replace(Millis(0), wanted, up), [key(1), other].into());
+        assert_eq!(succession.waiting(), 1);
     }
 
     #[test]

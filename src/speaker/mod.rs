@@ -269,7 +269,8 @@ impl Speaker {
                     known.desired = peer.clone();
                     (known.import_program, known.export_program) = (import, export);
                     if before != rules(known) {
-                        self.reimports.insert(id.slot);
+                        self.v4.reimport(id.slot);
+                        self.v6.reimport(id.slot);
                     }
                     self.session_replaced(id);
                 }

@@ -59,7 +59,8 @@ struct Still;
 
 impl RunPeer<Speaker> for Still {
     fn run(&self, mut task: PeerTask<Speaker>) -> BoxFuture<'static, ()> {
-        let mut session = Session::new(task.spec.clone(), 1, AfiSet::EMPTY);
+        let spec = task.wanted.borrow().spec.clone();
+        let mut session = Session::new(spec, 1, AfiSet::EMPTY);
         session.handle(Millis(0), Input::Start, &mut Vec::new());
         Box::pin(async move {
             task.view.send_if_modified(|view| view.update(&session, Millis(0), None, true));
