@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::core_thread::Core;
 use crate::desired::{
-    self, ClusterRelease, DesiredState, Filters, NodeFacts, PeerChange, Plan, ReleaseSource,
+    self, ClusterRelease, DesiredState, Filters, NodeFacts, PeerChange, Plan, Prior, ReleaseSource,
 };
 use crate::fib::Phase;
 use crate::last_release;
@@ -89,6 +89,8 @@ pub struct Configure<C, P> {
     roster: Roster<C, P>,
     /// In force. A session that waits to be replaced stands in it as it was.
     state: Option<Arc<DesiredState>>,
+    /// What it was compiled of.
+    prior: Option<Arc<Prior>>,
     /// The filters that it was compiled with.
     filters: Filters,
     /// What is wanted, while sessions wait to be replaced.
@@ -106,6 +108,7 @@ impl<C: Core, P: RunPeer<C>> Configure<C, P> {
             ports,
             roster,
             state: None,
+            prior: None,
             filters: Filters::default(),
             wanted: None,
             generation: 0,
@@ -193,8 +196,12 @@ impl<C: Core, P: RunPeer<C>> Configure<C, P> {
             log.follow(log_severity(&snapshot, &self.ports.facts.node_name));
         }
         let snapshot = desired::keep_filters(&self.filters, &snapshot);
-        match compile_apart(snapshot.clone(), self.ports.facts.clone(), self.state.clone()).await {
-            Ok(state) => {
+        let compiled =
+            compile_apart(snapshot.clone(), self.ports.facts.clone(), self.state.clone(), self.prior.clone())
+                .await;
+        match compiled {
+            Ok((state, prior)) => {
+                self.prior = Some(Arc::new(prior));
                 self.tell_problems(&state.problems);
                 self.waiting_for = None;
                 let kept =
@@ -304,14 +311,16 @@ async fn compile_apart(
     snapshot: Arc<Snapshot>,
     facts: NodeFacts,
     before: Option<Arc<DesiredState>>,
-) -> Result<DesiredState, desired::Unready> {
+    prior: Option<Arc<Prior>>,
+) -> Result<(DesiredState, Prior), desired::Unready> {
     let compile = move || {
-        let mut state = desired::compile(&snapshot, &facts)?;
+        let (mut state, mut prior) = desired::compile_after(prior.as_deref(), &snapshot, &facts)?;
         if let Some(before) = before {
             desired::retain_keys(&before, &mut state);
             desired::retain_policy(&before, &mut state);
         }
-        Ok(state)
+        prior.in_force(&state);
+        Ok((state, prior))
     };
     match tokio::task::spawn_blocking(compile).await {
         Ok(compiled) => compiled,

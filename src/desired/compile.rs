@@ -11,6 +11,7 @@ use bgp_proto::{Afi, IpPrefix, V4, V6};
 
 use super::identity::{self, Fields};
 use super::inputs::{Inputs, Nodes, Problems};
+use super::prior::{Asked, Prior};
 use super::services::Services;
 use super::{DesiredState, FamilyIntent, NodeFacts, doubts, kernel, origin, peering, programs, services};
 use crate::model::snapshot::Snapshot;
@@ -53,6 +54,15 @@ fn some_names<'n>(names: impl Iterator<Item = &'n String>) -> String {
 /// [`Unready`] while there is no Node of this name: nothing can be configured then, and what was in force before stays
 /// (NODE-7). Everything else that is wrong is a problem inside the state.
 pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, Unready> {
+    compile_parts(snapshot, facts, None).map(|(state, _)| state)
+}
+
+/// The state, and its sessions with all that comes with them; those of `prior` where they are the same.
+pub(super) fn compile_parts(
+    snapshot: &Snapshot,
+    facts: &NodeFacts,
+    prior: Option<&Prior>,
+) -> Result<(DesiredState, Asked), Unready> {
     let mut problems = Problems(snapshot.problems.clone());
     let none = BgpConfiguration { name: "default".to_owned(), ..Default::default() };
     let global = snapshot.bgp_configurations.get("default").map_or(&none, |config| config);
@@ -88,9 +98,18 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     let services = services::services(&inputs, &mut problems);
     let mut v4 = family::<V4>(&inputs, &services);
     let mut v6 = family::<V6>(&inputs, &services);
-    let mut sessions = BTreeMap::new();
-    peering::sessions(&inputs, &node, &mut v4, &mut sessions, &mut problems);
-    peering::sessions(&inputs, &node, &mut v6, &mut sessions, &mut problems);
+    let mut asked = prior.and_then(|prior| prior.asked(snapshot, facts, release)).unwrap_or_else(|| {
+        let (mut asked, mut found) = (Asked::default(), Problems::default());
+        peering::sessions::<V4>(&inputs, &node, v4.priority, &mut asked, &mut found);
+        peering::sessions::<V6>(&inputs, &node, v6.priority, &mut asked, &mut found);
+        asked.take_problems(found.0);
+        asked
+    });
+    asked.look_up_keys(&inputs, &mut problems);
+    problems.0.extend(asked.problems.iter().cloned());
+    asked.put_gateways(&mut v4);
+    asked.put_gateways(&mut v6);
+    let sessions = asked.peers.clone();
     let addresses = [node.ipv4.map(|a| IpAddr::from(a.addr)), node.ipv6.map(|a| IpAddr::from(a.addr))];
     let listen =
         addresses.into_iter().flatten().map(|a| (Afi::of(a), identity::listen(&inputs, a))).collect();
@@ -99,7 +118,8 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     doubts::find(&inputs, &state, &mut problems);
     state.problems = problems.finish();
     super::share_programs(&mut Interner::default(), &mut state);
-    Ok(state)
+    asked.peers.clone_from(&state.peers);
+    Ok((state, asked))
 }
 
 /// One family's own routes and kernel rules.

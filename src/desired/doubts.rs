@@ -146,6 +146,9 @@ fn cluster_ids(inputs: &Inputs<'_>, state: &DesiredState, problems: &mut Problem
             clusters.entry(id).or_default().push(node);
         }
     }
+    if clusters.is_empty() {
+        return;
+    }
     let mut at: BTreeMap<IpAddr, &super::Peer> = BTreeMap::new();
     for peer in state.peers.values() {
         at.insert(peer.key.addr, peer);

@@ -198,6 +198,31 @@ proptest! {
     }
 
     #[test]
+    fn what_is_taken_from_the_compilation_before_is_what_would_be_compiled(
+        old in random::snapshot(),
+        other in random::snapshot(),
+        taken in any::<[bool; 7]>(),
+    ) {
+        let mut new = old.clone();
+        let mut take = |which: usize, change: fn(&mut Snapshot, &Snapshot)| {
+            if taken[which] {
+                change(&mut new, &other);
+            }
+        };
+        take(0, |new, other| new.blocks = other.blocks.clone());
+        take(1, |new, other| new.pools = other.pools.clone());
+        take(2, |new, other| new.services = other.services.clone());
+        take(3, |new, other| new.secrets = other.secrets.clone());
+        take(4, |new, other| new.peers = other.peers.clone());
+        take(5, |new, other| new.filters = other.filters.clone());
+        take(6, |new, other| new.bgp_configurations = other.bgp_configurations.clone());
+        let (_, prior) = compile_after(None, &Arc::new(old), &facts()).unwrap();
+        let new = Arc::new(new);
+        let (after, _) = compile_after(Some(&prior), &new, &facts()).unwrap();
+        prop_assert_eq!(after, compile(&new, &facts()).unwrap());
+    }
+
+    #[test]
     fn the_order_of_documents_moves_nothing(snapshot in random::snapshot(), seed in any::<u64>()) {
         let mut documents = crate::model::encode::documents(&snapshot, "node-0", true);
         let text = |documents: &[serde_json::Value]| -> String {

@@ -18,6 +18,7 @@
 //! | `doubts` | what resources say together and most likely do not mean |
 //! | `diff` | what a change of the state means for what runs (BGP-37) |
 //! | `compare` | the same in words, for people |
+//! | `prior` | sessions of the compilation before, where what they hang on is the same |
 //! | `view`, `render` | the state as JSON and as text |
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -35,6 +36,7 @@ mod kernel;
 mod laws;
 mod origin;
 mod peering;
+mod prior;
 mod programs;
 mod render;
 mod services;
@@ -50,6 +52,7 @@ pub use compile::{Unready, compile};
 pub use diff::{PeerChange, Plan, diff};
 pub use identity::{ReleaseTextError, router_id_hash};
 pub use kept_filters::{Filters, keep_filters};
+pub use prior::{Prior, compile_after};
 pub use render::render_text;
 pub use session_key::SessionKey;
 pub use view::{Check, IntentView, check, view};
@@ -320,7 +323,9 @@ pub fn retain_policy(old: &DesiredState, new: &mut DesiredState) {
     new.v4.sets.retain(&old.v4.sets);
     new.v6.sets.retain(&old.v6.sets);
     for (key, peer) in &mut new.peers {
-        if let Some(before) = old.peers.get(key).filter(|before| *before == peer) {
+        if let Some(before) =
+            old.peers.get(key).filter(|before| !Arc::ptr_eq(before, peer) && *before == peer)
+        {
             peer.clone_from(before);
         }
     }

@@ -5,6 +5,7 @@ mod edits;
 mod peerings;
 mod plans;
 mod policy;
+mod prior;
 
 use peerings::selector;
 

@@ -448,6 +448,24 @@ mod tests {
     }
 
     #[test]
+    fn a_heartbeat_is_no_change_and_nothing_is_compiled_for_it() {
+        let mut store = store();
+        assert!(store.put(text(Kind::Node, "a", NODE)));
+        for beat in 0..3 {
+            let status = format!(
+                r#"{{"metadata":{{"name":"a","resourceVersion":"{beat}"}},"spec":{{"bgp":{{"asNumber":1}}}},
+                "status":{{"conditions":[{{"type":"Ready","lastHeartbeatTime":"{beat}"}}]}}}}"#
+            );
+            assert!(!store.put(text(Kind::Node, "a", &status)), "{beat}");
+        }
+        assert!(store.put(text(
+            Kind::Node,
+            "a",
+            r#"{"metadata":{"name":"a"},"spec":{"bgp":{"asNumber":2}}}"#
+        )));
+    }
+
+    #[test]
     fn a_list_counts_when_it_is_complete_and_takes_away_only_what_is_gone() {
         let mut store = store();
         store.page(vec![text(Kind::Node, "a", NODE), text(Kind::Node, "b", NODE)]);

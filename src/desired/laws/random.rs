@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     BgpFilter, BgpPeer, Endpoint, EndpointSlice, FilterRule, MatchOperator, NamespacedName, NextHopMode,
-    PeerAddress, PrefixMatch, SecretKeyRef, Selector, Service, ServiceType, SourceAddress, TrafficPolicy,
+    PeerAddress, PrefixMatch, Secret, SecretBytes, SecretKeyRef, Selector, Service, ServiceType,
+    SourceAddress, TrafficPolicy,
 };
 
 fn pick<T: Clone + std::fmt::Debug + 'static>(of: &[T]) -> impl Strategy<Value = T> + use<T> {
@@ -19,6 +20,14 @@ fn maybe<T: Clone + std::fmt::Debug + 'static>(of: &[T]) -> impl Strategy<Value 
 fn selector() -> impl Strategy<Value = Option<Arc<Selector>>> {
     let texts = ["all()", "has(rr)", "!has(rr)", "rack == 'a'", "rack != 'a' || has(rr)"];
     maybe(&texts).prop_map(|text| text.map(|text| Arc::new(Selector::parse(text).unwrap())))
+}
+
+/// The Secret that some BGPPeers name, with one of two keys.
+fn secret() -> impl Strategy<Value = Option<Secret>> {
+    maybe_often(&[1u8, 2]).prop_map(|key| {
+        let name = NamespacedName { namespace: "kube-system".into(), name: "bgp".into() };
+        key.map(|key| Secret { name, data: [("key".to_owned(), SecretBytes::new(vec![key]))].into() })
+    })
 }
 
 fn names(of: &[&str]) -> Vec<String> {
@@ -118,8 +127,10 @@ pub(super) fn snapshot() -> impl Strategy<Value = Snapshot> {
     let filters = proptest::collection::vec(filter(), 0..3);
     let labels = proptest::collection::vec((any::<bool>(), maybe(&names(&["a", "b"]))), 6);
     let services = proptest::collection::vec((0u8..4, any::<bool>()), 0..3);
-    (super::snapshot(), peers, filters, labels, services).prop_map(
-        |(mut snapshot, peers, filters, labels, services)| {
+    (super::snapshot(), peers, filters, labels, services, secret()).prop_map(
+        |(mut snapshot, peers, filters, labels, services, secret)| {
+            snapshot.secrets =
+                secret.into_iter().map(|secret| (secret.name.clone(), Arc::new(secret))).collect();
             for (number, peer) in peers.into_iter().enumerate() {
                 let name = format!("peer-{number}");
                 snapshot.peers.insert(name.clone(), Arc::new(BgpPeer { name, ..peer }));

@@ -20,11 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::Prefix;
-
 use super::identity::{DEFAULT_PORT, Fields};
 use super::inputs::{Inputs, Problems};
-use super::{FamilyIntent, LocalNode, Peer, PeerClass, SessionKey, StaticRoute};
+use super::prior::Asked;
+use super::{LocalNode, PeerClass, SessionKey};
 use crate::model::{BgpPeer, Code, Node, NodeAddress};
 
 /// Which of several candidates for one address and port comes first (PEER-51, PEER-52; PEER-18).
@@ -107,8 +106,8 @@ fn configured_port(inputs: &Inputs<'_>, node: &Node) -> Option<u16> {
 pub(super) fn sessions<F: Fields>(
     inputs: &Inputs<'_>,
     local: &LocalNode,
-    family: &mut FamilyIntent<F>,
-    sessions: &mut BTreeMap<SessionKey, Arc<Peer>>,
+    priority: Option<u32>,
+    asked: &mut Asked,
     problems: &mut Problems,
 ) {
     let own: Option<NodeAddress<F>> = F::address(inputs.local);
@@ -122,22 +121,21 @@ pub(super) fn sessions<F: Fields>(
     candidates.extend(early);
     candidates.sort_by_key(|candidate| (candidate.rank, candidate.peer.map(|peer| &peer.name)));
     let (winners, addresses) = decide(candidates, problems);
-    let mut builder = session::Builder::new(inputs, local, family.priority);
+    let mut builder = session::Builder::new(inputs, local, priority);
     let Some(own) = own else { return };
     for winner in &winners {
         // PEER-66; DEF-22: the other end of a reverse peering has the route too.
         if let Some(via) = winner.peer.and_then(|peer| peer.reachable_by)
             && !matches!(winner.with, With::Workload)
-            && let (Some(to), Some(via)) = (F::from_ip(winner.addr), F::from_ip(via))
         {
-            family.statics.entry(Prefix::host(to)).or_insert(StaticRoute::Via(via));
+            asked.gateways.push((winner.addr, via));
         }
-        sessions.insert(winner.key(), Arc::new(builder.session::<F>(winner, own, problems)));
+        asked.peers.insert(winner.key(), Arc::new(builder.session::<F>(winner, own, problems)));
     }
     for candidate in mesh {
         // PEER-18: the explicit peering takes the place of the mesh's, whatever their ports.
         if !addresses.contains(&candidate.addr) {
-            sessions.insert(candidate.key(), Arc::new(builder.session::<F>(&candidate, own, problems)));
+            asked.peers.insert(candidate.key(), Arc::new(builder.session::<F>(&candidate, own, problems)));
         }
     }
 }
