@@ -67,7 +67,7 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
-            .args(["--initial-cluster-token", &token.to_string(), "--log-level", "error"])
+            .args(["--initial-cluster-token", &token.to_string()])
             // Our connections of tests are asked for a sign of life more often than etcd would stand.
             .args(["--grpc-keepalive-min-time", "10ms"])
             .stdout(Stdio::null())

@@ -1,0 +1,5 @@
+package main
+
+import "github.com/coreos/etcd/etcdmain"
+
+func main() { etcdmain.Main() }
