@@ -324,7 +324,9 @@ impl Mirror {
 
     fn put(&mut self, prefix: IpPrefix, entries: Entries) {
         for hop in hops_of(&entries) {
-            self.by_hop.entry(hop).or_default().insert(prefix);
+            if self.by_hop.entry(hop).or_default().insert(prefix) {
+                self.touch_gateways(hop, prefix);
+            }
         }
         if !entries.is_empty() {
             self.routes.insert(prefix, entries);
@@ -341,7 +343,18 @@ impl Mirror {
                     self.by_hop.remove(&hop);
                 }
             }
+            self.touch_gateways(hop, prefix);
         }
+    }
+
+    /// A route over a link alone came or went: aliens whose gateways it leads to hang on that.
+    fn touch_gateways(&mut self, (index, via): Hop, prefix: IpPrefix) {
+        if via.is_some() {
+            return;
+        }
+        let on_link = self.by_hop.range((index, None)..).take_while(|(hop, _)| hop.0 == index);
+        let concerned = on_link.filter(|((_, via), _)| via.is_some_and(|via| prefix.contains(via)));
+        self.dirty.prefixes.extend(concerned.flat_map(|(_, prefixes)| prefixes));
     }
 
     fn touch_link(&mut self, index: u32) {
@@ -511,7 +524,15 @@ impl Mirror {
         if usable.clone().any(|address| address.addr == via) {
             return false;
         }
-        leg.onlink || usable.any(|address| address.prefix.contains(via))
+        leg.onlink || usable.any(|address| address.prefix.contains(via)) || self.is_on_link(via, leg.ifindex)
+    }
+
+    /// Whether a route over the link alone leads to an address, as on hosts whose own address has the mask of a host:
+    /// the kernel takes such a gateway, and Calico's BIRD every one.
+    fn is_on_link(&self, addr: IpAddr, ifindex: u32) -> bool {
+        let Some(over) = self.by_hop.get(&(ifindex, None)) else { return false };
+        let longest = IpPrefix::host(addr).len();
+        (0..=longest).any(|len| IpPrefix::new(addr, len).is_some_and(|prefix| over.contains(&prefix)))
     }
 }
 
@@ -667,6 +688,22 @@ mod tests {
             catch_up(&mut kernel, &mut mirror);
             assert_eq!(mirror.told.aliens.contains_key(&default), known, "{via} {onlink}");
         }
+    }
+
+    #[test]
+    fn a_gateway_to_which_a_route_over_the_link_leads_is_believed_as_long_as_that_is_there() {
+        let (mut kernel, mut mirror) = node();
+        let (default, gateway) = (p("0.0.0.0/0"), p("192.168.0.254/32"));
+        let target = kernel.via(Some(ip("192.168.0.254")), "eth0", false).unwrap();
+        kernel.add_route(default, 16, 0, target);
+        assert_eq!(catch_up(&mut kernel, &mut mirror), []);
+        let over = kernel.via(None, "eth0", false).unwrap();
+        kernel.add_route(gateway, 4, 0, over.clone());
+        catch_up(&mut kernel, &mut mirror);
+        assert!(mirror.told.aliens.contains_key(&default));
+        kernel.remove_route(gateway, 4);
+        catch_up(&mut kernel, &mut mirror);
+        assert!(!mirror.told.aliens.contains_key(&default));
     }
 
     #[test]

@@ -12,11 +12,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::rib::{
-    Dest, DestSet, Device, Forward, MAX_LEGS, Path, PathKind, Policy, Rib, RouteView, SourceClass, Unresolved,
+    Dest, DestSet, Device, Forward, MAX_LEGS, Path, PathKind, Policy, Rib, RouteView, SourceClass,
 };
 use bgp_proto::wire::Attributes;
 use bgp_proto::{DestId, Family, IpPrefix};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::kernel_routes::Interfaces;
 use crate::fib::{FibChange, FibRoute, Leg, Target, Wish};
@@ -235,10 +235,7 @@ pub(super) fn wanted<F: Family>(
     let Some(way) = accepted(rib, interfaces, program, dest, best) else { return Wish::Nothing.into() };
     let target = match rib.forward(best) {
         Forward::Blackhole => Target::Blackhole,
-        Forward::Unreachable => match off_the_map(rib, best, &way) {
-            Some(through) => return through_tunnel(interfaces, through, way.metric),
-            None => Target::Unreachable,
-        },
+        Forward::Unreachable => Target::Unreachable,
         Forward::Prohibit => Target::Prohibit,
         Forward::Legs(_) => return unicast(rib, interfaces, program, dest, way),
     };
@@ -284,26 +281,6 @@ fn accepted<F: Family>(
     // A tunnel is of the family of its ends.
     let end = next_hop.map(|next_hop| next_hop.addr()).filter(|end| F::from_ip(*end).is_some());
     Some(Way { metric: view.metric.unwrap_or(0), through: view.device.zip(end) })
-}
-
-/// The tunnel of a path to whose next hop no route of the table leads, as on nodes with a host mask, whose default route
-/// is strange to it (KRT-13). The kernel has the way: BIRD writes such routes into the tunnel too.
-fn off_the_map<F: Family>(rib: &Rib<F>, path: &Path<F>, way: &Way) -> Option<(Device, IpAddr)> {
-    let PathKind::Bgp(bgp) = &path.kind else { return None };
-    let no_route = rib.next_hops().resolution(bgp.next_hop).unresolved == Some(Unresolved::NoRoute);
-    way.through.filter(|_| no_route)
-}
-
-fn through_tunnel(interfaces: &Interfaces, through: (Device, IpAddr), metric: u32) -> Wanted {
-    let (device, end) = through;
-    let target = match interfaces.up_by_name(device.name) {
-        Some(ifindex) => Target::Unicast(smallvec![Leg { via: Some(end), ifindex, onlink: true, weight: 1 }]),
-        None if device.required => {
-            return Wanted { wish: Wish::Waits { device: device.name }, devices: smallvec![device.name] };
-        }
-        None => Target::Unreachable,
-    };
-    Wanted { wish: Wish::Route(FibRoute { target, metric }), devices: smallvec![device.name] }
 }
 
 /// The next hops of the best path and of all that may stand beside it (KRT-28), each through its own device or along

@@ -108,19 +108,3 @@ fn where_it_is_set_so_routes_go_without_a_missing_tunnel_as_birds_do() {
     bench.link(8, "tunl0", &[]);
     assert_eq!(bench.fib("10.244.2.0/26"), Some(&route(through_tunnel(&[R2], 8), 1024)));
 }
-
-#[test]
-fn a_next_hop_that_no_route_of_the_table_covers_is_reached_through_the_tunnel_as_the_kernel_finds_its_way() {
-    let mut bench = two();
-    let block = prefix("10.244.2.0/26");
-    bench.alien("0.0.0.0/0", None, 0);
-    bench.announce(bench.id(R2), "10.244.2.0/26", "192.0.2.9", normal());
-    assert_eq!(bench.fib("10.244.2.0/26"), Some(&route(Target::Unreachable, 1024)), "no tunnel is asked for");
-    ipip(&mut bench, None, true);
-    assert_eq!(bench.wishes[&block], Wish::Waits { device: "tunl0" });
-    bench.link(8, "tunl0", &[]);
-    assert_eq!(bench.fib("10.244.2.0/26"), Some(&route(through_tunnel(&["192.0.2.9"], 8), 1024)));
-    ipip(&mut bench, None, false);
-    bench.tell(SpeakerInput::Kernel(KernelEvent::LinkGone(8)));
-    assert_eq!(bench.fib("10.244.2.0/26"), Some(&route(Target::Unreachable, 1024)));
-}
