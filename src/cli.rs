@@ -71,12 +71,12 @@ pub enum Command {
     Diff(Diff),
     /// Ask the running daemon
     #[command(subcommand)]
-    Show(Show),
+    Show(ShowCommand),
     /// Have a peer send its routes again (route refresh); the session stays up
     ///
     /// What the peer does not announce again is removed where it marks the refresh (RFC 7313). The exit status is 1
     /// where a session cannot: it is down, or the peer does not offer route refresh.
-    Refresh(Refresh),
+    Refresh(RefreshArgs),
     /// Remove the routes that calico-bgpd or BIRD left in the kernel; without --yes they are only listed
     ///
     /// For a node that runs neither of them any more: kernel routes stay when the daemon ends, so that it can be
@@ -121,7 +121,7 @@ pub struct ReadOnce {
     pub timeout: u64,
     /// How it is printed.
     #[command(flatten)]
-    pub output: Output,
+    pub output: OutputArgs,
 }
 
 /// `diff`.
@@ -191,7 +191,7 @@ pub enum SourceWord {
 
 /// How answers are printed.
 #[derive(Args, Debug, Clone, Copy)]
-pub struct Output {
+pub struct OutputArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
@@ -199,7 +199,7 @@ pub struct Output {
 
 /// `show`.
 #[derive(Subcommand, Debug)]
-pub enum Show {
+pub enum ShowCommand {
     /// Sessions: state, since when, and why one is down
     Peers(ShowPeers),
     /// Routes, with the best of each prefix and what the kernel has
@@ -214,7 +214,7 @@ pub enum Show {
 
 /// `refresh`.
 #[derive(Args, Debug)]
-pub struct Refresh {
+pub struct RefreshArgs {
     /// Name or address of the session as in show peers, or all
     pub peer: String,
     /// Run directory.
@@ -222,7 +222,7 @@ pub struct Refresh {
     pub run_dir: RunDirFlag,
     /// How it is printed.
     #[command(flatten)]
-    pub output: Output,
+    pub output: OutputArgs,
 }
 
 /// `show peers`.
@@ -235,7 +235,7 @@ pub struct ShowPeers {
     pub run_dir: RunDirFlag,
     /// How it is printed.
     #[command(flatten)]
-    pub output: Output,
+    pub output: OutputArgs,
 }
 
 /// `show routes`.
@@ -249,7 +249,7 @@ pub struct ShowRoutes {
     pub run_dir: RunDirFlag,
     /// How it is printed.
     #[command(flatten)]
-    pub output: Output,
+    pub output: OutputArgs,
 }
 
 /// `show kernel`.
@@ -263,7 +263,7 @@ pub struct ShowKernel {
     pub run_dir: RunDirFlag,
     /// How it is printed.
     #[command(flatten)]
-    pub output: Output,
+    pub output: OutputArgs,
 }
 
 /// `cleanup`.
@@ -285,7 +285,7 @@ pub struct ShowStatus {
     pub run_dir: RunDirFlag,
     /// How it is printed.
     #[command(flatten)]
-    pub output: Output,
+    pub output: OutputArgs,
 }
 
 /// An address family as people write it.

@@ -47,7 +47,7 @@ pub struct Question {
 /// What becomes of the route, one stage after the other; a stage that rejects it is the last one on its way.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+pub struct Evaluation {
     /// The prefix.
     pub prefix: String,
     /// The stages.
@@ -133,7 +133,7 @@ struct Now {
 ///
 /// # Errors
 /// [`UnknownPeer`] where the question names a session that there is not.
-pub fn evaluate(state: &DesiredState, question: &Question) -> Result<Answer, UnknownPeer> {
+pub fn evaluate(state: &DesiredState, question: &Question) -> Result<Evaluation, UnknownPeer> {
     let afi = question.prefix.afi();
     let find = |name: &Option<String>| match name {
         None => Ok(None),
@@ -160,7 +160,7 @@ pub fn evaluate(state: &DesiredState, question: &Question) -> Result<Answer, Unk
     if goes_on && matches!(class, SourceClass::Bgp | SourceClass::Static) {
         stages.push(kernel_stage(state, question, class, &now, sets));
     }
-    Ok(Answer { prefix: question.prefix.to_string(), stages })
+    Ok(Evaluation { prefix: question.prefix.to_string(), stages })
 }
 
 fn peer<'a>(state: &'a DesiredState, afi: Afi, name: &str) -> Option<&'a Peer> {
@@ -334,7 +334,7 @@ fn path(path: &AsPath) -> String {
     }))
 }
 
-impl Answer {
+impl Evaluation {
     /// As text; each rule that applied with `trace`. Ends in a line break.
     pub fn to_text(&self, trace: bool) -> String {
         let mut lines = vec![self.prefix.clone()];

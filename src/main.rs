@@ -16,7 +16,7 @@ use bgp_proto::wire::{AsPath, Attributes};
 use calico_bgpd::capture::DecodeArgs;
 use calico_bgpd::cli::{
     Cleanup, Cli, Command, Diff, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord,
-    ReadOnce, Refresh, Run, Show, SourceWord,
+    ReadOnce, RefreshArgs, Run, ShowCommand, SourceWord,
 };
 use calico_bgpd::control::show::{
     Client, ShowError, kernel_table, peer_text, peers_table, refresh_text, routes_table, status_text,
@@ -208,9 +208,9 @@ fn another_bird(run_dir: &Path) -> anyhow::Result<Option<String>> {
     Ok(runtime::build(Some(1))?.block_on(incumbent::found(&sockets)))
 }
 
-fn show(what: Show) -> anyhow::Result<u8> {
+fn show(what: ShowCommand) -> anyhow::Result<u8> {
     match what {
-        Show::Peers(args) => {
+        ShowCommand::Peers(args) => {
             let mut peers = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.peers()?;
             if let Some(wanted) = &args.peer {
                 let address =
@@ -226,7 +226,7 @@ fn show(what: Show) -> anyhow::Result<u8> {
                 print(&peers_table(&peers))?;
             }
         }
-        Show::Routes(args) => {
+        ShowCommand::Routes(args) => {
             let families = families(args.family);
             let mut client = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?;
             let routes: Result<Vec<_>, ShowError> =
@@ -238,7 +238,7 @@ fn show(what: Show) -> anyhow::Result<u8> {
                 routes_table(&routes)
             })?;
         }
-        Show::Kernel(args) => {
+        ShowCommand::Kernel(args) => {
             let mut client = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?;
             let families = families(args.family);
             let routes: Result<Vec<_>, ShowError> =
@@ -250,7 +250,7 @@ fn show(what: Show) -> anyhow::Result<u8> {
                 kernel_table(&routes)
             })?;
         }
-        Show::Problems(args) => {
+        ShowCommand::Problems(args) => {
             let problems = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.status()?.problems;
             print(&if args.output.json {
                 json(&serde_json::json!({ "problems": problems }))?
@@ -258,7 +258,7 @@ fn show(what: Show) -> anyhow::Result<u8> {
                 problem::list(&problems)
             })?;
         }
-        Show::Status(args) => {
+        ShowCommand::Status(args) => {
             let status = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.status()?;
             print(&if args.output.json { json(&status)? } else { status_text(&status) })?;
         }
@@ -306,7 +306,7 @@ fn cleanup(args: &Cleanup) -> anyhow::Result<u8> {
     code
 }
 
-fn refresh(args: &Refresh) -> anyhow::Result<u8> {
+fn refresh(args: &RefreshArgs) -> anyhow::Result<u8> {
     let answers = Client::connect(&resolve_run_dir(&args.run_dir, &Process)?)?.refresh(&args.peer)?;
     print(&if args.output.json {
         json(&serde_json::json!({ "refreshed": answers }))?

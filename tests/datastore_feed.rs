@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calico_bgpd::datastore::cache::CacheSettings;
-use calico_bgpd::datastore::feed::{Change, Events, Feed, FeedSettings, QUEUE, SourceEvent};
+use calico_bgpd::datastore::feed::{Events, Feed, FeedSettings, QUEUE, SourceChange, SourceEvent};
 use calico_bgpd::datastore::{SourceReceiver, SourceState, channel};
 use calico_bgpd::model::Kind;
 use calico_bgpd::model::ResourceKey;
 use calico_bgpd::model::decode::Reading;
 use calico_bgpd::model::paths::Holds;
 use calico_bgpd::model::snapshot::Snapshot;
-use calico_bgpd::model::store::Entry;
+use calico_bgpd::model::store::SourceEntry;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance};
@@ -69,12 +69,12 @@ impl World {
         self.settle().await;
     }
 
-    async fn list(&self, entries: Vec<Entry>) {
+    async fn list(&self, entries: Vec<SourceEntry>) {
         self.say(SourceEvent::Page(entries)).await;
         self.say(SourceEvent::Listed { kinds: KINDS.to_vec(), revision: Some(1) }).await;
     }
 
-    async fn change(&self, changes: Vec<Change>) {
+    async fn change(&self, changes: Vec<SourceChange>) {
         self.say(SourceEvent::Changed { changes, resumed: false, revision: Some(2) }).await;
     }
 
@@ -96,24 +96,28 @@ fn key(kind: Kind, name: &str) -> ResourceKey {
     ResourceKey::global(kind, name)
 }
 
-fn entry(kind: Kind, name: &str, text: &str) -> Entry {
-    Entry::Text { holds: Holds::Resource(key(kind, name)), place: format!("/{name}"), text: text.into() }
+fn entry(kind: Kind, name: &str, text: &str) -> SourceEntry {
+    SourceEntry::Text {
+        holds: Holds::Resource(key(kind, name)),
+        place: format!("/{name}"),
+        text: text.into(),
+    }
 }
 
-fn node(name: &str) -> Entry {
+fn node(name: &str) -> SourceEntry {
     entry(Kind::Node, name, r#"{"spec":{"bgp":{"asNumber":1}}}"#)
 }
 
-fn locked(locked: bool) -> Entry {
+fn locked(locked: bool) -> SourceEntry {
     entry(Kind::ClusterInformation, "default", &format!(r#"{{"spec":{{"datastoreReady":{}}}}}"#, !locked))
 }
 
-fn pool() -> Entry {
+fn pool() -> SourceEntry {
     entry(Kind::IpPool, "p", r#"{"spec":{"cidr":"10.0.0.0/16"}}"#)
 }
 
-fn gone(name: &str) -> Change {
-    Change::Delete(key(Kind::Node, name))
+fn gone(name: &str) -> SourceChange {
+    SourceChange::Delete(key(Kind::Node, name))
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,12 +141,12 @@ async fn the_first_change_after_quiet_waits_for_nothing_and_those_behind_it_for_
     world.list(vec![]).await;
     world.pass(Duration::from_secs(1)).await;
     let begun = Instant::now();
-    world.change(vec![Change::Put(node("a"))]).await;
+    world.change(vec![SourceChange::Put(node("a"))]).await;
     assert_eq!((world.nodes().as_deref(), begun.elapsed()), (Some("a"), Duration::ZERO));
     world.pass(Duration::from_millis(10)).await;
-    world.change(vec![Change::Put(node("b"))]).await;
+    world.change(vec![SourceChange::Put(node("b"))]).await;
     world.pass(Duration::from_millis(40)).await;
-    world.change(vec![Change::Put(node("c"))]).await;
+    world.change(vec![SourceChange::Put(node("c"))]).await;
     world.pass(Duration::from_millis(49)).await;
     assert_eq!(world.nodes().as_deref(), Some("a"));
     world.pass(Duration::from_millis(2)).await;
@@ -157,7 +161,7 @@ async fn a_datastore_that_is_emptied_is_believed_after_the_window_and_what_retur
     let full = world.snapshot().unwrap();
     let everything = || {
         let mut all = vec![gone("a"), gone("b"), gone("c")];
-        all.push(Change::Delete(key(Kind::IpPool, "p")));
+        all.push(SourceChange::Delete(key(Kind::IpPool, "p")));
         all
     };
     world.change(everything()).await;
@@ -168,9 +172,9 @@ async fn a_datastore_that_is_emptied_is_believed_after_the_window_and_what_retur
     world
         .change(
             ["a", "b", "c"]
-                .map(|name| Change::Put(node(name)))
+                .map(|name| SourceChange::Put(node(name)))
                 .into_iter()
-                .chain([Change::Put(pool())])
+                .chain([SourceChange::Put(pool())])
                 .collect(),
         )
         .await;
@@ -203,12 +207,12 @@ async fn nothing_changes_while_the_datastore_is_locked() {
     let world = World::new();
     world.list(vec![node("a"), node("b"), locked(false)]).await;
     world.pass(Duration::from_secs(1)).await;
-    world.change(vec![Change::Put(locked(true)), gone("b")]).await;
-    world.change(vec![Change::Put(node("d"))]).await;
+    world.change(vec![SourceChange::Put(locked(true)), gone("b")]).await;
+    world.change(vec![SourceChange::Put(node("d"))]).await;
     world.pass(Duration::from_secs(600)).await;
     assert_eq!(world.nodes().as_deref(), Some("a b"));
     assert!(world.receiver.status.borrow().frozen);
-    world.change(vec![Change::Put(locked(false))]).await;
+    world.change(vec![SourceChange::Put(locked(false))]).await;
     world.pass(Duration::from_secs(1)).await;
     assert_eq!(world.nodes().as_deref(), Some("a d"));
     assert!(!world.receiver.status.borrow().frozen);

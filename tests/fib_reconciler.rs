@@ -15,8 +15,9 @@ use bgp_proto::IpPrefix;
 use calico_bgpd::fib::cleanup;
 use calico_bgpd::fib::dry_run::DryRun;
 use calico_bgpd::fib::fake::{FakeKernel, SharedKernel};
-use calico_bgpd::fib::reconciler::{FibInput, FibStatus, RouteProblem, run};
+use calico_bgpd::fib::reconciler::{FibInput, FibStatus, run};
 use calico_bgpd::fib::view::KernelLook;
+use calico_bgpd::fib::view::RouteProblem;
 use calico_bgpd::fib::{
     Errno, FibChange, FibRoute, KernelEvent, Leg, Ownership, PROTOCOL, Phase, Refusal, RouteOp, Target, Wish,
 };

@@ -20,10 +20,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bgp_proto::IpPrefix;
-use calico_bgpd::fib::linux::{LinuxKernel, Settings};
+use calico_bgpd::fib::linux::{LinuxKernel, NetlinkSettings};
 use calico_bgpd::fib::mirror::{Mirror, Notice};
 use calico_bgpd::fib::plan::{Written, all_prefixes, plan};
-use calico_bgpd::fib::reconciler::{FibInput, FibStatus, RouteProblem, run};
+use calico_bgpd::fib::reconciler::{FibInput, FibStatus, run};
+use calico_bgpd::fib::view::RouteProblem;
 use calico_bgpd::fib::{
     AlienRoute, Errno, FibChange, FibRoute, Kernel, KernelEvent, Leg, Ownership, PROTOCOL, Phase, RouteOp,
     Target, Wish,
@@ -742,7 +743,7 @@ fn five_thousand_routes_are_written_in_batches_and_one_bad_one_stops_none() {
 fn lost_notifications_are_made_up_for_by_a_dump() {
     in_namespace("lost_notifications_are_made_up_for_by_a_dump", || async {
         const COUNT: usize = 2000;
-        let mut reconciler = Reconciler::with(LinuxKernel::with_settings(Settings { backlog: 8192 }));
+        let mut reconciler = Reconciler::with(LinuxKernel::with_settings(NetlinkSettings { backlog: 8192 }));
         reconciler.in_sync().await;
         reconciler.want([("10.244.1.0/26", via(&[("10.99.0.2", "e0")], 1024))]).await;
         reconciler.status("installed", |s| s.installed == 1).await;

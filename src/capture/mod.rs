@@ -22,7 +22,7 @@ use bgp_proto::wire::frame::{HEADER_LEN, Head, take};
 use bgp_proto::wire::{Context, Fatal, Frame, Kind, PeerType};
 use bgp_proto::{AfiSet, Asn, RouterId};
 
-use view::{Checks, Line, Place};
+use view::{Checks, MessageLine, MessagePlace};
 
 /// Arguments of `decode`.
 #[derive(clap::Args, Clone, Debug)]
@@ -133,7 +133,7 @@ pub(crate) struct Printer<'o> {
 }
 
 impl Printer<'_> {
-    pub(crate) fn print(&mut self, line: &Line) -> io::Result<()> {
+    pub(crate) fn print(&mut self, line: &MessageLine) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, line)?;
         self.summary.lines += 1;
         self.out.write_all(b"\n")
@@ -190,7 +190,7 @@ fn raw(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<'_>) -> io::Re
     let mut buffer = Vec::new();
     let mut offset = 0;
     loop {
-        let place = Place { stream_offset: Some(offset), ..Place::default() };
+        let place = MessagePlace { stream_offset: Some(offset), ..MessagePlace::default() };
         let want = match take(&buffer, ctx.max_len()) {
             Ok(Head::NeedMore(want)) => want,
             Ok(Head::Frame(frame)) => {
@@ -219,7 +219,7 @@ fn hex_lines(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<'_>) -> 
     let mut number = 0;
     while input.read_until(b'\n', &mut line)? > 0 {
         number += 1;
-        let place = Place { line: Some(number), ..Place::default() };
+        let place = MessagePlace { line: Some(number), ..MessagePlace::default() };
         match from_hex(&line) {
             Ok((octets, half)) => {
                 for (_, piece) in Pieces::new(&octets, half, ctx) {
@@ -261,7 +261,7 @@ pub(crate) enum Piece<'a> {
 }
 
 impl Piece<'_> {
-    pub(crate) fn line(&self, ctx: &Context, checks: &Checks, place: &Place) -> Line {
+    pub(crate) fn line(&self, ctx: &Context, checks: &Checks, place: &MessagePlace) -> MessageLine {
         match self {
             Piece::Message(frame) => view::message(*frame, ctx, checks, place),
             Piece::Incomplete(octets, want) => view::incomplete(octets, *want, place),

@@ -16,7 +16,7 @@ use nom::multi::length_data;
 use nom::number::complete::{be_u16, be_u32};
 use nom::{IResult, Parser};
 
-use super::view::{self, Place};
+use super::view::{self, MessagePlace};
 use super::{Pieces, Printer};
 
 /// Octets of a record's header.
@@ -119,7 +119,7 @@ pub(crate) fn decode(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<
                 }
                 let text = error.error.to_string();
                 let text = format!("MRT record: {}", text.strip_prefix("Error: ").unwrap_or(&text));
-                printer.print(&view::broken_off("invalid", 0, text, &Place::default()))?;
+                printer.print(&view::broken_off("invalid", 0, text, &MessagePlace::default()))?;
                 if kind.is_some() {
                     continue;
                 }
@@ -139,7 +139,7 @@ pub(crate) fn decode(input: &mut dyn Read, ctx: &Context, printer: &mut Printer<
             printer.summary.other_records += 1;
             continue;
         };
-        let mut place = Place { time: Some(time(header)), ..Place::default() };
+        let mut place = MessagePlace { time: Some(time(header)), ..MessagePlace::default() };
         let Ok((message, (peer, local))) = bgp4mp(&record.message_bytes, subtype.as4) else {
             let text = "MRT record ends before its message".to_owned();
             printer.print(&view::broken_off("invalid", 0, text, &place))?;

@@ -18,7 +18,7 @@ use pcap_parser::{
     Linktype, PcapBlockOwned, PcapNGSlice, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header,
 };
 
-use super::view::{self, Place};
+use super::view::{self, MessagePlace};
 use super::{Piece, Pieces, Printer};
 
 /// A SYN this far before the first data seen begins the same connection: the capture has it out of order.
@@ -309,10 +309,10 @@ pub(crate) fn decode(
     let mut parts = Vec::new();
     for mut stream in all {
         let (source, destination) = stream.direction;
-        places.push(Place {
+        places.push(MessagePlace {
             source: Some(source.to_string()),
             destination: Some(destination.to_string()),
-            ..Place::default()
+            ..MessagePlace::default()
         });
         parts.push((stream.start.is_none(), runs(&mut stream)));
     }
@@ -331,7 +331,9 @@ pub(crate) fn decode(
         printer.print(&line)?;
     }
     match broken {
-        Some(text) => printer.print(&view::broken_off("invalid", 0, text.to_owned(), &Place::default())),
+        Some(text) => {
+            printer.print(&view::broken_off("invalid", 0, text.to_owned(), &MessagePlace::default()))
+        }
         None => Ok(()),
     }
 }

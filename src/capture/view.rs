@@ -31,7 +31,7 @@ pub struct Checks {
 /// Where a message was found.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Place {
+pub struct MessagePlace {
     /// Seconds since 1970, from a capture or MRT record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<f64>,
@@ -51,7 +51,7 @@ pub struct Place {
 
 /// One line of output.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Line {
+pub struct MessageLine {
     r#type: &'static str,
     outcome: &'static str,
     errors: Vec<ErrorView>,
@@ -60,7 +60,7 @@ pub struct Line {
     #[serde(flatten)]
     body: Body,
     #[serde(flatten)]
-    place: Place,
+    place: MessagePlace,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -212,7 +212,7 @@ fn hex(octets: &[u8]) -> String {
 }
 
 /// A whole message.
-pub(crate) fn message(frame: Frame<'_>, ctx: &Context, checks: &Checks, place: &Place) -> Line {
+pub(crate) fn message(frame: Frame<'_>, ctx: &Context, checks: &Checks, place: &MessagePlace) -> MessageLine {
     let (body, result) = match frame.kind {
         Kind::Open => open_message(frame, ctx, checks),
         Kind::Update => update_message(frame, ctx),
@@ -225,7 +225,7 @@ pub(crate) fn message(frame: Frame<'_>, ctx: &Context, checks: &Checks, place: &
         Ok(faults) => (outcome(&faults), faults, None),
         Err(fatal) => ("session-reset", fatal.faults, Some(fatal.notification)),
     };
-    Line {
+    MessageLine {
         r#type: frame.kind.name(),
         outcome,
         errors: errors.iter().map(ErrorView::from).collect(),
@@ -236,8 +236,8 @@ pub(crate) fn message(frame: Frame<'_>, ctx: &Context, checks: &Checks, place: &
 }
 
 /// A header that no message can have; nothing after it can be found.
-pub(crate) fn invalid(fatal: &Fatal, place: &Place) -> Line {
-    Line {
+pub(crate) fn invalid(fatal: &Fatal, place: &MessagePlace) -> MessageLine {
+    MessageLine {
         r#type: "invalid",
         outcome: "session-reset",
         errors: fatal.faults.iter().map(ErrorView::from).collect(),
@@ -248,14 +248,19 @@ pub(crate) fn invalid(fatal: &Fatal, place: &Place) -> Line {
 }
 
 /// The input ends in this message, at least `want` octets before its end.
-pub(crate) fn incomplete(octets: &[u8], want: usize, place: &Place) -> Line {
+pub(crate) fn incomplete(octets: &[u8], want: usize, place: &MessagePlace) -> MessageLine {
     let text = format!("input ends inside the message; at least {want} more octets belong to it");
     broken_off(kind_of(octets).map_or("invalid", Kind::name), octets.len(), text, place)
 }
 
 /// Something that holds messages ends or breaks off.
-pub(crate) fn broken_off(kind: &'static str, offset: usize, text: String, place: &Place) -> Line {
-    Line {
+pub(crate) fn broken_off(
+    kind: &'static str,
+    offset: usize,
+    text: String,
+    place: &MessagePlace,
+) -> MessageLine {
+    MessageLine {
         r#type: kind,
         outcome: "incomplete",
         errors: vec![ErrorView { offset, attribute: None, rfc: "RFC 4271 section 4.1", text }],
@@ -266,9 +271,9 @@ pub(crate) fn broken_off(kind: &'static str, offset: usize, text: String, place:
 }
 
 /// A line of text that does not hold octets: nothing in it is in step with BGP.
-pub(crate) fn not_hex(at: usize, place: &Place) -> Line {
+pub(crate) fn not_hex(at: usize, place: &MessagePlace) -> MessageLine {
     let text = format!("character {} of the line is no hexadecimal digit", at + 1);
-    Line {
+    MessageLine {
         r#type: "invalid",
         outcome: "session-reset",
         errors: vec![ErrorView { offset: 0, attribute: None, rfc: "RFC 4271 section 6.1", text }],

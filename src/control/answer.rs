@@ -16,9 +16,9 @@ pub const PAGE: usize = 1000;
 #[serde(untagged)]
 pub enum Request {
     /// `{"show": …}`: something to see.
-    Show(Show),
+    Show(ShowRequest),
     /// `{"refresh": …}`: something to do.
-    Refresh(Refresh),
+    Refresh(RefreshRequest),
 }
 
 impl Request {
@@ -38,7 +38,7 @@ impl Request {
 /// Have peers send their routes again (RFC 2918).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Refresh {
+pub struct RefreshRequest {
     /// A session's name, its peer's address, or `all`.
     #[serde(rename = "refresh")]
     pub peer: String,
@@ -47,7 +47,7 @@ pub struct Refresh {
 /// What is to be seen.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "show", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Show {
+pub enum ShowRequest {
     /// Sessions.
     Peers,
     /// One page of routes.
@@ -74,15 +74,15 @@ pub enum Show {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
-    /// To [`Show::Peers`].
-    Peers(Vec<Peer>),
-    /// To [`Show::Routes`].
+    /// To [`ShowRequest::Peers`].
+    Peers(Vec<PeerAnswer>),
+    /// To [`ShowRequest::Routes`].
     Routes(Page),
-    /// To [`Show::Kernel`].
+    /// To [`ShowRequest::Kernel`].
     KernelRoutes(KernelPage),
-    /// To [`Show::Status`].
-    Status(Box<Status>),
-    /// To [`Refresh`].
+    /// To [`ShowRequest::Status`].
+    Status(Box<StatusAnswer>),
+    /// To [`RefreshRequest`].
     Refreshed(Vec<Refreshed>),
     /// The request could not be answered; why.
     Error(String),
@@ -93,7 +93,7 @@ pub enum Answer {
 #[serde(rename_all = "camelCase")]
 pub struct KernelPage {
     /// The routes, by prefix.
-    pub routes: Vec<KernelRoute>,
+    pub routes: Vec<KernelRouteAnswer>,
     /// There is more after this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
@@ -102,7 +102,7 @@ pub struct KernelPage {
 /// One prefix that is wanted in the kernel, or holds a route of ours there.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct KernelRoute {
+pub struct KernelRouteAnswer {
     /// The prefix.
     pub prefix: String,
     /// `installed`, `pending`, `conflicting`, `waiting`, `failed` or `adopted`.
@@ -120,7 +120,7 @@ pub struct KernelRoute {
 /// One session.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Peer {
+pub struct PeerAnswer {
     /// BIRD's name of the session.
     pub name: String,
     /// The peer's address.
@@ -171,9 +171,9 @@ pub struct Peer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<u64>,
     /// Messages received.
-    pub messages_received: Messages,
+    pub messages_received: MessagesAnswer,
     /// Messages sent, but for UPDATE.
-    pub messages_sent: Messages,
+    pub messages_sent: MessagesAnswer,
     /// UPDATEs with errors that cost routes or attributes but not the session.
     pub faulty_updates: u64,
     /// Attempts to connect.
@@ -183,13 +183,13 @@ pub struct Peer {
     /// Defects of ours that ended it.
     pub defects: u64,
     /// The last events, oldest first.
-    pub events: Vec<Event>,
+    pub events: Vec<EventAnswer>,
 }
 
 /// Counted messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Messages {
+pub struct MessagesAnswer {
     /// OPEN.
     pub open: u64,
     /// UPDATE.
@@ -205,7 +205,7 @@ pub struct Messages {
 /// Something that happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Event {
+pub struct EventAnswer {
     /// How long ago.
     pub age_seconds: u64,
     /// What.
@@ -300,7 +300,7 @@ pub enum AsPathItem {
 /// The daemon.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub struct StatusAnswer {
     /// Version of the program.
     pub version: String,
     /// This node.
@@ -332,9 +332,9 @@ pub struct Status {
     /// The datastore.
     pub datastore: Datastore,
     /// The kernel's routes.
-    pub kernel: Kernel,
+    pub kernel: KernelAnswer,
     /// Listening sockets.
-    pub listen: Vec<Listen>,
+    pub listen: Vec<ListenAnswer>,
     /// Connections from addresses of no peer.
     pub strangers: u64,
     /// Sessions wanted.
@@ -371,7 +371,7 @@ pub struct Datastore {
     pub locked: bool,
     /// Kinds that are not in sync.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kinds: Vec<KindState>,
+    pub kinds: Vec<KindAnswer>,
     /// Mass losses that wait for confirmation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unconfirmed: Vec<Unconfirmed>,
@@ -389,7 +389,7 @@ pub struct Datastore {
 /// A kind of resource that is not in sync.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct KindState {
+pub struct KindAnswer {
     /// The kind.
     pub kind: String,
     /// `unknown`, `stale` or `refused`.
@@ -412,7 +412,7 @@ pub struct Unconfirmed {
 /// The kernel's routes as the daemon sees them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Kernel {
+pub struct KernelAnswer {
     /// The kernel can be asked and told.
     pub connected: bool,
     /// Routes wanted.
@@ -431,7 +431,7 @@ pub struct Kernel {
 /// One listening socket.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Listen {
+pub struct ListenAnswer {
     /// `ipv4` or `ipv6`.
     pub family: String,
     /// Address and port.
@@ -450,12 +450,15 @@ mod tests {
     fn requests_are_lines_that_a_person_can_type() {
         let read = |text: &str| Request::parse(text.as_bytes());
         for (text, request) in [
-            (r#"{"show":"peers"}"#, Request::Show(Show::Peers)),
+            (r#"{"show":"peers"}"#, Request::Show(ShowRequest::Peers)),
             (
                 r#"{"show":"routes","family":"ipv4"}"#,
-                Request::Show(Show::Routes { family: "ipv4".into(), after: None }),
+                Request::Show(ShowRequest::Routes { family: "ipv4".into(), after: None }),
             ),
-            (r#"{"refresh":"Mesh_10_0_0_2"}"#, Request::Refresh(Refresh { peer: "Mesh_10_0_0_2".into() })),
+            (
+                r#"{"refresh":"Mesh_10_0_0_2"}"#,
+                Request::Refresh(RefreshRequest { peer: "Mesh_10_0_0_2".into() }),
+            ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), text);
             assert_eq!(read(text).unwrap(), request);

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::ready::Look;
+use super::ready::Readiness;
 use super::server::Views;
 use super::{accept, metrics};
 
@@ -95,7 +95,7 @@ async fn answer(views: &Views, method: &Method, path: &str) -> Response<Full<Byt
             }
         },
         "/readyz" => {
-            let reasons = Look::at(views).reasons();
+            let reasons = Readiness::at(views).reasons();
             if reasons.is_empty() {
                 response(StatusCode::OK, TEXT, "ok\n".into())
             } else {

@@ -16,6 +16,7 @@ pub mod reason;
 pub mod routes;
 pub mod server;
 pub mod show;
+mod socket;
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "calico-bgpd.sock";

@@ -15,7 +15,7 @@ const AT_START: Millis = Millis::secs(30);
 
 /// What the rule looks at.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Look {
+pub struct Readiness {
     /// Why there is no configuration yet.
     pub waiting_for: Option<String>,
     /// The end of a restart is waited for.
@@ -26,13 +26,13 @@ pub struct Look {
     pub peers: Vec<(IpAddr, bool)>,
 }
 
-impl Look {
+impl Readiness {
     /// As things stand.
-    pub fn at(views: &Views) -> Look {
+    pub fn at(views: &Views) -> Readiness {
         let in_force = views.in_force.borrow().clone();
         let waiting = in_force.waiting_for.clone().unwrap_or_else(|| "the datastore".to_string());
         let counts = |class| matches!(class, PeerClass::Mesh | PeerClass::Global | PeerClass::Node);
-        Look {
+        Readiness {
             waiting_for: in_force.state.is_none().then_some(waiting),
             recovering: *views.phase.borrow() == Phase::Recovering,
             age: views.clock.now(),
@@ -74,7 +74,7 @@ mod tests {
 
     fn look(secs: u64, peers: &[(&str, bool)], recovering: bool) -> Vec<String> {
         let peers = peers.iter().map(|(peer, up)| (peer.parse().unwrap(), *up)).collect();
-        Look { waiting_for: None, recovering, age: Millis::secs(secs), peers }.reasons()
+        Readiness { waiting_for: None, recovering, age: Millis::secs(secs), peers }.reasons()
     }
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
     fn a_restart_that_is_not_over_is_no_readiness_at_start() {
         assert_eq!(look(5, &[("10.0.0.2", true)], true), ["graceful restart in progress"]);
         assert!(look(31, &[("10.0.0.2", true)], true).is_empty());
-        let nothing = Look { waiting_for: Some("the datastore".into()), ..Look::default() };
+        let nothing = Readiness { waiting_for: Some("the datastore".into()), ..Readiness::default() };
         assert_eq!(nothing.reasons(), ["nothing is configured yet, waiting for the datastore"]);
     }
 }

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::accept::serve;
-use super::answer::{self, Answer, Refreshed, Request, Show};
-use super::bird::socket::Bound;
+use super::answer::{self, Answer, Refreshed, Request, ShowRequest};
 use super::counts::Counts;
 use super::reason::reason;
 use super::routes::page;
+use super::socket::BoundSocket;
 use crate::clock::Clock;
 use crate::configure::{Again, InForce};
 use crate::core_thread::{CoreGone, CorePort, Urgent};
@@ -76,13 +76,13 @@ pub struct Views {
 }
 
 /// The bound socket; its file goes when this goes.
-pub struct ControlSocket(Bound);
+pub struct ControlSocket(BoundSocket);
 
 impl ControlSocket {
     /// Binds in the run directory. Call only with the directory's lock held.
     pub fn bind(run_dir: &Path) -> io::Result<ControlSocket> {
         let path = run_dir.join(super::SOCKET);
-        Ok(ControlSocket(Bound::at(&path)?))
+        Ok(ControlSocket(BoundSocket::at(&path)?))
     }
 }
 
@@ -130,10 +130,14 @@ async fn client(stream: UnixStream, views: &Views, answers: &Semaphore) -> io::R
 impl Views {
     async fn answer(&self, request: &Request) -> Answer {
         match request {
-            Request::Show(Show::Peers) => self.peers().await,
-            Request::Show(Show::Routes { family, after }) => self.routes(family, after.as_deref()).await,
-            Request::Show(Show::Kernel { family, after }) => self.kernel(family, after.as_deref()).await,
-            Request::Show(Show::Status) => self.status().await,
+            Request::Show(ShowRequest::Peers) => self.peers().await,
+            Request::Show(ShowRequest::Routes { family, after }) => {
+                self.routes(family, after.as_deref()).await
+            }
+            Request::Show(ShowRequest::Kernel { family, after }) => {
+                self.kernel(family, after.as_deref()).await
+            }
+            Request::Show(ShowRequest::Status) => self.status().await,
             Request::Refresh(wanted) => self.refresh(&wanted.peer).await,
         }
     }
@@ -204,7 +208,7 @@ impl Views {
         }
         let Ok(lines) = answered.await else { return gone() };
         let next = lines.last().filter(|_| lines.len() >= answer::PAGE).map(|last| last.prefix.to_string());
-        let routes = lines.into_iter().map(|line| answer::KernelRoute {
+        let routes = lines.into_iter().map(|line| answer::KernelRouteAnswer {
             prefix: line.prefix.to_string(),
             state: line.state.name().into(),
             desired: line.desired,
@@ -251,7 +255,7 @@ impl Views {
             Phase::Recovering => "recovering",
             Phase::Normal => "normal",
         };
-        Answer::Status(Box::new(answer::Status {
+        Answer::Status(Box::new(answer::StatusAnswer {
             version: env!("CARGO_PKG_VERSION").into(),
             node: in_force.node.clone(),
             uptime_seconds: self.clock.now().as_secs(),
@@ -264,7 +268,7 @@ impl Views {
             phase: phase.into(),
             recovery: waits.iter().map(|what| recovery_waits(what, &in_force)).collect(),
             datastore: datastore(source),
-            kernel: answer::Kernel {
+            kernel: answer::KernelAnswer {
                 connected: fib.connected,
                 desired: fib.desired,
                 installed: fib.installed,
@@ -275,7 +279,7 @@ impl Views {
             listen: listen
                 .sockets
                 .iter()
-                .map(|(afi, socket)| answer::Listen {
+                .map(|(afi, socket)| answer::ListenAnswer {
                     family: afi.name().into(),
                     address: socket.as_ref().ok().map(ToString::to_string),
                     error: socket.as_ref().err().cloned(),
@@ -335,7 +339,7 @@ fn cannot_refresh(view: &PeerView) -> Option<&'static str> {
 }
 
 /// T10: a peer that we wait for may be the one that calls from an address of nobody.
-fn hint_at_strangers(peer: &mut answer::Peer, entry: &PeerEntry, strangers: &[IpAddr]) {
+fn hint_at_strangers(peer: &mut answer::PeerAnswer, entry: &PeerEntry, strangers: &[IpAddr]) {
     let expected = entry.peer.spec.transport.peer;
     let seen: Vec<String> = strangers
         .iter()
@@ -368,7 +372,7 @@ fn datastore(source: SourceStatus) -> answer::Datastore {
         known_age_seconds: source.heard.map(since),
         locked: source.frozen,
         kinds: kinds
-            .map(|(kind, state)| answer::KindState {
+            .map(|(kind, state)| answer::KindAnswer {
                 kind: kind.name().into(),
                 state: state.name().into(),
                 why: match state {
@@ -396,11 +400,11 @@ fn since(at: Instant) -> u64 {
 }
 
 /// One session as it stands on the line.
-fn peer(entry: &PeerEntry, view: &PeerView, counts: Option<PeerCounts>, now: Millis) -> answer::Peer {
+fn peer(entry: &PeerEntry, view: &PeerView, counts: Option<PeerCounts>, now: Millis) -> answer::PeerAnswer {
     let wanted = &entry.peer;
     let spec = &wanted.spec;
     let age = |at: Millis| (now - at).as_secs();
-    let mut peer = answer::Peer {
+    let mut peer = answer::PeerAnswer {
         name: wanted.name.clone(),
         address: spec.transport.peer.to_string(),
         port: spec.transport.port,
@@ -413,7 +417,7 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: Option<PeerCounts>, now: Mil
         state: view.state().name().into(),
         since_seconds: now.as_secs(),
         defects: view.defects,
-        ..answer::Peer::default()
+        ..answer::PeerAnswer::default()
     };
     if let Some(counts) = counts {
         let count = |n: usize| Some(u64::try_from(n).unwrap_or(u64::MAX));
@@ -433,7 +437,7 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: Option<PeerCounts>, now: Mil
         peer.hold_time = Some(negotiated.hold_time);
         peer.graceful_restart = Some(!negotiated.graceful.is_empty());
     }
-    let messages = |m: bgp_proto::session::Messages| answer::Messages {
+    let messages = |m: bgp_proto::session::Messages| answer::MessagesAnswer {
         open: m.open,
         update: m.update,
         notification: m.notification,
@@ -448,7 +452,7 @@ fn peer(entry: &PeerEntry, view: &PeerView, counts: Option<PeerCounts>, now: Mil
     peer.events = status
         .events
         .iter()
-        .map(|(at, event)| answer::Event { age_seconds: age(*at), text: event.to_string() })
+        .map(|(at, event)| answer::EventAnswer { age_seconds: age(*at), text: event.to_string() })
         .collect();
     peer
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::SOCKET;
 use super::answer::{
-    Answer, KernelPage, KernelRoute, Page, Peer, Refresh, Refreshed, Request, Route, Show, Status,
+    Answer, KernelPage, KernelRouteAnswer, Page, PeerAnswer, RefreshRequest, Refreshed, Request, Route,
+    ShowRequest, StatusAnswer,
 };
 
 /// How long the daemon may take.
@@ -91,8 +92,8 @@ impl Client {
     }
 
     /// All sessions.
-    pub fn peers(&mut self) -> Result<Vec<Peer>, ShowError> {
-        match self.ask(&Request::Show(Show::Peers))? {
+    pub fn peers(&mut self) -> Result<Vec<PeerAnswer>, ShowError> {
+        match self.ask(&Request::Show(ShowRequest::Peers))? {
             Answer::Peers(peers) => Ok(peers),
             _ => Err(ShowError::Answer("it answers another question".into())),
         }
@@ -103,7 +104,7 @@ impl Client {
         let mut routes = Vec::new();
         let mut after = None;
         loop {
-            let request = Request::Show(Show::Routes { family: family.to_string(), after });
+            let request = Request::Show(ShowRequest::Routes { family: family.to_string(), after });
             let Answer::Routes(Page { routes: page, next }) = self.ask(&request)? else {
                 return Err(ShowError::Answer("it answers another question".into()));
             };
@@ -116,11 +117,11 @@ impl Client {
     }
 
     /// What is wanted of the kernel in a family and what is there, page by page.
-    pub fn kernel(&mut self, family: &str) -> Result<Vec<KernelRoute>, ShowError> {
+    pub fn kernel(&mut self, family: &str) -> Result<Vec<KernelRouteAnswer>, ShowError> {
         let mut routes = Vec::new();
         let mut after = None;
         loop {
-            let request = Request::Show(Show::Kernel { family: family.to_string(), after });
+            let request = Request::Show(ShowRequest::Kernel { family: family.to_string(), after });
             let Answer::KernelRoutes(KernelPage { routes: page, next }) = self.ask(&request)? else {
                 return Err(ShowError::Answer("it answers another question".into()));
             };
@@ -133,8 +134,8 @@ impl Client {
     }
 
     /// The daemon's state.
-    pub fn status(&mut self) -> Result<Status, ShowError> {
-        match self.ask(&Request::Show(Show::Status))? {
+    pub fn status(&mut self) -> Result<StatusAnswer, ShowError> {
+        match self.ask(&Request::Show(ShowRequest::Status))? {
             Answer::Status(status) => Ok(*status),
             _ => Err(ShowError::Answer("it answers another question".into())),
         }
@@ -142,7 +143,7 @@ impl Client {
 
     /// Has the session of this name or address, or `all`, ask its peer for its routes again.
     pub fn refresh(&mut self, peer: &str) -> Result<Vec<Refreshed>, ShowError> {
-        match self.ask(&Request::Refresh(Refresh { peer: peer.to_string() }))? {
+        match self.ask(&Request::Refresh(RefreshRequest { peer: peer.to_string() }))? {
             Answer::Refreshed(answers) => Ok(answers),
             _ => Err(ShowError::Answer("it answers another question".into())),
         }
@@ -189,7 +190,7 @@ fn number(value: Option<u64>) -> String {
 }
 
 /// `show kernel`.
-pub fn kernel_table(routes: &[KernelRoute]) -> String {
+pub fn kernel_table(routes: &[KernelRouteAnswer]) -> String {
     let rows: Vec<Vec<String>> = routes
         .iter()
         .map(|route| {
@@ -217,7 +218,7 @@ pub fn refresh_text(answers: &[Refreshed]) -> String {
 }
 
 /// `show peers`.
-pub fn peers_table(peers: &[Peer]) -> String {
+pub fn peers_table(peers: &[PeerAnswer]) -> String {
     let rows: Vec<Vec<String>> = peers
         .iter()
         .map(|peer| {
@@ -238,7 +239,7 @@ pub fn peers_table(peers: &[Peer]) -> String {
 }
 
 /// `show peers NAME`: everything of one session.
-pub fn peer_text(peer: &Peer) -> String {
+pub fn peer_text(peer: &PeerAnswer) -> String {
     let mut text = String::new();
     let mut line = |what: &str, value: String| {
         if !value.is_empty() {
@@ -296,7 +297,7 @@ pub fn routes_table(routes: &[Route]) -> String {
 }
 
 /// `show status`.
-pub fn status_text(status: &Status) -> String {
+pub fn status_text(status: &StatusAnswer) -> String {
     let mut text = String::new();
     let known = |value: &Option<String>| value.clone().unwrap_or_else(|| "not known yet".into());
     let mut line = |what: &str, value: String| {
@@ -415,16 +416,16 @@ mod tests {
 
     #[test]
     fn a_table_is_aligned_and_has_no_blanks_at_line_ends() {
-        let peer = Peer {
+        let peer = PeerAnswer {
             name: "Mesh_192_0_2_1".into(),
             address: "192.0.2.1".into(),
             as_number: 64512,
             family: "ipv4".into(),
             state: "Active".into(),
             reason: Some("connection refused".into()),
-            ..Peer::default()
+            ..PeerAnswer::default()
         };
-        let up = Peer { reason: None, sent: Some(3), state: "Established".into(), ..peer.clone() };
+        let up = PeerAnswer { reason: None, sent: Some(3), state: "Established".into(), ..peer.clone() };
         let text = peers_table(&[peer, up]);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0].find("STATE"), lines[1].find("Active"));

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::feed::{Events, SourceEvent};
 use super::files::FolderWatch;
 use crate::model::decode::endpoint_status;
-use crate::model::snapshot::Shared;
+use crate::model::snapshot::Workloads;
 use crate::model::{Code, Problem, WorkloadPeer};
 
 /// The folder below the prefix.
@@ -27,9 +27,6 @@ const POLL: Duration = Duration::from_secs(5);
 const HALF_WRITTEN: Duration = Duration::from_millis(50);
 /// Larger files are none of Felix's.
 const MAX_BYTES: u64 = 1 << 20;
-
-/// Workloads that are peers, by the name of their file.
-pub type Workloads = Shared<String, Arc<WorkloadPeer>>;
 
 /// What the files say.
 #[derive(Debug, Default)]

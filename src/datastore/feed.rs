@@ -20,13 +20,12 @@ use tracing::{error, info, warn};
 use super::SourceSender;
 use super::cache::{Cache, CacheSettings, Kept};
 use super::debounce::Debounce;
-use super::endpoint_status::Workloads;
 use crate::clock::Clock;
 use crate::model::ResourceKey;
 use crate::model::brake::Brake;
 use crate::model::decode::Reading;
-use crate::model::snapshot::Snapshot;
-use crate::model::store::{Entry, Remembered, Store};
+use crate::model::snapshot::{Snapshot, Workloads};
+use crate::model::store::{Remembered, SourceEntry, Store};
 use crate::model::{Kind, Problem};
 
 /// Messages of a source that may wait.
@@ -58,9 +57,9 @@ impl Default for FeedSettings {
 
 /// One change of one resource.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Change {
+pub enum SourceChange {
     /// It is there, or is another one now.
-    Put(Entry),
+    Put(SourceEntry),
     /// It is gone.
     Delete(ResourceKey),
     /// What is wrong with things that are no resources, in place of what was.
@@ -71,7 +70,7 @@ pub enum Change {
 #[derive(Debug)]
 pub enum SourceEvent {
     /// A part of a list; it counts when the list is complete.
-    Page(Vec<Entry>),
+    Page(Vec<SourceEntry>),
     /// The lists of these kinds are complete; all of the kind is what the pages said.
     Listed {
         /// Which.
@@ -82,7 +81,7 @@ pub enum SourceEvent {
     /// Changes that belong together, as those of one transaction.
     Changed {
         /// In order.
-        changes: Vec<Change>,
+        changes: Vec<SourceChange>,
         /// They were missed for a while, and are told now that the watch has been resumed.
         resumed: bool,
         /// The datastore's revision after them.
@@ -227,9 +226,9 @@ impl Feed {
                 let mut changed = false;
                 for change in changes {
                     changed |= match change {
-                        Change::Put(entry) => self.store.put(entry),
-                        Change::Delete(key) => self.store.delete(&key),
-                        Change::Problems(problems) => self.store.set_problems(problems),
+                        SourceChange::Put(entry) => self.store.put(entry),
+                        SourceChange::Delete(key) => self.store.delete(&key),
+                        SourceChange::Problems(problems) => self.store.set_problems(problems),
                     };
                 }
                 self.relisted |= changed && resumed;
@@ -273,7 +272,7 @@ impl Feed {
     }
 
     /// Thousands of documents take their time.
-    async fn page(&mut self, entries: Vec<Entry>) {
+    async fn page(&mut self, entries: Vec<SourceEntry>) {
         if entries.len() < LARGE {
             self.store.page(entries);
             return;

@@ -22,12 +22,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::feed::{Change, Events, SourceEvent};
+use super::feed::{Events, SourceChange, SourceEvent};
 use crate::model::ResourceKey;
 use crate::model::decode::documents::documents;
-use crate::model::decode::{Decoded, Reading, decode, tags};
+use crate::model::decode::{DecodedResource, Reading, decode, tags};
 use crate::model::snapshot::Snapshot;
-use crate::model::store::{Entry, Held, Remembered, SnapshotBuilder};
+use crate::model::store::{Held, Remembered, SnapshotBuilder, SourceEntry};
 use crate::model::{Code, Kind, Problem};
 
 /// Everything may be in a file.
@@ -214,8 +214,8 @@ impl FileSet {
     }
 
     /// Each resource as the file has it that counts, and what is wrong with the files.
-    fn content(&self) -> (BTreeMap<&ResourceKey, &Decoded>, Vec<Problem>) {
-        let mut taken: BTreeMap<&ResourceKey, (&str, &Decoded)> = BTreeMap::new();
+    fn content(&self) -> (BTreeMap<&ResourceKey, &DecodedResource>, Vec<Problem>) {
+        let mut taken: BTreeMap<&ResourceKey, (&str, &DecodedResource)> = BTreeMap::new();
         let mut problems = Vec::new();
         for (name, file) in &self.files {
             for (key, decoded) in &file.held {
@@ -244,13 +244,13 @@ impl FileSet {
     }
 
     /// The changes that lead from what was said last to what the files say now.
-    fn news(&self, said: &mut Held) -> (Vec<Change>, Vec<Problem>) {
+    fn news(&self, said: &mut Held) -> (Vec<SourceChange>, Vec<Problem>) {
         let (taken, problems) = self.content();
         let gone = said.keys().filter(|key| !taken.contains_key(key)).cloned();
-        let mut changes: Vec<Change> = gone.map(Change::Delete).collect();
+        let mut changes: Vec<SourceChange> = gone.map(SourceChange::Delete).collect();
         for (key, decoded) in &taken {
             if said.get(key) != Some(*decoded) {
-                changes.push(Change::Put(Entry::Read((*decoded).clone())));
+                changes.push(SourceChange::Put(SourceEntry::Read((*decoded).clone())));
             }
         }
         *said = taken.into_iter().map(|(key, decoded)| (key.clone(), decoded.clone())).collect();
@@ -259,7 +259,7 @@ impl FileSet {
 }
 
 impl File {
-    fn said(&self, key: &ResourceKey) -> Option<&Decoded> {
+    fn said(&self, key: &ResourceKey) -> Option<&DecodedResource> {
         self.held.get(key).or_else(|| self.carried.get(key))
     }
 
@@ -414,17 +414,17 @@ async fn follow(path: PathBuf, mut set: FileSet, events: Events) {
                 let mut what = Vec::new();
                 if news || believed || !in_sync {
                     let (mut changes, problems) = set.news(&mut said);
-                    changes.push(Change::Problems(problems));
+                    changes.push(SourceChange::Problems(problems));
                     if in_sync {
                         what.push(SourceEvent::Changed { changes, resumed: away, revision: None });
                     } else {
-                        let entry = |change: &Change| match change {
-                            Change::Put(entry) => Some(entry.clone()),
-                            Change::Delete(_) | Change::Problems(_) => None,
+                        let entry = |change: &SourceChange| match change {
+                            SourceChange::Put(entry) => Some(entry.clone()),
+                            SourceChange::Delete(_) | SourceChange::Problems(_) => None,
                         };
                         what.push(SourceEvent::Page(changes.iter().filter_map(entry).collect()));
                         what.push(SourceEvent::Listed { kinds: KINDS.to_vec(), revision: None });
-                        changes.retain(|change| matches!(change, Change::Problems(_)));
+                        changes.retain(|change| matches!(change, SourceChange::Problems(_)));
                         what.insert(0, SourceEvent::Changed { changes, resumed: false, revision: None });
                     }
                 }

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::view::{FamilyView, IntentView, PeerView, ProgramView, RuleView, view};
+use super::view::{FamilyView, IntentView, ProgramView, RuleView, SessionView, view};
 use super::{DesiredState, Peer, PeerChange, diff};
 use crate::model::problem::ProblemView;
 
@@ -132,7 +132,7 @@ pub fn compare(old: &DesiredState, new: &DesiredState) -> Comparison {
             "node": view.node, "release": view.release, "clusterRoutes": view.cluster_routes, "listen": view.listen,
         })
     };
-    let peers = |view: &IntentView| -> BTreeMap<String, PeerView> {
+    let peers = |view: &IntentView| -> BTreeMap<String, SessionView> {
         view.peers.iter().map(|peer| (peer.name.clone(), peer.clone())).collect()
     };
     let (old_views, new_views) = (peers(&before), peers(&after));
@@ -143,12 +143,12 @@ pub fn compare(old: &DesiredState, new: &DesiredState) -> Comparison {
             let at = |state: &DesiredState| state.peers.get(key).map(|peer| Peer::clone(peer));
             let (was, is) = (at(old), at(new));
             let shown = is.as_ref().or(was.as_ref())?;
-            let view_of = |peer: &Option<Peer>, views: &BTreeMap<String, PeerView>| {
+            let view_of = |peer: &Option<Peer>, views: &BTreeMap<String, SessionView>| {
                 peer.as_ref().and_then(|peer| views.get(&peer.name)).cloned()
             };
             let (was, is) = (view_of(&was, &old_views), view_of(&is, &new_views));
-            let programs = |name: fn(&PeerView) -> &String| {
-                let program = |view: &Option<PeerView>, of: &IntentView| {
+            let programs = |name: fn(&SessionView) -> &String| {
+                let program = |view: &Option<SessionView>, of: &IntentView| {
                     view.as_ref().and_then(|view| of.programs.get(name(view))).cloned()
                 };
                 // Those of a session that comes or goes as a whole are no news.
@@ -202,7 +202,7 @@ fn effect(change: PeerChange) -> (&'static str, Vec<&'static str>) {
 }
 
 /// Names of programs say nothing from one state to another.
-fn without_programs(peer: &PeerView) -> Value {
+fn without_programs(peer: &SessionView) -> Value {
     let mut value = serde_json::to_value(peer).unwrap_or_default();
     if let Value::Object(map) = &mut value {
         map.remove("import");

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bgp_proto::{Afi, IpPrefix, V4, V6};
 
@@ -57,8 +58,22 @@ pub fn compile(snapshot: &Snapshot, facts: &NodeFacts) -> Result<DesiredState, U
     compile_parts(snapshot, facts, None).map(|(state, _)| state)
 }
 
+/// As [`compile`], with the sessions of the compilation before where nothing that they hang on changed.
+///
+/// # Errors
+/// As there.
+pub fn compile_after(
+    prior: Option<&Prior>,
+    snapshot: &Arc<Snapshot>,
+    facts: &NodeFacts,
+) -> Result<(DesiredState, Prior), Unready> {
+    let (state, asked) = compile_parts(snapshot, facts, prior)?;
+    let prior = Prior::of(snapshot, facts, state.release, asked);
+    Ok((state, prior))
+}
+
 /// The state, and its sessions with all that comes with them; those of `prior` where they are the same.
-pub(super) fn compile_parts(
+fn compile_parts(
     snapshot: &Snapshot,
     facts: &NodeFacts,
     prior: Option<&Prior>,

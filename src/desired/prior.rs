@@ -1,6 +1,6 @@
 //! What one compilation leaves for the next: sessions whose inputs did not change are not compiled again.
 //!
-//! Owns: [`Prior`] and [`compile_after`]; which inputs sessions hang on: Nodes, BGPConfigurations, BGPPeers, BGPFilters,
+//! Owns: [`Prior`]; which inputs sessions hang on: Nodes, BGPConfigurations, BGPPeers, BGPFilters,
 //! local workloads, the release, the settings. Blocks, pools and Services change sets of prefixes that their programs
 //! name; of Secrets they hang on the keys alone, which are looked up each time. Never: changes what comes out.
 
@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use bgp_proto::{Family, Prefix};
 
-use super::compile::{self, Unready};
 use super::inputs::{Inputs, Problems};
 use super::{
     Auth, ClusterRelease, DesiredState, FamilyIntent, NodeFacts, Peer, SessionKey, StaticRoute, auth,
@@ -86,6 +85,16 @@ impl Prior {
         self.asked.peers.clone_from(&state.peers);
     }
 
+    /// Of a compilation that has been done.
+    pub(super) fn of(
+        snapshot: &Arc<Snapshot>,
+        facts: &NodeFacts,
+        release: ClusterRelease,
+        asked: Asked,
+    ) -> Prior {
+        Prior { snapshot: snapshot.clone(), facts: facts.clone(), release, asked }
+    }
+
     /// The sessions, where what they hang on is the same.
     pub(super) fn asked(
         &self,
@@ -103,18 +112,4 @@ impl Prior {
             && self.facts == *facts;
         same.then(|| self.asked.clone())
     }
-}
-
-/// As [`compile`](super::compile), with the sessions of the compilation before where nothing that they hang on changed.
-///
-/// # Errors
-/// As there.
-pub fn compile_after(
-    prior: Option<&Prior>,
-    snapshot: &Arc<Snapshot>,
-    facts: &NodeFacts,
-) -> Result<(DesiredState, Prior), Unready> {
-    let (state, asked) = compile::compile_parts(snapshot, facts, prior)?;
-    let prior = Prior { snapshot: snapshot.clone(), facts: facts.clone(), release: state.release, asked };
-    Ok((state, prior))
 }

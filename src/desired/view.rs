@@ -31,7 +31,7 @@ pub struct IntentView {
     /// Listening sockets, IPv4 first.
     pub listen: Vec<ListenView>,
     /// Sessions by name.
-    pub peers: Vec<PeerView>,
+    pub peers: Vec<SessionView>,
     /// The IPv4 table.
     pub ipv4: FamilyView,
     /// The IPv6 table.
@@ -115,7 +115,7 @@ pub struct ListenView {
 /// A session.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PeerView {
+pub struct SessionView {
     /// As `Mesh_10_0_0_2`.
     pub name: String,
     /// `mesh`, `global`, `node` or `localWorkload`.
@@ -271,10 +271,10 @@ fn listen_view(afi: Afi, listen: &super::Listen) -> ListenView {
     ListenView { family: afi.name(), address: listen.addr.map(|addr| addr.to_string()), port: listen.port }
 }
 
-fn peer_view(peer: &Peer, programs: &mut Names) -> PeerView {
+fn peer_view(peer: &Peer, programs: &mut Names) -> SessionView {
     let (transport, open, next) = (&peer.spec.transport, &peer.spec.open, &peer.spec.next);
     let treatment = &peer.treatment;
-    PeerView {
+    SessionView {
         name: peer.name.clone(),
         class: peer.class.name(),
         resource: peer.resource.clone(),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bgp_proto::IpPrefix;
 use tokio::sync::mpsc;
 
-use super::mirror::{Notice, RouteSeen, Snapshot};
+use super::mirror::{KernelDump, Notice, RouteSeen};
 use super::{Applied, Kernel, KernelError, PROTOCOL, RouteOp, Target};
 
 /// A kernel that is only read.
@@ -84,7 +84,7 @@ impl<K: Kernel> DryRun<K> {
 }
 
 impl<K: Kernel> Kernel for DryRun<K> {
-    async fn dump(&mut self) -> Result<(Snapshot, Vec<Notice>), KernelError> {
+    async fn dump(&mut self) -> Result<(KernelDump, Vec<Notice>), KernelError> {
         let (mut snapshot, notices) = self.kernel.dump().await?;
         self.links = snapshot.links.iter().map(|link| (link.index, link.name.clone())).collect();
         let ours = snapshot.routes.iter().filter(|(_, seen)| seen.protocol == PROTOCOL);

@@ -15,7 +15,7 @@ use bgp_proto::{Afi, IpPrefix};
 use smallvec::smallvec;
 use tokio::sync::Notify;
 
-use super::mirror::{AddressSeen, Mirror, Notice, RouteSeen, Snapshot, is_narrow};
+use super::mirror::{AddressSeen, KernelDump, Mirror, Notice, RouteSeen, is_narrow};
 use super::plan::plan;
 use super::{
     Address, Applied, Errno, FibRoute, Kernel, KernelError, KernelEvent, Leg, Link, PROTOCOL, Phase, RouteOp,
@@ -307,9 +307,9 @@ impl FakeKernel {
     }
 
     /// All that is there now; what the notices say up to now is in it.
-    pub fn snapshot(&mut self) -> Snapshot {
+    pub fn snapshot(&mut self) -> KernelDump {
         self.notices.clear();
-        Snapshot {
+        KernelDump {
             links: self.links.values().cloned().collect(),
             addresses: self.addresses.clone(),
             routes: self
@@ -449,7 +449,7 @@ impl SharedKernel {
 }
 
 impl Kernel for SharedKernel {
-    async fn dump(&mut self) -> Result<(Snapshot, Vec<Notice>), KernelError> {
+    async fn dump(&mut self) -> Result<(KernelDump, Vec<Notice>), KernelError> {
         let mut fault = self.fault();
         if fault.closed {
             return Err(Self::lost());

@@ -25,7 +25,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use super::message;
-use super::mirror::{Notice, Snapshot};
+use super::mirror::{KernelDump, Notice};
 use super::{Applied, Errno, Kernel, KernelError, PROTOCOL, Refusal, RouteOp};
 
 const NLMSG_ERROR: u16 = 2;
@@ -56,19 +56,19 @@ const DUMP_TRIES: u32 = 4;
 #[derive(Debug, Default)]
 pub struct LinuxKernel {
     sockets: Option<Sockets>,
-    settings: Settings,
+    settings: NetlinkSettings,
 }
 
 /// What tests want otherwise.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct NetlinkSettings {
     /// Receive buffer of the notification socket, in bytes.
     pub backlog: usize,
 }
 
-impl Default for Settings {
+impl Default for NetlinkSettings {
     fn default() -> Self {
-        Settings { backlog: BACKLOG }
+        NetlinkSettings { backlog: BACKLOG }
     }
 }
 
@@ -107,7 +107,7 @@ impl LinuxKernel {
     }
 
     /// The same with other settings.
-    pub fn with_settings(settings: Settings) -> Self {
+    pub fn with_settings(settings: NetlinkSettings) -> Self {
         LinuxKernel { sockets: None, settings }
     }
 
@@ -125,7 +125,7 @@ impl LinuxKernel {
 }
 
 impl Kernel for LinuxKernel {
-    async fn dump(&mut self) -> Result<(Snapshot, Vec<Notice>), KernelError> {
+    async fn dump(&mut self) -> Result<(KernelDump, Vec<Notice>), KernelError> {
         if self.sockets.is_none() {
             self.sockets = Some(Sockets::open(self.settings).map_err(lost("open"))?);
         }
@@ -152,7 +152,7 @@ impl Kernel for LinuxKernel {
 }
 
 impl Sockets {
-    fn open(settings: Settings) -> io::Result<Sockets> {
+    fn open(settings: NetlinkSettings) -> io::Result<Sockets> {
         let mut notifications = TokioSocket::new(NETLINK_ROUTE)?;
         let socket = notifications.socket_mut();
         enlarge(socket, settings.backlog)?;
@@ -178,8 +178,8 @@ impl Sockets {
         self.sequence
     }
 
-    async fn dump(&mut self) -> Result<(Snapshot, Vec<Notice>), KernelError> {
-        let mut snapshot = Snapshot::default();
+    async fn dump(&mut self) -> Result<(KernelDump, Vec<Notice>), KernelError> {
+        let mut snapshot = KernelDump::default();
         for attempt in 1..=DUMP_TRIES {
             // What waits from before the dump is in the dump; what was lost before it is of no interest.
             loop {
@@ -190,7 +190,7 @@ impl Sockets {
                 }
             }
             let mut undisturbed = true;
-            snapshot = Snapshot::default();
+            snapshot = KernelDump::default();
             let links = RouteNetlinkMessage::GetLink(LinkMessage::default());
             undisturbed &= self
                 .dump_of(links, |head, payload| {

@@ -2,7 +2,7 @@
 //!
 //! Owns: links, addresses and the routes of table main in both families, as a dump and the notifications after it
 //! told them, and what of it the speaker has been told. Never: asks the kernel anything, or decides what to write.
-//! Inputs: [`Snapshot`] and [`Notice`], in the order of the kernel's own stream. Outputs: [`KernelEvent`]s for the
+//! Inputs: [`KernelDump`] and [`Notice`], in the order of the kernel's own stream. Outputs: [`KernelEvent`]s for the
 //! speaker, the prefixes that changed, and lookups for [`super::plan`].
 //!
 //! Rules: KRT-4 to KRT-6 (addresses), KRT-11 (prefixes), KRT-12 to KRT-14 (routes of others). Core.
@@ -43,7 +43,7 @@ pub struct AddressSeen {
 
 /// Everything at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Snapshot {
+pub struct KernelDump {
     /// All links.
     pub links: Vec<Link>,
     /// All addresses.
@@ -52,7 +52,7 @@ pub struct Snapshot {
     pub routes: Vec<(IpPrefix, RouteSeen)>,
 }
 
-/// One thing that the kernel said after a [`Snapshot`].
+/// One thing that the kernel said after a [`KernelDump`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notice {
     /// A link appeared or changed.
@@ -136,7 +136,7 @@ impl Mirror {
     }
 
     /// Takes a snapshot in the place of everything heard before. What did not change causes no event.
-    pub fn load(&mut self, snapshot: Snapshot) {
+    pub fn load(&mut self, snapshot: KernelDump) {
         self.doubtful = false;
         let links: BTreeMap<u32, Link> = snapshot.links.into_iter().map(|l| (l.index, l)).collect();
         let mut addresses: BTreeMap<u32, Addresses> = BTreeMap::new();
@@ -415,7 +415,7 @@ impl Mirror {
         std::mem::take(&mut self.changed)
     }
 
-    /// Whether the kernel may have changed without telling: a new [`Snapshot`] is due.
+    /// Whether the kernel may have changed without telling: a new [`KernelDump`] is due.
     pub fn is_doubtful(&self) -> bool {
         self.doubtful
     }

@@ -347,7 +347,7 @@ pub trait Kernel: Send {
     /// Everything, and what was said meanwhile. Opens the connection if there is none.
     fn dump(
         &mut self,
-    ) -> impl Future<Output = Result<(mirror::Snapshot, Vec<mirror::Notice>), KernelError>> + Send;
+    ) -> impl Future<Output = Result<(mirror::KernelDump, Vec<mirror::Notice>), KernelError>> + Send;
 
     /// Does the operations in their order. A refused one does not stop the others.
     fn apply(&mut self, operations: &[RouteOp]) -> impl Future<Output = Result<Applied, KernelError>> + Send;

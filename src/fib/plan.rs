@@ -454,7 +454,7 @@ mod tests {
         let mut mirror = Mirror::new();
         let seen =
             RouteSeen { metric: 1024, protocol: PROTOCOL, target: Some(want.target.clone()), plain: false };
-        mirror.load(super::super::mirror::Snapshot { routes: vec![(block, seen)], ..Default::default() });
+        mirror.load(super::super::mirror::KernelDump { routes: vec![(block, seen)], ..Default::default() });
         let desired = BTreeMap::from([(block, want.clone())]);
         let planned = plan([block], &desired, &mirror, Phase::Normal, &Written::default());
         assert_eq!(planned.plan.operations(), [RouteOp::Replace(block, want)]);

@@ -9,8 +9,66 @@ use bgp_proto::{Afi, IpPrefix};
 use tokio::sync::oneshot;
 
 use super::mirror::{Mirror, RouteSeen};
-use super::reconciler::RouteProblem;
-use super::{FibRoute, PROTOCOL, Phase, Target, stored_metric};
+use super::{FibRoute, PROTOCOL, Phase, Refusal, TUNNEL, Target, stored_metric};
+
+/// Why a wanted route is not in the kernel as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RouteProblem {
+    /// The kernel refused it.
+    Refused(Refusal),
+    /// Somebody else's route holds its prefix and metric (KRT-38, K1). It is left alone.
+    Conflict {
+        /// The metric.
+        metric: u32,
+        /// The protocol number of the owner.
+        owner: u8,
+    },
+    /// The device that it goes through is not there or not up (BDEF-10). What the kernel holds stays until then.
+    Waits {
+        /// The device's name.
+        device: &'static str,
+    },
+    /// Somebody keeps removing it; it comes back within a second.
+    Removed {
+        /// How often it was put back since it last was at peace.
+        repairs: u32,
+    },
+    /// A Felix that holds IPIP routes for its own deletes it: ours yields and tries again later.
+    Yielded,
+    /// Somebody keeps writing there with our mark; the next attempt waits.
+    Contested {
+        /// How often it was repaired since it last was at peace.
+        repairs: u32,
+    },
+}
+
+impl std::fmt::Display for RouteProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RouteProblem::Refused(refusal) => write!(f, "the kernel refuses it: {refusal}"),
+            RouteProblem::Conflict { metric, owner } => {
+                write!(f, "a route of protocol {owner} has the same prefix and metric {metric}")
+            }
+            RouteProblem::Waits { device } => {
+                write!(
+                    f,
+                    "the device {device} is not there or not up; what the kernel holds stays until then"
+                )
+            }
+            RouteProblem::Removed { repairs } => {
+                write!(f, "another program keeps removing it (put back {repairs} times)")
+            }
+            RouteProblem::Yielded => write!(
+                f,
+                "another program, perhaps Felix, deletes routes over {TUNNEL} and no others: it is left to it, \
+                 and tried again every 30 s; programClusterRoutes says who is to write them"
+            ),
+            RouteProblem::Contested { repairs } => {
+                write!(f, "another program keeps changing it (repaired {repairs} times)")
+            }
+        }
+    }
+}
 
 /// A question to the reconciler.
 #[derive(Debug)]

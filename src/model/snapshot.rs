@@ -78,6 +78,9 @@ impl<K: Ord, V> FromIterator<(K, V)> for Shared<K, V> {
     }
 }
 
+/// Workloads that are peers, by the name of their file.
+pub type Workloads = Shared<String, Arc<WorkloadPeer>>;
+
 /// Everything known at one moment. Maps are by name, so that walks are in a stable order.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Snapshot {
@@ -94,7 +97,7 @@ pub struct Snapshot {
     /// BGPPeers by name.
     pub peers: Shared<String, Arc<BgpPeer>>,
     /// Workloads of this node that speak BGP with it, by the name of Felix\'s file (PEER-30).
-    pub workload_peers: Shared<String, Arc<WorkloadPeer>>,
+    pub workload_peers: Workloads,
     /// BGPFilters by name.
     pub filters: Shared<String, Arc<BgpFilter>>,
     /// Secrets.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bgp_proto::Millis;
 
 use super::ResourceKey;
-use super::decode::{Decoded, Reading, Resource, decode_as, decode_text};
+use super::decode::{DecodedResource, Reading, Resource, decode_as, decode_text};
 use super::paths::Holds;
 use super::snapshot::{Shared, Snapshot};
 use super::{Code, Kind, Problem, WorkloadPeer};
@@ -66,7 +66,7 @@ impl KindState {
 
 /// A resource as a source has it.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Entry {
+pub enum SourceEntry {
     /// A value whose kind and name are known from its place.
     Text {
         /// Which resource.
@@ -84,22 +84,22 @@ pub enum Entry {
         value: serde_json::Value,
     },
     /// A resource that the source has read by itself.
-    Read(Decoded),
+    Read(DecodedResource),
 }
 
-impl Entry {
+impl SourceEntry {
     /// Which resource it is.
     pub fn key(&self) -> ResourceKey {
         match self {
-            Entry::Text { holds, .. } => holds.key(),
-            Entry::Document { key, .. } => key.clone(),
-            Entry::Read(decoded) => decoded.key.clone(),
+            SourceEntry::Text { holds, .. } => holds.key(),
+            SourceEntry::Document { key, .. } => key.clone(),
+            SourceEntry::Read(decoded) => decoded.key.clone(),
         }
     }
 }
 
 /// Resources of one place (a file, a kind) by key.
-pub type Held = BTreeMap<ResourceKey, Decoded>;
+pub type Held = BTreeMap<ResourceKey, DecodedResource>;
 
 /// Last good forms from an earlier run, for what cannot be read now.
 pub type Remembered = Arc<BTreeMap<ResourceKey, Resource>>;
@@ -150,7 +150,7 @@ impl Store {
     }
 
     /// A resource is there, or is another one now. Whether that changed anything: most writes are heartbeats (DYN-11).
-    pub fn put(&mut self, entry: Entry) -> bool {
+    pub fn put(&mut self, entry: SourceEntry) -> bool {
         let decoded = self.decode(entry);
         let Some(content) = self.kinds.get_mut(&decoded.key.kind) else { return false };
         if content.held.get(&decoded.key) == Some(&decoded) {
@@ -170,7 +170,7 @@ impl Store {
     }
 
     /// A part of a list; nothing changes by it before [`Store::listed`].
-    pub fn page(&mut self, entries: Vec<Entry>) {
+    pub fn page(&mut self, entries: Vec<SourceEntry>) {
         for entry in entries {
             let decoded = self.decode(entry);
             if let Some(content) = self.kinds.get_mut(&decoded.key.kind) {
@@ -318,18 +318,18 @@ impl Store {
     }
 
     /// Reads an entry; what cannot be read keeps its last good form (D10).
-    fn decode(&self, entry: Entry) -> Decoded {
+    fn decode(&self, entry: SourceEntry) -> DecodedResource {
         let last = |key: &ResourceKey| {
             let held = self.kinds.get(&key.kind).and_then(|content| content.held.get(key));
             held.and_then(|held| held.resource.as_ref()).or_else(|| self.remembered.get(key))
         };
         match entry {
-            Entry::Read(decoded) => decoded,
-            Entry::Document { key, value } => {
+            SourceEntry::Read(decoded) => decoded,
+            SourceEntry::Document { key, value } => {
                 let last = last(&key);
                 decode_as(key, &value, self.reading, last)
             }
-            Entry::Text { holds, place, text } => {
+            SourceEntry::Text { holds, place, text } => {
                 let last = last(&holds.key());
                 decode_text(&holds, &place, &text, self.reading, last)
             }
@@ -351,7 +351,7 @@ impl<'a> SnapshotBuilder<'a> {
     }
 
     /// Adds one resource and its problems.
-    pub fn add(&mut self, decoded: &Decoded) {
+    pub fn add(&mut self, decoded: &DecodedResource) {
         let into = &mut self.snapshot;
         let key = &decoded.key;
         match &decoded.resource {
@@ -421,9 +421,9 @@ mod tests {
 
     const NODE: &str = r#"{"metadata":{"name":"a"},"spec":{"bgp":{"asNumber":1}}}"#;
 
-    fn text(kind: Kind, name: &str, text: &str) -> Entry {
+    fn text(kind: Kind, name: &str, text: &str) -> SourceEntry {
         let holds = Holds::Resource(ResourceKey::global(kind, name));
-        Entry::Text { holds, place: format!("/{name}"), text: text.as_bytes().to_vec() }
+        SourceEntry::Text { holds, place: format!("/{name}"), text: text.as_bytes().to_vec() }
     }
 
     fn store() -> Store {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp_proto::session::{Input, Session};
 use bgp_proto::{Afi, AfiSet, Millis};
@@ -51,6 +52,15 @@ impl Table {
         for mut entry in in_force.peers.iter().cloned() {
             entry.view.wait_for(|view| view.status.is_some()).await.unwrap();
         }
+        // The table has been told by now; that it has decided is another thing.
+        let decided = async {
+            for afi in Afi::ALL {
+                while self.views.core.look(move |core| core.routes(afi, None, 1).is_empty()).await.unwrap() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), decided).await.unwrap();
     }
 }
 

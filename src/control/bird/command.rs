@@ -1,7 +1,7 @@
 //! What is asked on BIRD's socket (CTL-7, CTL-9, CTL-21, CTL-26, CTL-27).
 //!
 //! Owns: the grammar: full words only, names and `"patterns"`. Never: knows what there is. Input: one line. Output:
-//! a [`Command`], or the reply to a line that is none.
+//! a [`BirdCommand`], or the reply to a line that is none.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::reply::code;
 
 /// A request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Command {
+pub enum BirdCommand {
     /// `show status`.
     Status,
     /// `show protocols [all] [name | "pattern"]`.
@@ -33,7 +33,7 @@ pub enum Command {
     /// `show memory`.
     Memory,
     /// `configure …`.
-    Configure(Configure),
+    Configure(ConfigureCommand),
     /// `enable`.
     Enable(Which),
     /// `disable` or `restart`, which only the datastore can ask for here.
@@ -55,17 +55,17 @@ pub enum Command {
     Nothing,
 }
 
-impl Command {
+impl BirdCommand {
     /// Whether a restricted connection may not ask for it (CTL-8).
     pub const fn changes(&self) -> bool {
         matches!(
             self,
-            Command::Configure(_)
-                | Command::Enable(_)
-                | Command::Switch(_)
-                | Command::Reload { .. }
-                | Command::Down
-                | Command::Nothing
+            BirdCommand::Configure(_)
+                | BirdCommand::Enable(_)
+                | BirdCommand::Switch(_)
+                | BirdCommand::Reload { .. }
+                | BirdCommand::Down
+                | BirdCommand::Nothing
         )
     }
 }
@@ -83,7 +83,7 @@ pub enum Which {
 
 /// `configure`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Configure {
+pub enum ConfigureCommand {
     /// Do it; undo it by itself after so many seconds.
     Now {
         /// `timeout`.
@@ -148,21 +148,21 @@ pub enum Export {
 
 /// The reply to a line that is no request.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fault {
+pub struct CommandFault {
     /// Its code.
     pub code: u16,
     /// Its text.
     pub text: String,
 }
 
-impl Fault {
+impl CommandFault {
     /// A fault.
-    pub fn new(code: u16, text: impl Into<String>) -> Fault {
-        Fault { code, text: text.into() }
+    pub fn new(code: u16, text: impl Into<String>) -> CommandFault {
+        CommandFault { code, text: text.into() }
     }
 
-    fn syntax() -> Fault {
-        Fault::new(code::SYNTAX, "syntax error")
+    fn syntax() -> CommandFault {
+        CommandFault::new(code::SYNTAX, "syntax error")
     }
 }
 
@@ -193,8 +193,8 @@ fn words(line: &str) -> Option<Vec<Word<'_>>> {
 }
 
 /// Reads one line of a client of this family.
-pub fn parse(line: &str, afi: Afi) -> Result<Command, Fault> {
-    let words = words(line).ok_or_else(Fault::syntax)?;
+pub fn parse(line: &str, afi: Afi) -> Result<BirdCommand, CommandFault> {
+    let words = words(line).ok_or_else(CommandFault::syntax)?;
     let plain: Vec<&str> = words
         .iter()
         .map(|word| match word {
@@ -204,73 +204,77 @@ pub fn parse(line: &str, afi: Afi) -> Result<Command, Fault> {
         .collect();
     let rest = |from: usize| words.get(from..).unwrap_or_default();
     match plain.as_slice() {
-        ["show", "status"] => Ok(Command::Status),
-        ["show", "memory"] => Ok(Command::Memory),
-        ["show", "symbols", ..] => Ok(Command::Symbols),
-        ["show", "interfaces"] => Ok(Command::Interfaces { summary: false }),
-        ["show", "interfaces", "summary"] => Ok(Command::Interfaces { summary: true }),
+        ["show", "status"] => Ok(BirdCommand::Status),
+        ["show", "memory"] => Ok(BirdCommand::Memory),
+        ["show", "symbols", ..] => Ok(BirdCommand::Symbols),
+        ["show", "interfaces"] => Ok(BirdCommand::Interfaces { summary: false }),
+        ["show", "interfaces", "summary"] => Ok(BirdCommand::Interfaces { summary: true }),
         ["show", "protocols", "all", ..] => {
-            Ok(Command::Protocols { all: true, which: which(rest(3), true)? })
+            Ok(BirdCommand::Protocols { all: true, which: which(rest(3), true)? })
         }
-        ["show", "protocols", ..] => Ok(Command::Protocols { all: false, which: which(rest(2), true)? }),
-        ["show", "route", ..] => route(rest(2), afi).map(Command::Route),
-        ["show", "bfd", "sessions", ..] => Err(Fault::new(code::SYNTAX, "There is no BFD protocol running")),
+        ["show", "protocols", ..] => Ok(BirdCommand::Protocols { all: false, which: which(rest(2), true)? }),
+        ["show", "route", ..] => route(rest(2), afi).map(BirdCommand::Route),
+        ["show", "bfd", "sessions", ..] => {
+            Err(CommandFault::new(code::SYNTAX, "There is no BFD protocol running"))
+        }
         ["configure", rest @ ..] => configure(rest),
-        ["enable", ..] => Ok(Command::Enable(which(rest(1), false)?)),
-        ["disable" | "restart", ..] => Ok(Command::Switch(which(rest(1), false)?)),
+        ["enable", ..] => Ok(BirdCommand::Enable(which(rest(1), false)?)),
+        ["disable" | "restart", ..] => Ok(BirdCommand::Switch(which(rest(1), false)?)),
         ["reload", "in", ..] => {
-            Ok(Command::Reload { inward: true, outward: false, which: which(rest(2), false)? })
+            Ok(BirdCommand::Reload { inward: true, outward: false, which: which(rest(2), false)? })
         }
         ["reload", "out", ..] => {
-            Ok(Command::Reload { inward: false, outward: true, which: which(rest(2), false)? })
+            Ok(BirdCommand::Reload { inward: false, outward: true, which: which(rest(2), false)? })
         }
-        ["reload", ..] => Ok(Command::Reload { inward: true, outward: true, which: which(rest(1), false)? }),
-        ["restrict"] => Ok(Command::Restrict),
-        ["down"] => Ok(Command::Down),
-        ["echo" | "debug" | "dump" | "mrtdump", _, ..] => Ok(Command::Nothing),
-        _ => Err(Fault::syntax()),
+        ["reload", ..] => {
+            Ok(BirdCommand::Reload { inward: true, outward: true, which: which(rest(1), false)? })
+        }
+        ["restrict"] => Ok(BirdCommand::Restrict),
+        ["down"] => Ok(BirdCommand::Down),
+        ["echo" | "debug" | "dump" | "mrtdump", _, ..] => Ok(BirdCommand::Nothing),
+        _ => Err(CommandFault::syntax()),
     }
 }
 
 /// One name or pattern; nothing at all, or `all`, is all where that may be.
-fn which(words: &[Word<'_>], may_be_empty: bool) -> Result<Which, Fault> {
+fn which(words: &[Word<'_>], may_be_empty: bool) -> Result<Which, CommandFault> {
     match words {
         [] if may_be_empty => Ok(Which::All),
         [Word::Plain("all")] => Ok(Which::All),
         [Word::Plain(name)] => Ok(Which::Name((*name).to_string())),
         [Word::Quoted(pattern)] => Ok(Which::Pattern((*pattern).to_string())),
-        _ => Err(Fault::syntax()),
+        _ => Err(CommandFault::syntax()),
     }
 }
 
-fn configure(words: &[&str]) -> Result<Command, Fault> {
+fn configure(words: &[&str]) -> Result<BirdCommand, CommandFault> {
     // The name of another file may stand at the end.
     let words: &[&str] = match words {
         [before @ .., "\""] => before,
         words => words,
     };
-    let now = |undo| Ok(Command::Configure(Configure::Now { undo }));
+    let now = |undo| Ok(BirdCommand::Configure(ConfigureCommand::Now { undo }));
     match words {
         [] | ["soft"] => now(None),
         ["timeout"] | ["soft", "timeout"] => now(Some(300)),
         ["timeout", secs] | ["soft", "timeout", secs] => {
-            secs.parse().map_err(|_| Fault::syntax()).and_then(|secs| now(Some(secs)))
+            secs.parse().map_err(|_| CommandFault::syntax()).and_then(|secs| now(Some(secs)))
         }
-        ["check"] => Ok(Command::Configure(Configure::Check)),
-        ["confirm"] => Ok(Command::Configure(Configure::Confirm)),
-        ["undo"] => Ok(Command::Configure(Configure::Undo)),
-        _ => Err(Fault::syntax()),
+        ["check"] => Ok(BirdCommand::Configure(ConfigureCommand::Check)),
+        ["confirm"] => Ok(BirdCommand::Configure(ConfigureCommand::Confirm)),
+        ["undo"] => Ok(BirdCommand::Configure(ConfigureCommand::Undo)),
+        _ => Err(CommandFault::syntax()),
     }
 }
 
-fn route(words: &[Word<'_>], afi: Afi) -> Result<RouteQuery, Fault> {
+fn route(words: &[Word<'_>], afi: Afi) -> Result<RouteQuery, CommandFault> {
     let mut query = RouteQuery::default();
     let mut words = words.iter().map(|word| match word {
         Word::Plain(text) => *text,
         Word::Quoted(_) => "\"",
     });
     while let Some(word) = words.next() {
-        let mut name = || words.next().ok_or_else(Fault::syntax);
+        let mut name = || words.next().ok_or_else(CommandFault::syntax);
         match word {
             "all" => query.all = true,
             "primary" => query.primary = true,
@@ -283,11 +287,11 @@ fn route(words: &[Word<'_>], afi: Afi) -> Result<RouteQuery, Fault> {
             "noexport" => query.export = Some((Export::Refused, name()?.to_string())),
             "table" => match name()? {
                 "master" => {}
-                other => return Err(Fault::new(code::SYNTAX, format!("{other} is not a table"))),
+                other => return Err(CommandFault::new(code::SYNTAX, format!("{other} is not a table"))),
             },
             "for" => query.what = Destinations::For(prefix(name()?, afi)?),
             "where" | "filter" => {
-                return Err(Fault::new(
+                return Err(CommandFault::new(
                     code::SYNTAX,
                     "filters are not supported here; see calico-bgpd show routes",
                 ));
@@ -297,14 +301,14 @@ fn route(words: &[Word<'_>], afi: Afi) -> Result<RouteQuery, Fault> {
             {
                 query.what = Destinations::Exact(prefix(word, afi)?);
             }
-            _ => return Err(Fault::syntax()),
+            _ => return Err(CommandFault::syntax()),
         }
     }
     Ok(query)
 }
 
 /// An address or a prefix of the family of the socket.
-fn prefix(text: &str, afi: Afi) -> Result<IpPrefix, Fault> {
+fn prefix(text: &str, afi: Afi) -> Result<IpPrefix, CommandFault> {
     let (addr, len) = match text.split_once('/') {
         Some((addr, len)) => (addr, Some(len)),
         None => (text, None),
@@ -314,18 +318,18 @@ fn prefix(text: &str, afi: Afi) -> Result<IpPrefix, Fault> {
         Afi::Ipv6 => (addr.contains(':'), "IPv6"),
     };
     if !looks_right {
-        return Err(Fault::syntax());
+        return Err(CommandFault::syntax());
     }
     let parsed: IpAddr = addr
         .parse()
         .ok()
         .filter(|parsed: &IpAddr| Afi::of(*parsed) == afi)
-        .ok_or_else(|| Fault::new(code::SYNTAX, format!("Invalid {family} address {addr}")))?;
+        .ok_or_else(|| CommandFault::new(code::SYNTAX, format!("Invalid {family} address {addr}")))?;
     let Some(len) = len else { return Ok(IpPrefix::host(parsed)) };
-    let len: u8 = len.parse().map_err(|_| Fault::syntax())?;
+    let len: u8 = len.parse().map_err(|_| CommandFault::syntax())?;
     IpPrefix::new(parsed, len)
         .filter(|prefix| prefix.addr() == parsed)
-        .ok_or_else(|| Fault::new(code::SYNTAX, format!("Invalid prefix {text}")))
+        .ok_or_else(|| CommandFault::new(code::SYNTAX, format!("Invalid prefix {text}")))
 }
 
 /// Whether `name` matches a pattern of `*` and `?` (CTL-21).
@@ -361,7 +365,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn ask(line: &str) -> Result<Command, Fault> {
+    fn ask(line: &str) -> Result<BirdCommand, CommandFault> {
         parse(line, Afi::Ipv4)
     }
 
@@ -381,11 +385,11 @@ mod tests {
             ("show bfd sessions", 9001, "There is no BFD protocol running"),
             ("enable", 9001, "syntax error"),
         ] {
-            assert_eq!(ask(line), Err(Fault::new(code, text)), "{line}");
+            assert_eq!(ask(line), Err(CommandFault::new(code, text)), "{line}");
         }
         let six = |line| parse(line, Afi::Ipv6);
-        assert_eq!(six("show route 198.51.100.0/24"), Err(Fault::syntax()));
-        assert_eq!(six("show route for 203.0.113.9"), Err(Fault::syntax()));
+        assert_eq!(six("show route 198.51.100.0/24"), Err(CommandFault::syntax()));
+        assert_eq!(six("show route for 203.0.113.9"), Err(CommandFault::syntax()));
         assert!(six("show route for fd00::1 all").is_ok());
     }
 
@@ -400,15 +404,15 @@ mod tests {
             ..RouteQuery::default()
         };
         let line = "show route for 10.244.1.6 table master protocol kernel1 all primary count\r";
-        assert_eq!(ask(line), Ok(Command::Route(expected)));
-        assert!(matches!(ask("show route"), Ok(Command::Route(query)) if query.is_plain()));
-        assert!(matches!(ask("show route all"), Ok(Command::Route(query)) if !query.is_plain()));
+        assert_eq!(ask(line), Ok(BirdCommand::Route(expected)));
+        assert!(matches!(ask("show route"), Ok(BirdCommand::Route(query)) if query.is_plain()));
+        assert!(matches!(ask("show route all"), Ok(BirdCommand::Route(query)) if !query.is_plain()));
     }
 
     #[test]
     fn names_and_patterns_are_told_apart() {
         let which = |line| match ask(line) {
-            Ok(Command::Protocols { which, .. }) => which,
+            Ok(BirdCommand::Protocols { which, .. }) => which,
             other => panic!("{other:?}"),
         };
         assert_eq!(which("show protocols"), Which::All);
@@ -429,15 +433,15 @@ mod tests {
     #[test]
     fn configure_takes_its_variants_and_the_name_of_a_file() {
         for (line, expected) in [
-            ("configure", Configure::Now { undo: None }),
-            ("configure soft", Configure::Now { undo: None }),
-            ("configure \"/etc/bird.cfg\"", Configure::Now { undo: None }),
-            ("configure timeout 10", Configure::Now { undo: Some(10) }),
-            ("configure timeout", Configure::Now { undo: Some(300) }),
-            ("configure check", Configure::Check),
-            ("configure undo", Configure::Undo),
+            ("configure", ConfigureCommand::Now { undo: None }),
+            ("configure soft", ConfigureCommand::Now { undo: None }),
+            ("configure \"/etc/bird.cfg\"", ConfigureCommand::Now { undo: None }),
+            ("configure timeout 10", ConfigureCommand::Now { undo: Some(10) }),
+            ("configure timeout", ConfigureCommand::Now { undo: Some(300) }),
+            ("configure check", ConfigureCommand::Check),
+            ("configure undo", ConfigureCommand::Undo),
         ] {
-            assert_eq!(ask(line), Ok(Command::Configure(expected)), "{line}");
+            assert_eq!(ask(line), Ok(BirdCommand::Configure(expected)), "{line}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::speaker::status::{PathStatus, RouteStatus};
 
 /// A session as far as a listing asks for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Kind {
+pub struct PeerKind {
     /// Within one AS.
     pub internal: bool,
     /// Our route reflector client.
@@ -22,18 +22,18 @@ pub struct Kind {
 }
 
 /// A listing under way.
-pub struct Listing<'q> {
+pub struct RouteListing<'q> {
     query: &'q RouteQuery,
-    kinds: &'q BTreeMap<String, Kind>,
+    kinds: &'q BTreeMap<String, PeerKind>,
     shown: usize,
     routes: usize,
     networks: usize,
 }
 
-impl<'q> Listing<'q> {
+impl<'q> RouteListing<'q> {
     /// Nothing is listed yet.
-    pub fn new(query: &'q RouteQuery, kinds: &'q BTreeMap<String, Kind>) -> Self {
-        Listing { query, kinds, shown: 0, routes: 0, networks: 0 }
+    pub fn new(query: &'q RouteQuery, kinds: &'q BTreeMap<String, PeerKind>) -> Self {
+        RouteListing { query, kinds, shown: 0, routes: 0, networks: 0 }
     }
 
     /// One destination. `sent`: path ids under which the session of the export query holds it.
@@ -92,7 +92,7 @@ impl<'q> Listing<'q> {
 
     /// The end.
     pub fn end(&self, reply: &mut Reply) {
-        let Listing { query, shown, routes, networks, .. } = self;
+        let RouteListing { query, shown, routes, networks, .. } = self;
         if query.count.is_some() {
             reply.last(14, format_args!("{shown} of {routes} routes for {networks} networks"));
         } else if query.what != Destinations::All && *shown == 0 {

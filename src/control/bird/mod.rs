@@ -27,7 +27,6 @@ pub mod reply;
 pub mod routes;
 pub mod server;
 pub mod sessions;
-pub mod socket;
 pub mod wall;
 
 /// What the greeting and `show status` call this program; status reporters want a `v` (CTL-3, HEALTH-12).

@@ -11,7 +11,7 @@ use crate::fib::{Address, Link};
 
 /// What `show status` says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Node {
+pub struct NodeReply {
     /// Of the program (CTL-3).
     pub version: &'static str,
     /// Our identifier; `None` before the first configuration.
@@ -38,7 +38,7 @@ pub struct Wait {
 }
 
 /// No codes but these: a client that meets another one gives up (CTL-15).
-pub fn status(reply: &mut Reply, node: &Node) {
+pub fn status(reply: &mut Reply, node: &NodeReply) {
     reply.line(1000, format_args!("BIRD {}", node.version));
     match node.router_id {
         Some(id) => reply.line(1011, format_args!("Router ID is {id}")),
@@ -57,21 +57,21 @@ pub fn status(reply: &mut Reply, node: &Node) {
 
 /// An interface beside what the table knows of it: `/sys/class/net`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Device {
+pub struct DeviceReply {
     /// IFF_ flags.
     pub flags: u32,
     /// Octets.
     pub mtu: u32,
 }
 
-impl Device {
+impl DeviceReply {
     /// Reads it; zero where it is gone.
-    pub fn of(name: &str) -> Device {
+    pub fn of(name: &str) -> DeviceReply {
         let read = |file: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/{file}")).ok();
         let flags =
             read("flags").and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
         let mtu = read("mtu").and_then(|text| text.trim().parse().ok());
-        Device { flags: flags.unwrap_or_default(), mtu: mtu.unwrap_or_default() }
+        DeviceReply { flags: flags.unwrap_or_default(), mtu: mtu.unwrap_or_default() }
     }
 }
 
@@ -90,14 +90,14 @@ pub struct Interface {
     /// Addresses of the family.
     pub addresses: Vec<Address>,
     /// The rest.
-    pub device: Device,
+    pub device: DeviceReply,
 }
 
 impl Interface {
     /// The addresses of a family of an interface.
     pub fn of(link: Link, addresses: Vec<Address>, afi: Afi) -> Interface {
         let addresses = addresses.into_iter().filter(|address| Afi::of(address.addr) == afi).collect();
-        let device = Device::of(&link.name);
+        let device = DeviceReply::of(&link.name);
         Interface { link, addresses, device }
     }
 
@@ -137,7 +137,7 @@ pub fn interfaces(reply: &mut Reply, interfaces: &[Interface], summary: bool) {
     reply.done();
 }
 
-fn flags(device: Device) -> String {
+fn flags(device: DeviceReply) -> String {
     let has = |flag| device.flags & flag != 0;
     let several = if has(IFF_POINTOPOINT) && !has(IFF_BROADCAST) { "PtP" } else { "MultiAccess" };
     let words = [
@@ -188,7 +188,7 @@ mod tests {
 
     fn node(recovery: Option<Wait>) -> String {
         let mut reply = Reply::default();
-        let node = Node {
+        let node = NodeReply {
             version: "v0.3.3+birdv1.6.8",
             router_id: Some(RouterId("10.99.0.1".parse().unwrap())),
             now: "2026-11-21 01:38:11".into(),
@@ -225,17 +225,17 @@ mod tests {
             Interface {
                 link: link("lo", 1),
                 addresses: vec![address(1, "127.0.0.1", "127.0.0.0/8")],
-                device: Device { flags: IFF_UP | IFF_RUNNING | IFF_LOOPBACK, mtu: 65536 },
+                device: DeviceReply { flags: IFF_UP | IFF_RUNNING | IFF_LOOPBACK, mtu: 65536 },
             },
             Interface {
                 link: link("eth0", 6),
                 addresses: vec![address(6, "10.99.0.1", "10.99.0.0/24")],
-                device: Device { flags: all, mtu: 1500 },
+                device: DeviceReply { flags: all, mtu: 1500 },
             },
             Interface {
                 link: link("calixx00001", 10),
                 addresses: Vec::new(),
-                device: Device { flags: all, mtu: 1500 },
+                device: DeviceReply { flags: all, mtu: 1500 },
             },
         ];
         let recorded = include_str!("../../../fixtures/bird-ctl/show-misc.txt");

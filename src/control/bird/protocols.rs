@@ -46,14 +46,14 @@ pub struct Details {
     /// What the end of a restart still waits for; `None`: no restart is under way.
     pub recovery: Option<&'static str>,
     /// Not shown where it is down.
-    pub routes: Option<Routes>,
+    pub routes: Option<ProtocolRoutes>,
     /// Of a BGP session.
     pub bgp: Option<Bgp>,
 }
 
 /// Routes of a protocol, paths each; `None` where that is not known in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Routes {
+pub struct ProtocolRoutes {
     /// From it, and usable.
     pub imported: usize,
     /// Told to it.
@@ -141,7 +141,7 @@ pub fn protocol(reply: &mut Reply, protocol: &Protocol, all: bool) {
         line(format!("GR recovery:   {waits}"));
     }
     if let Some(routes) = &details.routes {
-        let Routes { imported, exported, preferred, changes } = routes;
+        let ProtocolRoutes { imported, exported, preferred, changes } = routes;
         line(format!("Routes:         {imported} imported, {exported} exported, {preferred} preferred"));
         line("Route change stats:     received   rejected   filtered    ignored   accepted".into());
         line(format!("  Import updates:    {}", columns(&changes.import_updates)));
@@ -203,7 +203,7 @@ pub fn own(since: &str, recovering: bool, sources: Option<&Sources>) -> [Protoco
                 counts: Option<(usize, usize)>,
                 exported,
                 waits: &'static str| {
-        let routes = counts.map(|(imported, preferred)| Routes {
+        let routes = counts.map(|(imported, preferred)| ProtocolRoutes {
             imported,
             exported,
             preferred,
@@ -268,7 +268,7 @@ mod tests {
                 input: "(unnamed)",
                 output: "(unnamed)",
                 recovery: None,
-                routes: Some(Routes { changes, ..Routes::default() }),
+                routes: Some(ProtocolRoutes { changes, ..ProtocolRoutes::default() }),
                 bgp: Some(bgp),
             },
         }
@@ -321,7 +321,7 @@ mod tests {
         });
         let mut shows = peer("Mesh_10_99_0_2", "up", "01:33:35", "Established   ", up);
         let n = Some;
-        shows.details.routes = Some(Routes {
+        shows.details.routes = Some(ProtocolRoutes {
             imported: 2,
             exported: 2,
             preferred: 2,

@@ -262,7 +262,7 @@ fn ext_community(octets: &[u8; 8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fib::reconciler::RouteProblem;
+    use crate::fib::view::RouteProblem;
     use bgp_proto::rib::Reason;
     use bgp_proto::wire::NextHop;
     use bgp_proto::{Asn, RouterId};

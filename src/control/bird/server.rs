@@ -19,18 +19,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::VERSION;
-use super::command::{self, Command, Configure, Destinations, Fault, RouteQuery, Which};
-use super::listing::{Kind, Listing};
-use super::node::{self, Interface, Node, Wait};
+use super::command::{self, BirdCommand, CommandFault, ConfigureCommand, Destinations, RouteQuery, Which};
+use super::listing::{PeerKind, RouteListing};
+use super::node::{self, Interface, NodeReply, Wait};
 use super::protocols::{self, Protocol};
 use super::reply::{Reply, code};
 use super::routes::{DIRECT, KERNEL, PeerOfRoutes, Rows, STATIC};
 use super::sessions;
-use super::socket::Bound;
 use super::wall::Wall;
 use crate::configure::InForce;
 use crate::control::accept::serve;
 use crate::control::server::Views;
+use crate::control::socket::BoundSocket;
 use crate::core_thread::{CoreGone, Urgent};
 use crate::fib::Phase;
 use crate::net::incumbent::who_answers;
@@ -72,7 +72,7 @@ pub async fn run(path: PathBuf, bird: Bird, stop: CancellationToken) {
     let bound = loop {
         let why = match who_answers(&path).await {
             Some(greeting) => format!("another program answers there: {greeting:?}"),
-            None => match Bound::at(&path) {
+            None => match BoundSocket::at(&path) {
                 Ok(bound) => break bound,
                 Err(error) => error.to_string(),
             },
@@ -127,7 +127,7 @@ async fn client(stream: UnixStream, bird: &Bird) -> io::Result<()> {
         };
         match parsed {
             Ok(command) if restricted && command.changes() => talk.reply.last(8007, "Access denied"),
-            Ok(Command::Restrict) => {
+            Ok(BirdCommand::Restrict) => {
                 restricted = true;
                 talk.reply.last(16, "Access restricted");
             }
@@ -148,7 +148,7 @@ async fn client(stream: UnixStream, bird: &Bird) -> io::Result<()> {
 /// One line without its end; `None`: the client has nothing more to ask. One that is too long is read to its end.
 async fn command_line(
     reader: &mut BufReader<tokio::net::unix::OwnedReadHalf>,
-) -> io::Result<Option<Result<String, Fault>>> {
+) -> io::Result<Option<Result<String, CommandFault>>> {
     let mut line = Vec::new();
     let mut too_long = false;
     loop {
@@ -166,7 +166,7 @@ async fn command_line(
         }
     }
     Ok(Some(if too_long {
-        Err(Fault::new(9000, "Command too long"))
+        Err(CommandFault::new(9000, "Command too long"))
     } else {
         Ok(String::from_utf8_lossy(&line).into_owned())
     }))
@@ -175,20 +175,20 @@ async fn command_line(
 /// Why there is no answer.
 enum Trouble {
     /// What to say instead.
-    Said(Fault),
+    Said(CommandFault),
     /// Nobody to say it to.
     Client(io::Error),
 }
 
-impl From<Fault> for Trouble {
-    fn from(fault: Fault) -> Self {
+impl From<CommandFault> for Trouble {
+    fn from(fault: CommandFault) -> Self {
         Trouble::Said(fault)
     }
 }
 
 impl From<CoreGone> for Trouble {
     fn from(gone: CoreGone) -> Self {
-        Trouble::Said(Fault::new(8000, gone.to_string()))
+        Trouble::Said(CommandFault::new(8000, gone.to_string()))
     }
 }
 
@@ -199,20 +199,20 @@ impl From<io::Error> for Trouble {
 }
 
 impl Bird {
-    async fn answer(&self, command: &Command, talk: &mut Talk) -> Result<(), Trouble> {
+    async fn answer(&self, command: &BirdCommand, talk: &mut Talk) -> Result<(), Trouble> {
         let reply = &mut talk.reply;
         match command {
-            Command::Status => node::status(reply, &self.node().await),
-            Command::Protocols { all, which } => self.protocols(reply, *all, which).await?,
-            Command::Route(query) => return self.routes(query, talk).await,
-            Command::Interfaces { summary } => {
+            BirdCommand::Status => node::status(reply, &self.node().await),
+            BirdCommand::Protocols { all, which } => self.protocols(reply, *all, which).await?,
+            BirdCommand::Route(query) => return self.routes(query, talk).await,
+            BirdCommand::Interfaces { summary } => {
                 let afi = self.afi;
                 let known = self.views.core.look(|core| core.interfaces()).await?;
                 let known: Vec<Interface> =
                     known.into_iter().map(|(link, addresses)| Interface::of(link, addresses, afi)).collect();
                 node::interfaces(reply, &known, *summary);
             }
-            Command::Symbols => {
+            BirdCommand::Symbols => {
                 let in_force = self.views.in_force.borrow().clone();
                 let own = [STATIC, KERNEL, "device1", DIRECT].into_iter();
                 node::symbols(
@@ -220,31 +220,31 @@ impl Bird {
                     own.chain(self.entries(&in_force).map(|entry| entry.peer.name.as_str())),
                 );
             }
-            Command::Memory => {
+            BirdCommand::Memory => {
                 node::memory(reply, &std::fs::read_to_string("/proc/self/statm").unwrap_or_default());
             }
-            Command::Configure(what) => self.configure(reply, *what).await,
-            Command::Enable(which) => {
+            BirdCommand::Configure(what) => self.configure(reply, *what).await,
+            BirdCommand::Enable(which) => {
                 for name in self.names(which)? {
                     reply.line(10, format_args!("{name}: already enabled"));
                 }
                 reply.done();
             }
-            Command::Switch(which) => {
+            BirdCommand::Switch(which) => {
                 self.names(which)?;
                 reply.last(8007, "Access denied: sessions are switched off in the datastore, not here");
             }
-            Command::Reload { inward, outward, which } => {
+            BirdCommand::Reload { inward, outward, which } => {
                 self.reload(reply, *inward, *outward, which).await?
             }
-            Command::Down => {
+            BirdCommand::Down => {
                 reply.last(7, "Shutdown requested");
                 reply.close();
                 info!("shutdown is requested on the BIRD socket");
                 self.down.cancel();
             }
-            Command::Nothing => reply.done(),
-            Command::Restrict => {}
+            BirdCommand::Nothing => reply.done(),
+            BirdCommand::Restrict => {}
         }
         Ok(())
     }
@@ -259,7 +259,7 @@ impl Bird {
         *self.views.phase.borrow() == Phase::Recovering
     }
 
-    async fn node(&self) -> Node {
+    async fn node(&self) -> NodeReply {
         let in_force = self.views.in_force.borrow().clone();
         let wall = Wall::now(self.views.clock.now());
         let recovery = if self.recovering() {
@@ -275,7 +275,7 @@ impl Bird {
         } else {
             None
         };
-        Node {
+        NodeReply {
             version: VERSION,
             router_id: in_force.state.as_ref().map(|state| state.node.router_id),
             now: wall.long(wall.clock()),
@@ -294,7 +294,7 @@ impl Bird {
         if in_force.state.is_none() {
             // Without sessions it would look as if none were wanted, and the node as if it were ready.
             let why = in_force.waiting_for.as_deref().unwrap_or("the datastore");
-            return Err(Fault::new(8000, format!("No configuration yet, waiting for {why}")).into());
+            return Err(CommandFault::new(8000, format!("No configuration yet, waiting for {why}")).into());
         }
         let wall = Wall::now(self.views.clock.now());
         let recovering = self.recovering();
@@ -319,7 +319,7 @@ impl Bird {
     }
 
     /// The names that are meant (CTL-21).
-    fn wanted(&self, in_force: &InForce, which: &Which) -> Result<Vec<String>, Fault> {
+    fn wanted(&self, in_force: &InForce, which: &Which) -> Result<Vec<String>, CommandFault> {
         let own = [STATIC, KERNEL, "device1", DIRECT].map(String::from);
         let names = own.into_iter().chain(self.entries(in_force).map(|entry| entry.peer.name.clone()));
         let found: Vec<String> = names
@@ -331,31 +331,31 @@ impl Bird {
             .collect();
         match which {
             Which::Name(name) if found.is_empty() => {
-                Err(Fault::new(code::NO_PROTOCOL, format!("{name} is not a protocol")))
+                Err(CommandFault::new(code::NO_PROTOCOL, format!("{name} is not a protocol")))
             }
-            _ if found.is_empty() => Err(Fault::new(8003, "No protocols match")),
+            _ if found.is_empty() => Err(CommandFault::new(8003, "No protocols match")),
             _ => Ok(found),
         }
     }
 
-    fn names(&self, which: &Which) -> Result<Vec<String>, Fault> {
+    fn names(&self, which: &Which) -> Result<Vec<String>, CommandFault> {
         self.wanted(&self.views.in_force.borrow().clone(), which)
     }
 
     /// There is no file to read: the last snapshot is compiled again, and what is answered is true of that (CTL-28).
-    async fn configure(&self, reply: &mut Reply, what: Configure) {
+    async fn configure(&self, reply: &mut Reply, what: ConfigureCommand) {
         let file = match self.afi {
             Afi::Ipv4 => "/etc/calico/confd/config/bird.cfg",
             Afi::Ipv6 => "/etc/calico/confd/config/bird6.cfg",
         };
         match what {
-            Configure::Confirm => return reply.last(18, "Reconfiguration confirmed"),
-            Configure::Undo => reply.line(21, "Undo requested"),
-            Configure::Check | Configure::Now { .. } => {
+            ConfigureCommand::Confirm => return reply.last(18, "Reconfiguration confirmed"),
+            ConfigureCommand::Undo => reply.line(21, "Undo requested"),
+            ConfigureCommand::Check | ConfigureCommand::Now { .. } => {
                 reply.line(2, format_args!("Reading configuration from {file}"));
             }
         }
-        if let Configure::Now { undo } = what {
+        if let ConfigureCommand::Now { undo } = what {
             if let Some(secs) = undo {
                 reply.line(22, format_args!("Undo scheduled in {secs} s"));
             }
@@ -372,7 +372,7 @@ impl Bird {
         let waiting = self.views.in_force.borrow().waiting_for.clone();
         match (waiting, what) {
             (Some(why), _) => reply.last(8002, format_args!("datastore: {why}")),
-            (None, Configure::Check) => reply.last(20, "Configuration OK"),
+            (None, ConfigureCommand::Check) => reply.last(20, "Configuration OK"),
             (None, _) => reply.last(3, "Reconfigured"),
         }
     }
@@ -421,7 +421,7 @@ impl Bird {
         let names = self.wanted(&in_force, &Which::All)?;
         let asked = [query.protocol.as_ref(), query.export.as_ref().map(|(_, name)| name)];
         if let Some(name) = asked.into_iter().flatten().find(|name| !names.contains(name)) {
-            return Err(Fault::new(code::SYNTAX, format!("{name} is not a protocol")).into());
+            return Err(CommandFault::new(code::SYNTAX, format!("{name} is not a protocol")).into());
         }
         let to = query.export.as_ref().and_then(|(_, name)| {
             in_force.peers.iter().find(|entry| entry.peer.name == *name).map(|entry| entry.id)
@@ -433,11 +433,11 @@ impl Bird {
             let since = view.status.as_ref().map_or(Millis(0), |status| status.since);
             peers.insert(peer.name.clone(), PeerOfRoutes { addr: peer.spec.transport.peer, since });
             let client = peer.treatment.rr_client.is_some();
-            kinds.insert(peer.name.clone(), Kind { internal: peer.treatment.internal, client });
+            kinds.insert(peer.name.clone(), PeerKind { internal: peer.treatment.internal, client });
         }
         let fib = self.views.fib.borrow().clone();
         let rows = Rows { wall: &wall, peers: &peers, fib: &fib, plain: query.is_plain(), all: query.all };
-        let mut listing = Listing::new(query, &kinds);
+        let mut listing = RouteListing::new(query, &kinds);
         let mut after = None;
         loop {
             let what = query.what;

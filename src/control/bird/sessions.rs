@@ -9,7 +9,7 @@ use bgp_proto::session::{
 use bgp_proto::wire::{Capability, Notification};
 use bgp_proto::{Afi, Millis};
 
-use super::protocols::{Bgp, Changes, Details, Protocol, Routes, Up};
+use super::protocols::{Bgp, Changes, Details, Protocol, ProtocolRoutes, Up};
 use super::wall::Wall;
 use crate::desired::Peer;
 use crate::net::peer_view::{PeerEntry, PeerView};
@@ -51,7 +51,7 @@ pub fn session(entry: &PeerEntry, counts: Option<PeerCounts>, recovering: bool, 
             input: "(unnamed)",
             output: "(unnamed)",
             recovery: recovering.then_some(if view.is_established() { "" } else { " pending" }),
-            routes: (!down).then_some(Routes {
+            routes: (!down).then_some(ProtocolRoutes {
                 imported: routes.imported,
                 exported: routes.exported,
                 preferred: routes.preferred,

@@ -1,6 +1,6 @@
 //! What was seen of etcd's history, so that nothing is missed and nothing is taken twice.
 //!
-//! Owns: [`History`], pure: the last revision of each key and prefix (a replayed event is dropped, D11), by what the
+//! Owns: [`EtcdHistory`], pure: the last revision of each key and prefix (a replayed event is dropped, D11), by what the
 //! history is known again after a while ([`Mark`]: the last event, and whether its key is still as it left it at
 //! that revision: a backup that was restored while others write has another history under the same revisions), and how
 //! far etcd has said that there is nothing else. Never: speaks to etcd, or reads values.
@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::datastore::feed::Change;
+use crate::datastore::feed::SourceChange;
 use crate::model::decode::Reading;
 use crate::model::paths;
-use crate::model::store::Entry;
+use crate::model::store::SourceEntry;
 
 /// A key as a put left it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Written<'a> {
+pub struct KeyVersion<'a> {
     /// When the key was created.
     pub created: i64,
     /// When it was last written.
@@ -39,30 +39,30 @@ pub struct Mark {
 
 impl Mark {
     /// The mark of an event.
-    pub fn new(key: &[u8], revision: i64, written: Option<Written<'_>>) -> Mark {
+    pub fn new(key: &[u8], revision: i64, written: Option<KeyVersion<'_>>) -> Mark {
         Mark { key: key.to_vec(), revision, written: written.map(Mark::print) }
     }
 
-    fn print(written: Written<'_>) -> (i64, i64, u64) {
+    fn print(written: KeyVersion<'_>) -> (i64, i64, u64) {
         let mut hasher = DefaultHasher::new();
         written.value.hash(&mut hasher);
         (written.created, written.version, hasher.finish())
     }
 
     /// Whether the key, as it was at the mark's revision, is as the event left it.
-    pub fn matches(&self, found: Option<Written<'_>>) -> bool {
+    pub fn matches(&self, found: Option<KeyVersion<'_>>) -> bool {
         self.written == found.map(Mark::print) && found.is_none_or(|found| found.revision == self.revision)
     }
 
     /// Whether the key as it is now proves that the event was: only a put that nothing has followed can.
-    pub fn still_stands(&self, found: Option<Written<'_>>) -> bool {
+    pub fn still_stands(&self, found: Option<KeyVersion<'_>>) -> bool {
         found.is_some() && self.matches(found)
     }
 }
 
 /// What was seen so far.
 #[derive(Clone, Debug)]
-pub struct History {
+pub struct EtcdHistory {
     /// For each prefix the revision of the last event: prefixes are watched apart, and one may be behind another.
     seen: Vec<(String, i64)>,
     /// The last revision of each key that is there.
@@ -72,12 +72,12 @@ pub struct History {
     progress: i64,
 }
 
-impl History {
+impl EtcdHistory {
     /// Nothing seen yet, for the node of this name.
     pub fn new(node: &str, reading: Reading) -> Self {
         let prefixes = paths::prefixes(node, reading.use_pod_cidr);
         let seen = prefixes.into_iter().map(|prefix| (prefix, 0)).collect();
-        History { seen, keys: BTreeMap::new(), mark: None, progress: 0 }
+        EtcdHistory { seen, keys: BTreeMap::new(), mark: None, progress: 0 }
     }
 
     /// The prefixes that are listed and watched, each with the revision of the last event.
@@ -117,7 +117,12 @@ impl History {
 
     /// Takes an event: a key was written, or deleted. The change that it means, unless it was seen before or is none of
     /// ours.
-    pub fn event(&mut self, key: &[u8], written: Option<Written<'_>>, revision: i64) -> Option<Change> {
+    pub fn event(
+        &mut self,
+        key: &[u8],
+        written: Option<KeyVersion<'_>>,
+        revision: i64,
+    ) -> Option<SourceChange> {
         let (_, seen) = self.seen.iter_mut().find(|(prefix, _)| key.starts_with(prefix.as_bytes()))?;
         // The events of one transaction have one revision, so only what is older was surely seen.
         if revision < *seen || self.keys.get(key).is_some_and(|known| *known >= revision) {
@@ -130,22 +135,22 @@ impl History {
         match written {
             Some(written) => {
                 self.keys.insert(key.to_vec(), revision);
-                entry(key, written.value).map(Change::Put)
+                entry(key, written.value).map(SourceChange::Put)
             }
             None => {
                 self.keys.remove(key)?;
                 let holds = std::str::from_utf8(key).ok().and_then(paths::parse)?;
-                Some(Change::Delete(holds.key()))
+                Some(SourceChange::Delete(holds.key()))
             }
         }
     }
 }
 
 /// The entry that a key and its value are; `None` where the key is none of ours.
-pub fn entry(key: &[u8], value: &[u8]) -> Option<Entry> {
+pub fn entry(key: &[u8], value: &[u8]) -> Option<SourceEntry> {
     let place = std::str::from_utf8(key).ok()?;
     let holds = paths::parse(place)?;
-    Some(Entry::Text { holds, place: place.to_owned(), text: value.to_vec() })
+    Some(SourceEntry::Text { holds, place: place.to_owned(), text: value.to_vec() })
 }
 
 #[cfg(test)]
@@ -160,7 +165,7 @@ mod tests {
 
     /// History and store as they work together.
     struct State {
-        history: History,
+        history: EtcdHistory,
         store: Store,
     }
 
@@ -168,15 +173,15 @@ mod tests {
         fn new() -> State {
             let reading = Reading::default();
             let store = Store::new("a", reading, &paths::kinds(false), Remembered::default());
-            State { history: History::new("a", reading), store }
+            State { history: EtcdHistory::new("a", reading), store }
         }
 
         fn event(&mut self, key: &[u8], value: Option<&[u8]>, revision: i64) -> bool {
-            let written = value.map(|value| Written { created: 1, revision, version: 1, value });
+            let written = value.map(|value| KeyVersion { created: 1, revision, version: 1, value });
             match self.history.event(key, written, revision) {
-                Some(Change::Put(entry)) => self.store.put(entry),
-                Some(Change::Delete(key)) => self.store.delete(&key),
-                Some(Change::Problems(_)) | None => false,
+                Some(SourceChange::Put(entry)) => self.store.put(entry),
+                Some(SourceChange::Delete(key)) => self.store.delete(&key),
+                Some(SourceChange::Problems(_)) | None => false,
             }
         }
 
@@ -249,14 +254,14 @@ mod tests {
 
     #[test]
     fn a_history_is_known_by_its_last_event_and_not_by_numbers_alone() {
-        let mut history = History::new("a", Reading::default());
-        let written = |value| Written { created: 3, revision: 7, version: 2, value };
+        let mut history = EtcdHistory::new("a", Reading::default());
+        let written = |value| KeyVersion { created: 3, revision: 7, version: 2, value };
         history.event(NODE, Some(written(b"x")), 7);
         let mark = history.mark().unwrap().clone();
         assert!(mark.matches(Some(written(b"x"))) && mark.still_stands(Some(written(b"x"))));
         assert!(!mark.matches(Some(written(b"y"))) && !mark.matches(None));
-        assert!(!mark.matches(Some(Written { version: 1, ..written(b"x") })));
-        assert!(!mark.matches(Some(Written { revision: 6, ..written(b"x") })));
+        assert!(!mark.matches(Some(KeyVersion { version: 1, ..written(b"x") })));
+        assert!(!mark.matches(Some(KeyVersion { revision: 6, ..written(b"x") })));
         history.event(NODE, None, 8);
         let mark = history.mark().unwrap();
         assert!(mark.matches(None) && !mark.matches(Some(written(b"x"))));

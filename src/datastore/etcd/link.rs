@@ -1,6 +1,6 @@
 //! A connection to one etcd, and what can be asked over it.
 //!
-//! Owns: [`Link`]: connecting, one page of a list, whether the history is the one that was followed, what this
+//! Owns: [`EtcdLink`]: connecting, one page of a list, whether the history is the one that was followed, what this
 //! etcd's progress answers are worth. [`Ended`]: why a connection came to its end, in one line. Never: keeps anything.
 
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use etcd_client::{
 };
 use tokio::time::timeout;
 
-use super::history::{History, Mark, Written, entry};
+use super::history::{EtcdHistory, KeyVersion, Mark, entry};
 use crate::datastore::settings::EtcdSettings;
 use crate::datastore::tls::TlsSettings;
-use crate::model::store::Entry;
+use crate::model::store::SourceEntry;
 
 /// For connecting and for each answer (DS-4).
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,7 +99,7 @@ pub enum Known {
 }
 
 /// A connection to one endpoint.
-pub struct Link {
+pub struct EtcdLink {
     /// Its URL.
     pub endpoint: String,
     /// The client.
@@ -108,9 +108,9 @@ pub struct Link {
     answered: bool,
 }
 
-impl Link {
+impl EtcdLink {
     /// Connects to an endpoint, with its user where there is one.
-    pub async fn connect(endpoint: &str, settings: &EtcdSettings) -> Result<Link, Ended> {
+    pub async fn connect(endpoint: &str, settings: &EtcdSettings) -> Result<EtcdLink, Ended> {
         let mut options = ConnectOptions::new()
             .with_auto_token_refresh(true)
             .with_connect_timeout(TIMEOUT)
@@ -136,7 +136,7 @@ impl Link {
                 connected => connected?,
             },
         };
-        Ok(Link { endpoint: endpoint.to_owned(), client, answered: false })
+        Ok(EtcdLink { endpoint: endpoint.to_owned(), client, answered: false })
     }
 
     async fn ask<T>(
@@ -164,7 +164,7 @@ impl Link {
     /// # Errors
     ///
     /// Where etcd does not answer.
-    pub async fn knows(&mut self, history: &History, cluster: u64) -> Result<(Known, i64), Ended> {
+    pub async fn knows(&mut self, history: &EtcdHistory, cluster: u64) -> Result<(Known, i64), Ended> {
         // No other key may be asked for: our user may be let in where Calico's keys are, and nowhere else.
         let Some(mark) = history.mark() else { return Ok((Known::Other, 0)) };
         let mut kv = self.client.kv_client().max_decoding_message_size(MAX_MESSAGE);
@@ -200,8 +200,8 @@ impl Link {
 }
 
 /// A key-value pair as history has it.
-pub fn written(kv: &KeyValue) -> Written<'_> {
-    Written {
+pub fn written(kv: &KeyValue) -> KeyVersion<'_> {
+    KeyVersion {
         created: kv.create_revision(),
         revision: kv.mod_revision(),
         version: kv.version(),
@@ -227,7 +227,7 @@ pub struct Listing {
 
 impl Listing {
     /// Of all that is watched.
-    pub fn new(history: &History) -> Self {
+    pub fn new(history: &EtcdHistory) -> Self {
         let mut prefixes: Vec<String> = history.seen().iter().map(|(prefix, _)| prefix.clone()).collect();
         prefixes.reverse();
         Listing { prefixes, from: Vec::new(), revision: 0, cluster: 0, keys: BTreeMap::new(), mark: None }
@@ -238,7 +238,7 @@ impl Listing {
     /// # Errors
     ///
     /// Where etcd does not answer, refuses, or compacts in between.
-    pub async fn next(&mut self, link: &mut Link) -> Result<Option<Vec<Entry>>, Ended> {
+    pub async fn next(&mut self, link: &mut EtcdLink) -> Result<Option<Vec<SourceEntry>>, Ended> {
         let Some(prefix) = self.prefixes.last().cloned() else { return Ok(None) };
         if self.from.is_empty() {
             self.from = prefix.as_bytes().to_vec();

@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::history::History;
+use self::history::EtcdHistory;
 pub use self::link::Progress;
-use self::link::{Ended, Known, Link, Listing, MAX_MESSAGE, TIMEOUT, within, written};
-use super::feed::{Change, Events, SourceEvent};
+use self::link::{Ended, EtcdLink, Known, Listing, MAX_MESSAGE, TIMEOUT, within, written};
+use super::feed::{Events, SourceChange, SourceEvent};
 use super::settings::EtcdSettings;
 use crate::model::decode::Reading;
 use crate::model::snapshot::Snapshot;
@@ -72,8 +72,8 @@ async fn read_from(
     node: &str,
     reading: Reading,
 ) -> Result<Snapshot, Ended> {
-    let mut link = Link::connect(endpoint, settings).await?;
-    let mut listing = Listing::new(&History::new(node, reading));
+    let mut link = EtcdLink::connect(endpoint, settings).await?;
+    let mut listing = Listing::new(&EtcdHistory::new(node, reading));
     let kinds = paths::kinds(reading.use_pod_cidr);
     let mut store = Store::new(node, reading, &kinds, Remembered::default());
     while let Some(page) = listing.next(&mut link).await? {
@@ -93,7 +93,7 @@ pub async fn run(
 ) {
     settings.tls.install();
     let follower = Follower {
-        history: History::new(node, reading),
+        history: EtcdHistory::new(node, reading),
         kinds: paths::kinds(reading.use_pod_cidr),
         cluster: None,
         opened: false,
@@ -116,7 +116,7 @@ fn longer(wait: Duration) -> Duration {
 
 /// Follows etcd over many connections.
 struct Follower {
-    history: History,
+    history: EtcdHistory,
     kinds: Vec<Kind>,
     /// The cluster whose history it is; `None` where it must be listed (again).
     cluster: Option<u64>,
@@ -130,7 +130,7 @@ struct Follower {
 #[derive(Default)]
 struct Waiting {
     /// By revision.
-    changes: BTreeMap<i64, Vec<Change>>,
+    changes: BTreeMap<i64, Vec<SourceChange>>,
     /// When the first of it came.
     since: Option<Instant>,
     /// When a barrier was last asked for that has not been answered.
@@ -165,7 +165,7 @@ impl Waiting {
     }
 
     /// Takes out what is complete up to and with `revision`.
-    fn take(&mut self, revision: i64) -> Vec<Change> {
+    fn take(&mut self, revision: i64) -> Vec<SourceChange> {
         let later = self.changes.split_off(&(revision + 1));
         let ready = std::mem::replace(&mut self.changes, later);
         self.since = (!self.changes.is_empty()).then(Instant::now);
@@ -223,7 +223,7 @@ impl Follower {
 
     /// Follows over one connection until it ends.
     async fn follow(&mut self, endpoint: &str, settings: &EtcdSettings) -> Result<Infallible, Ended> {
-        let mut link = Link::connect(endpoint, settings).await?;
+        let mut link = EtcdLink::connect(endpoint, settings).await?;
         // Another cluster's revisions mean nothing, nor do those of another history: a watch from a revision that is
         // still to come would wait in silence, and one that begins in the middle would never tell what is not there.
         let (known, now) = match self.cluster {
@@ -255,13 +255,13 @@ impl Follower {
 
     async fn watch(
         &mut self,
-        link: Link,
+        link: EtcdLink,
         settings: &EtcdSettings,
         progress: Progress,
         missed_until: i64,
         resume_at_progress: bool,
     ) -> Result<Infallible, Ended> {
-        let Link { endpoint, client, .. } = link;
+        let EtcdLink { endpoint, client, .. } = link;
         let ended = |why: &str| Ended::Watch { endpoint: endpoint.clone(), why: why.to_owned() };
         let broken = |error| Ended::Etcd { endpoint: endpoint.clone(), error };
         let least = if resume_at_progress { self.history.progress() } else { 0 };
@@ -411,8 +411,8 @@ mod tests {
     #[test]
     fn a_revision_is_complete_without_a_barrier_when_each_watch_has_passed_it() {
         let mut waiting = Waiting::default();
-        waiting.changes.insert(7, vec![Change::Problems(Vec::new())]);
-        waiting.changes.insert(9, vec![Change::Problems(Vec::new())]);
+        waiting.changes.insert(7, vec![SourceChange::Problems(Vec::new())]);
+        waiting.changes.insert(9, vec![SourceChange::Problems(Vec::new())]);
         waiting.passed.insert(1, 9);
         assert_eq!(waiting.complete(2), 0, "one watch has said nothing yet");
         waiting.passed.insert(2, 8);

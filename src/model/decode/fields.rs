@@ -17,11 +17,11 @@ use super::text;
 use crate::model::{Code, Problem, SecretKeyRef};
 
 /// A field's value: `Ok(None)` where it is absent or null.
-pub type Read<T> = Result<Option<T>, Refused>;
+pub type Read<T> = Result<Option<T>, Unusable>;
 
 /// A field that is there and cannot be used; its problem is noted already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refused;
+pub struct Unusable;
 
 /// The value, or for a refused field the one it had before.
 pub fn or_last<T>(read: Read<T>, last: Option<T>) -> Option<T> {
@@ -30,21 +30,21 @@ pub fn or_last<T>(read: Read<T>, last: Option<T>) -> Option<T> {
 
 /// Problems of one resource, in the order found.
 #[derive(Debug)]
-pub struct Log {
+pub struct FieldLog {
     resource: String,
     problems: RefCell<Vec<Problem>>,
 }
 
-impl Log {
+impl FieldLog {
     /// An empty log for `resource`.
     pub fn new(resource: String) -> Self {
-        Log { resource, problems: RefCell::default() }
+        FieldLog { resource, problems: RefCell::default() }
     }
 
     /// Notes that `field` is not used.
-    pub fn refuse(&self, field: impl Into<String>, why: impl Into<String>) -> Refused {
+    pub fn refuse(&self, field: impl Into<String>, why: impl Into<String>) -> Unusable {
         self.note(field.into(), why.into(), Code::FieldRefused);
-        Refused
+        Unusable
     }
 
     /// Notes that `field` is read as a default.
@@ -72,7 +72,7 @@ pub struct Fields<'a> {
     /// What is in it, or in its place, must not be shown.
     secret: bool,
     path: String,
-    log: &'a Log,
+    log: &'a FieldLog,
 }
 
 /// What was found in place of the wanted thing, short enough for a log line; values of strings are quoted.
@@ -111,7 +111,7 @@ pub fn scalar_text(value: &Value) -> Option<String> {
 
 impl<'a> Fields<'a> {
     /// The fields of the document itself.
-    pub fn root(value: &'a Value, log: &'a Log) -> Self {
+    pub fn root(value: &'a Value, log: &'a FieldLog) -> Self {
         Fields { map: value.as_object(), refused: false, secret: false, path: String::new(), log }
     }
 
@@ -137,7 +137,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The log of the resource.
-    pub fn log(&self) -> &'a Log {
+    pub fn log(&self) -> &'a FieldLog {
         self.log
     }
 
@@ -147,15 +147,15 @@ impl<'a> Fields<'a> {
     }
 
     fn value(&self, name: &str) -> Read<&'a Value> {
-        if self.refused { Err(Refused) } else { Ok(self.get(name)) }
+        if self.refused { Err(Unusable) } else { Ok(self.get(name)) }
     }
 
     /// Refuses field `name`.
-    pub fn refuse(&self, name: &str, why: impl Into<String>) -> Refused {
+    pub fn refuse(&self, name: &str, why: impl Into<String>) -> Unusable {
         self.log.refuse(self.path(name), why)
     }
 
-    fn wanted(&self, name: &str, value: &Value, what: &str) -> Refused {
+    fn wanted(&self, name: &str, value: &Value, what: &str) -> Unusable {
         let found = if self.secret { veiled(value).to_owned() } else { shown(value) };
         self.refuse(name, format!("{what} is wanted here, not {found}"))
     }
@@ -408,7 +408,7 @@ impl<'a> Fields<'a> {
                 inner.refuse(name, "is missing");
                 String::new()
             }
-            Err(Refused) => String::new(),
+            Err(Unusable) => String::new(),
         };
         Some(SecretKeyRef { name: part("name"), key: part("key") })
     }

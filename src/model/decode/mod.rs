@@ -25,7 +25,7 @@ use std::sync::Arc;
 use bgp_proto::IpPrefix;
 use serde_json::{Map, Value};
 
-use self::fields::{Fields, Log, scalar_text, shown};
+use self::fields::{FieldLog, Fields, scalar_text, shown};
 use super::paths::Holds;
 use super::{
     BgpConfiguration, BgpFilter, BgpPeer, BlockAffinity, ClusterInformation, Code, EndpointSlice,
@@ -58,7 +58,7 @@ pub struct Reading {
 
 /// What became of one resource of a document.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Decoded {
+pub struct DecodedResource {
     /// Which resource.
     pub key: ResourceKey,
     /// The resource; `None` where it was refused and no last good form is known.
@@ -76,14 +76,19 @@ pub fn decode<'r>(
     place: &str,
     reading: Reading,
     last: &dyn Fn(&ResourceKey) -> Option<&'r Resource>,
-) -> (Vec<Decoded>, Vec<Problem>) {
+) -> (Vec<DecodedResource>, Vec<Problem>) {
     let mut walk = Walk { reading, last, found: Vec::new(), problems: Vec::new() };
     walk.document(document, place, None);
     (walk.found, walk.problems)
 }
 
 /// Decodes the value of a resource whose kind and name are known from elsewhere, as from its etcd key.
-pub fn decode_as(key: ResourceKey, document: &Value, reading: Reading, last: Option<&Resource>) -> Decoded {
+pub fn decode_as(
+    key: ResourceKey,
+    document: &Value,
+    reading: Reading,
+    last: Option<&Resource>,
+) -> DecodedResource {
     decode_resource(key, false, document, reading, last)
 }
 
@@ -94,8 +99,8 @@ pub fn decode_affinity(
     cidr: IpPrefix,
     document: &Value,
     last: Option<&Resource>,
-) -> Decoded {
-    let log = Log::new(key.to_string());
+) -> DecodedResource {
+    let log = FieldLog::new(key.to_string());
     let resource = match document {
         Value::Object(_) | Value::Null => {
             let fields = Fields::root(document, &log);
@@ -108,7 +113,7 @@ pub fn decode_affinity(
             last.cloned()
         }
     };
-    Decoded { key, resource, problems: log.into_problems(), from_kubernetes_node: false }
+    DecodedResource { key, resource, problems: log.into_problems(), from_kubernetes_node: false }
 }
 
 /// Decodes a value that has to be JSON, `place` being its place; one that is not keeps its last good form (D10). An empty
@@ -119,7 +124,7 @@ pub fn decode_text(
     text: &[u8],
     reading: Reading,
     last: Option<&Resource>,
-) -> Decoded {
+) -> DecodedResource {
     let parsed = match holds {
         Holds::Affinity { .. } if text.is_empty() => Ok(Value::Object(Map::new())),
         _ => serde_json::from_slice(text),
@@ -132,7 +137,7 @@ pub fn decode_text(
         (Err(error), _) => {
             let stays = if last.is_some() { "; its last good value stays in force" } else { "" };
             let why = format!("the value is not JSON ({error}){stays}");
-            Decoded {
+            DecodedResource {
                 key: holds.key(),
                 resource: last.cloned(),
                 problems: vec![Problem::of_whole(Code::Unreadable, place.escape_debug().to_string(), why)],
@@ -156,7 +161,7 @@ struct ItemType<'a> {
 struct Walk<'w, 'r> {
     reading: Reading,
     last: &'w dyn Fn(&ResourceKey) -> Option<&'r Resource>,
-    found: Vec<Decoded>,
+    found: Vec<DecodedResource>,
     problems: Vec<Problem>,
 }
 
@@ -304,8 +309,8 @@ fn decode_resource(
     document: &Value,
     reading: Reading,
     last: Option<&Resource>,
-) -> Decoded {
-    let log = Log::new(key.to_string());
+) -> DecodedResource {
+    let log = FieldLog::new(key.to_string());
     let resource = if document.is_object() {
         let root = Fields::root(document, &log);
         match key.kind {
@@ -361,7 +366,7 @@ fn decode_resource(
         None
     };
     let resource = resource.or_else(|| last.cloned());
-    Decoded { key, resource, problems: log.into_problems(), from_kubernetes_node }
+    DecodedResource { key, resource, problems: log.into_problems(), from_kubernetes_node }
 }
 
 fn wrap<T>(variant: impl Fn(Arc<T>) -> Resource) -> impl Fn(T) -> Resource {

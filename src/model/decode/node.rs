@@ -11,7 +11,7 @@ use bgp_proto::{Asn, ClusterId, Family, IpPrefix, Prefix, V4};
 use serde_json::Value;
 
 use super::Reading;
-use super::fields::{Fields, Refused, is_host, or_last, scalar_text};
+use super::fields::{Fields, Unusable, is_host, or_last, scalar_text};
 use crate::model::{Node, NodeAddress};
 
 /// A Calico Node. Refused as a whole where its AS number cannot be read and no earlier one is known: it must not get
@@ -24,8 +24,8 @@ pub fn calico(name: &str, root: &Fields<'_>, last: Option<&Node>) -> Option<Node
     }
     let asn = match (bgp.asn("asNumber"), last) {
         (Ok(asn), _) => asn,
-        (Err(Refused), Some(last)) => last.asn,
-        (Err(Refused), None) => return None,
+        (Err(Unusable), Some(last)) => last.asn,
+        (Err(Unusable), None) => return None,
     };
     Some(Node {
         name: name.to_owned(),

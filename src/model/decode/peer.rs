@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bgp_proto::{Afi, IpPrefix};
 
-use super::fields::{Fields, Refused, is_host, or_last, scalar_text};
+use super::fields::{Fields, Unusable, is_host, or_last, scalar_text};
 use crate::model::{
     BgpFilter, BgpPeer, CommunityValue, FilterOperation, FilterRule, MatchOperator, NextHopMode, PeerAddress,
     PrefixMatch, Selector, SourceAddress,
@@ -105,7 +105,7 @@ pub fn bgp_filter(name: &str, root: &Fields<'_>, last: Option<&BgpFilter>) -> Bg
     let spec = root.object("spec");
     let before = last.cloned().unwrap_or_default();
     let rules = |list: &str, afi: Afi, before: Vec<FilterRule>| match spec.objects(list) {
-        Err(Refused) => before,
+        Err(Unusable) => before,
         Ok(rules) => rules
             .unwrap_or_default()
             .iter()
@@ -121,7 +121,7 @@ pub fn bgp_filter(name: &str, root: &Fields<'_>, last: Option<&BgpFilter>) -> Bg
     }
 }
 
-fn filter_rule(index: usize, rule: &Fields<'_>, afi: Afi) -> Result<FilterRule, Refused> {
+fn filter_rule(index: usize, rule: &Fields<'_>, afi: Afi) -> Result<FilterRule, Unusable> {
     let prefix = prefix_match(rule, afi)?;
     let remote_peers = known(rule, "source", &[("RemotePeers", true)])?.unwrap_or(false);
     let interface = rule.text_as("interface", |text| {
@@ -165,7 +165,7 @@ fn filter_rule(index: usize, rule: &Fields<'_>, afi: Afi) -> Result<FilterRule, 
 const PRIORITY: std::ops::RangeInclusive<u32> = 1..=2_147_483_646;
 
 /// As [`Fields::choice`], but an unknown word refuses the rule: guessing would let routes through.
-fn known<T: Copy>(rule: &Fields<'_>, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, Refused> {
+fn known<T: Copy>(rule: &Fields<'_>, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, Unusable> {
     rule.text_as(name, |text| {
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         found.ok_or_else(|| {
@@ -175,7 +175,7 @@ fn known<T: Copy>(rule: &Fields<'_>, name: &str, choices: &[(&str, T)]) -> Resul
     })
 }
 
-fn prefix_match(rule: &Fields<'_>, afi: Afi) -> Result<Option<PrefixMatch>, Refused> {
+fn prefix_match(rule: &Fields<'_>, afi: Afi) -> Result<Option<PrefixMatch>, Unusable> {
     let Some(cidr) = rule.parsed::<IpPrefix>("cidr")? else { return Ok(None) };
     if cidr.afi() != afi {
         return Err(rule.refuse("cidr", "is of the other address family"));
@@ -195,16 +195,16 @@ fn prefix_match(rule: &Fields<'_>, afi: Afi) -> Result<Option<PrefixMatch>, Refu
     Ok(Some(PrefixMatch { cidr, operator, length: length.exists().then_some(bounds) }))
 }
 
-fn operations(rule: &Fields<'_>) -> Result<Vec<FilterOperation>, Refused> {
+fn operations(rule: &Fields<'_>) -> Result<Vec<FilterOperation>, Unusable> {
     let wanted = rule.list("operations")?.map_or(0, <[_]>::len);
     let entries = rule.objects("operations")?.unwrap_or_default();
     if entries.len() != wanted {
-        return Err(Refused);
+        return Err(Unusable);
     }
     entries.iter().map(|(_, entry)| operation(entry)).collect()
 }
 
-fn operation(entry: &Fields<'_>) -> Result<FilterOperation, Refused> {
+fn operation(entry: &Fields<'_>) -> Result<FilterOperation, Unusable> {
     let (community, prepend, priority) =
         (entry.object("addCommunity"), entry.object("prependASPath"), entry.object("setPriority"));
     let missing = |of: &Fields<'_>, name: &str| of.refuse(name, "is missing");

@@ -7,7 +7,7 @@ use granit_parser::{Event, Parser, Tag};
 use serde_json::Value;
 
 use super::fields::scalar_text;
-use super::{Decoded, text::quoted};
+use super::{DecodedResource, text::quoted};
 use crate::model::{Code, Kind, Problem};
 
 /// Tags of YAML itself, as `!!str`, mean what they say.
@@ -107,14 +107,14 @@ fn done(open: &mut [Open], scalar: Option<&str>) {
 }
 
 /// Says of each tagged value which resource and field it is; those of resources that nobody reads are left out.
-pub fn blame(document: &Value, tagged: &[Tagged], found: &mut [Decoded]) {
+pub fn blame(document: &Value, tagged: &[Tagged], found: &mut [DecodedResource]) {
     for Tagged { path, tag, empty } in tagged {
         let (resource, field) = within_list(document, path);
         let Some(name) = resource.get("metadata").and_then(|m| m.get("name")).and_then(scalar_text) else {
             continue;
         };
         let kind = resource.get("kind").and_then(Value::as_str);
-        let is_it = |decoded: &&mut Decoded| {
+        let is_it = |decoded: &&mut DecodedResource| {
             decoded.key.name == name && kind.is_none_or(|kind| decoded.key.kind.name() == kind)
         };
         let Some(decoded) = found.iter_mut().find(is_it) else { continue };

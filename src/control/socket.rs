@@ -13,15 +13,15 @@ use tokio::net::UnixListener;
 const MODE: u32 = 0o660;
 /// A bound socket; its file goes when this goes.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundSocket {
     /// The socket.
     pub listener: UnixListener,
     path: PathBuf,
 }
 
-impl Bound {
+impl BoundSocket {
     /// Binds at `path`, in the place of whatever file is there. The socket has its mode before it has its name.
-    pub fn at(path: &Path) -> io::Result<Bound> {
+    pub fn at(path: &Path) -> io::Result<BoundSocket> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
         let nascent = path.with_file_name(format!(".{name}.{}", std::process::id()));
         let _ = std::fs::remove_file(&nascent);
@@ -32,11 +32,11 @@ impl Bound {
             let _ = std::fs::remove_file(&nascent);
             return Err(error);
         }
-        Ok(Bound { listener, path: path.to_path_buf() })
+        Ok(BoundSocket { listener, path: path.to_path_buf() })
     }
 }
 
-impl Drop for Bound {
+impl Drop for BoundSocket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
@@ -54,7 +54,7 @@ mod tests {
         let path = dir.path().join("bird.ctl");
         drop(UnixListener::bind(&path).unwrap());
         assert_eq!(who_answers(&path).await, None);
-        let bound = Bound::at(&path).unwrap();
+        let bound = BoundSocket::at(&path).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
         assert!(UnixStream::connect(&path).await.is_ok());
