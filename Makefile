@@ -34,6 +34,7 @@ bench: ## measure: the code, the table with 1,000 and 5,000 peers, and the daemo
 	@interop/deps build test
 	cargo bench --workspace
 	@benches/time-to-established
+	@benches/idle
 	@benches/macro
 
 soak: ## the labs that take minutes (as root)

@@ -17,7 +17,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use crate::out::pack::Chunks;
+use crate::out::chunks::Chunks;
 use crate::out::reader::{Bits, Reader};
 use crate::prefix::{Family, Prefix};
 use crate::rib::{AttrId, AttrTable, ExportProfile};

@@ -16,11 +16,13 @@
 //! | [`routes`](mod@routes) | the routes of one destination for a profile |
 //! | [`group`] | entries, readers, changes |
 //! | `reader` | the two sets of bits, End-of-RIB, refresh |
-//! | `pack` | from pending bits to messages; what readers in step share |
+//! | `pack` | from pending bits to messages |
+//! | `chunks` | what readers in step share |
 //!
 //! RFC 4271 §3.2 (Adj-RIBs-Out), BGP-18 (packing), BGP-20 (add-path), BGP-35 and RFC 7313 (refresh), RFC 4724 §2
 //! (End-of-RIB), W50 (routes that do not fit into a message).
 
+mod chunks;
 pub mod group;
 mod pack;
 mod reader;

@@ -1,17 +1,14 @@
 //! From pending bits to messages.
 //!
 //! Owns: one read of one reader: which pending entries it takes, how they are packed (BGP-18: withdrawals first and in
-//! UPDATEs of their own, routes with equal attributes share an UPDATE), End-of-RIB and the marks of a refresh; and the
-//! chunks that readers in step share. Never: decides what is sent.
+//! UPDATEs of their own, routes with equal attributes share an UPDATE), End-of-RIB and the marks of a refresh. Never: decides what is sent.
 //!
 //! Readers that come up together read the same: where all that is live in a window of ids is pending for a reader and
 //! nothing in it came from it or leads to it, it is sent what was encoded for the one before it.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
 use bytes::{Bytes, BytesMut};
 
+use crate::out::chunks::{Chunk, WINDOW};
 use crate::out::group::Group;
 use crate::out::reader::{Bits, Reader};
 use crate::prefix::Family;
@@ -20,8 +17,6 @@ use crate::wire::capability::WireFamily;
 use crate::wire::refresh::RefreshKind;
 use crate::wire::{Context, Nlri, RouteRefresh, send};
 
-/// Ids of one window.
-const WINDOW: u32 = 1024;
 /// Words of one window.
 const WINDOW_WORDS: usize = 16;
 /// Entries whose routes share UPDATEs, at most.
@@ -30,46 +25,6 @@ const BATCH: usize = 1024;
 const WORTH: u32 = 64;
 /// Budgets that one shared answer may take.
 const SHARED_BUDGETS: usize = 4;
-/// Octets of chunks that are kept for a group; beyond it all are dropped and made anew where somebody needs them.
-const KEPT: usize = 1024 * 1024;
-
-/// Messages that announce all that is live in one window.
-#[derive(Debug)]
-struct Chunk {
-    /// `None`: the window holds a route that does not fit into a message.
-    bytes: Option<Bytes>,
-    /// Slots of the peers that its routes came from, sorted.
-    sources: Vec<u32>,
-    /// Their next hops, sorted.
-    next_hops: Vec<IpAddr>,
-}
-
-/// What is kept for readers that follow.
-#[derive(Debug, Default)]
-pub(super) struct Chunks {
-    windows: BTreeMap<u32, Chunk>,
-    octets: usize,
-}
-
-impl Chunks {
-    /// An entry changed.
-    pub fn forget(&mut self, id: u32) {
-        if let Some(chunk) = self.windows.remove(&(id / WINDOW)) {
-            self.octets -= chunk.bytes.map_or(0, |bytes| bytes.len());
-        }
-    }
-
-    fn keep(&mut self, window: u32, chunk: Chunk) {
-        let octets = chunk.bytes.as_ref().map_or(0, Bytes::len);
-        if self.octets + octets > KEPT {
-            self.windows.clear();
-            self.octets = 0;
-        }
-        self.octets += octets;
-        self.windows.insert(window, chunk);
-    }
-}
-
 /// What one look at a shared chunk came to.
 enum Shared {
     /// It is the whole answer.

@@ -32,11 +32,13 @@ mod negotiate;
 mod opening;
 mod reason;
 mod record;
+mod status;
 mod timers;
 
 pub use history::History;
 pub use machine::Session;
-pub use record::{Counters, Messages, StateName, Status};
+pub use record::{Counters, Messages};
+pub use status::{StateName, Status};
 pub use timers::Timer;
 
 use std::net::{IpAddr, SocketAddr};
@@ -240,18 +242,6 @@ pub struct Negotiated {
     pub refresh: bool,
     /// Both sides mark refreshes (RFC 7313).
     pub enhanced_refresh: bool,
-}
-
-impl Negotiated {
-    /// How long the peer asks that its routes be kept while it restarts, in seconds; 0 where it asks for nothing.
-    pub fn restart_time(&self) -> u16 {
-        negotiate::restart_time(&self.peer_open)
-    }
-
-    /// Whether the peer may be sent routes that are long-lived stale (RFC 9494 §4.3).
-    pub fn long_lived_aware(&self) -> bool {
-        negotiate::is_long_lived_aware(&self.peer_open)
-    }
 }
 
 /// What the world tells a session.

@@ -11,10 +11,7 @@ use crate::session::gr::{Preserved, StaleTimes, Terms};
 use crate::session::{Conn, DownReason, Endpoints, Negotiated, NextOpen, OpenParams};
 use crate::wire::attr::AttributeCodes;
 use crate::wire::capability::{GrFamily, WireFamily};
-use crate::wire::{Capability, Context, Fault, FaultKind, Notification, Open, PeerType};
-
-/// Where an OPEN has its identifier.
-const IDENTIFIER: usize = 24;
+use crate::wire::{Capability, Context, Fatal, FaultKind, Notification, Open, PeerType};
 
 /// What is special about the next OPEN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -84,6 +81,18 @@ pub(crate) struct Agreed {
     pub preserved: Preserved,
 }
 
+impl Negotiated {
+    /// How long the peer asks that its routes be kept while it restarts, in seconds; 0 where it asks for nothing.
+    pub fn restart_time(&self) -> u16 {
+        restart_time(&self.peer_open)
+    }
+
+    /// Whether the peer may be sent routes that are long-lived stale (RFC 9494 §4.3).
+    pub fn long_lived_aware(&self) -> bool {
+        is_long_lived_aware(&self.peer_open)
+    }
+}
+
 impl Agreed {
     /// What the end of the session has to know of it.
     pub fn terms(&self) -> Terms {
@@ -103,43 +112,29 @@ pub(crate) struct Refused {
     pub reason: DownReason,
 }
 
-impl Refused {
-    fn new(subcode: u8, data: Bytes) -> Self {
-        let notification = Notification { code: 2, subcode, data };
-        Refused { reason: DownReason::Sent(notification.clone()), notification }
-    }
-}
-
-/// Checks the peer's OPEN against what is configured (RFC 4271 §6.2, RFC 6286 §2.1, RFC 7607).
+/// Checks the peer's OPEN against what is configured: what [`Open::check`] and [`Open::check_peer`] find, as a refusal.
 pub(crate) fn check(params: &OpenParams, peer: &Open) -> Result<(), Refused> {
-    if matches!(peer.hold_time, 1 | 2) {
-        return Err(Refused::new(6, Bytes::new()));
-    }
-    let four_octets = peer.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_)));
-    let got = peer.asn();
-    // AS_TRANS stands for an AS that was not told (W8).
-    let untold = !four_octets && got == Asn::TRANS;
-    if got != params.peer_asn || got.0 == 0 || untold {
-        let data = if four_octets {
-            Bytes::copy_from_slice(&got.0.to_be_bytes())
-        } else {
-            Bytes::copy_from_slice(&peer.my_as.to_be_bytes())
-        };
-        let mut refused = Refused::new(2, data);
-        refused.reason = DownReason::AsMismatch { expected: params.peer_asn, got };
-        return Err(refused);
-    }
-    let internal = params.local_asn == params.peer_asn;
-    if peer.router_id.0.is_unspecified() {
-        return Err(Refused::new(3, Bytes::new()));
-    }
-    if internal && peer.router_id == params.router_id {
-        let mut refused = Refused::new(3, Bytes::new());
-        let fault = Fault::reset(IDENTIFIER, FaultKind::OpenIdOwn);
-        refused.reason = DownReason::Malformed { sent: refused.notification.clone(), fault };
-        return Err(refused);
-    }
-    Ok(())
+    let kind = if params.local_asn == params.peer_asn { PeerType::Ibgp } else { PeerType::Ebgp };
+    peer.check().and_then(|()| peer.check_peer(kind, Some(params.peer_asn), Some(params.router_id))).map_err(
+        |fatal| {
+            let Fatal { mut notification, fault, .. } = fatal;
+            if notification.subcode == 2 {
+                // The AS that was told, as BIRD sends it.
+                let four_octets = peer.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_)));
+                notification.data = if four_octets {
+                    Bytes::copy_from_slice(&peer.asn().0.to_be_bytes())
+                } else {
+                    Bytes::copy_from_slice(&peer.my_as.to_be_bytes())
+                };
+            }
+            let reason = match fault.kind {
+                FaultKind::OpenAs => DownReason::AsMismatch { expected: params.peer_asn, got: peer.asn() },
+                FaultKind::OpenIdOwn => DownReason::Malformed { sent: notification.clone(), fault },
+                _ => DownReason::Sent(notification.clone()),
+            };
+            Refused { notification, reason }
+        },
+    )
 }
 
 /// The peer's graceful restart capability. Of several instances only the last counts (RFC 4724 §3).
@@ -153,7 +148,7 @@ fn graceful_of(open: &Open) -> Option<(bool, bool, u16, &[GrFamily])> {
 }
 
 /// The restart time of the peer's graceful restart capability, in seconds; 0 where there is none.
-pub(crate) fn restart_time(open: &Open) -> u16 {
+fn restart_time(open: &Open) -> u16 {
     graceful_of(open).map_or(0, |(_, _, time, _)| time)
 }
 
@@ -176,7 +171,7 @@ fn long_lived_of(open: &Open) -> Option<(StaleTimes, AfiSet)> {
 }
 
 /// Whether the sender of an OPEN knows what LLGR_STALE means, so that it may be sent such routes (RFC 9494 §4.3).
-pub(crate) fn is_long_lived_aware(open: &Open) -> bool {
+fn is_long_lived_aware(open: &Open) -> bool {
     long_lived_of(open).is_some()
 }
 

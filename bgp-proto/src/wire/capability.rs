@@ -8,7 +8,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::ids::Asn;
 use crate::prefix::Afi;
 use crate::wire::input::{In, Parsed, Parser, be_u8, be_u16, be_u32, length_data};
-use crate::wire::receive::wire_family;
+
+/// AFI and SAFI.
+pub(crate) fn wire_family(input: In<'_>) -> Parsed<'_, WireFamily> {
+    (be_u16, be_u8).map(|(afi, safi)| WireFamily { afi, safi }).parse(input)
+}
 
 /// A family as numbers on the wire, known to us or not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -63,14 +63,17 @@ impl Open {
     }
 
     /// The checks of a received OPEN that need to know who the peer should be: its AS, and that it is not ourselves
-    /// (RFC 4271 §6.2, RFC 6286 §2.2: one identifier in two ASes is allowed). What is `None` is not checked.
+    /// (RFC 4271 §6.2, RFC 6286 §2.2: one identifier in two ASes is allowed). AS_TRANS alone stands for an AS that was
+    /// not told (W8). What is `None` is not checked.
     pub fn check_peer(
         &self,
         peer_type: PeerType,
         peer_asn: Option<Asn>,
         local_id: Option<RouterId>,
     ) -> Result<(), Fatal> {
-        if peer_asn.is_some_and(|asn| asn != self.asn()) {
+        let four_octets = self.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_)));
+        let untold = !four_octets && self.asn() == Asn::TRANS;
+        if peer_asn.is_some_and(|asn| asn != self.asn() || untold) {
             return Err(Fatal::plain(2, 2, HEADER_LEN + 1, FaultKind::OpenAs));
         }
         if peer_type == PeerType::Ibgp && local_id == Some(self.router_id) {

@@ -19,7 +19,7 @@ use crate::wire::attr::rules::{
     self, EXTENDED_LENGTH, OPTIONAL, PARTIAL, Rule, TRANSITIVE, Verdict, code, subcode,
 };
 use crate::wire::attr::{Aggregator, AttributeCodes, Attributes, NextHop, Origin, UnknownAttribute};
-use crate::wire::capability::WireFamily;
+use crate::wire::capability::{WireFamily, wire_family};
 use crate::wire::fault::{Action, Fatal, Fault, FaultKind, clamp};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::input::{In, Parsed, Parser, be_u8, be_u16, length_data, rest};
@@ -184,11 +184,6 @@ fn mp_reach(value: In<'_>) -> Parsed<'_, (WireFamily, In<'_>, In<'_>)> {
     // Reserved; ignored on receipt.
     let (input, _) = be_u8(input)?;
     Ok((&[], (family, next_hop, input)))
-}
-
-/// AFI and SAFI.
-pub(crate) fn wire_family(input: In<'_>) -> Parsed<'_, WireFamily> {
-    (be_u16, be_u8).map(|(afi, safi)| WireFamily { afi, safi }).parse(input)
 }
 
 /// The attribute loop: the part that has to go on whatever it meets.

@@ -219,25 +219,52 @@ fn of_the_forms_of_an_ipv6_next_hop_those_with_a_global_address_first_are_used()
         ("::", Some("fe80::2"), None),
         ("fe80::2", Some(global), None),
     ];
-    for (first, second, via) in forms {
+    // What stands in NEXT_HOP beside it is not looked at.
+    let beside = [None, Some([0, 0, 0, 0]), Some([10, 10, 0, 77])];
+    for ((first, second, via), next_hop) in
+        forms.into_iter().flat_map(|form| beside.map(|beside| (form, beside)))
+    {
         let mut bench = Bench::settled(&[peer(global, 64512)]);
         bench.link(2, "eth0", &["10.10.0.1/24", "fd00:10::1/64"]);
         bench.alien("::/0", Some(gateway("fe80::fe", 2)), 0);
         let id = bench.up(global);
-        let next_hop = NextHop::V6 {
-            global: first.parse().unwrap(),
-            link_local: second.map(|second| second.parse().unwrap()),
-        };
-        let reach = smallvec![Reach { next_hop, nlri: nlri(prefix("fd00:244::/64"), 0) }];
-        bench.tell(SpeakerInput::Update {
-            peer: id,
-            update: Update { reach, attributes: normal(), ..Update::default() },
-        });
+        let update = ipv6_update(first, second, next_hop);
+        let decoded = bgp_proto::wire::decode(&update, &bench.contexts[&id]).unwrap();
+        assert_eq!(decoded.faults, [], "{first} {second:?} {next_hop:?}");
+        let bgp_proto::wire::Message::Update(update) = decoded.message else { panic!("an UPDATE") };
+        bench.tell(SpeakerInput::Update { peer: id, update });
         let expected = via.map(|via| route(gateway(via, 2), 1024));
-        assert_eq!(bench.fib("fd00:244::/64"), expected.as_ref(), "{first} {second:?}");
+        assert_eq!(bench.fib("fd00:244::/64"), expected.as_ref(), "{first} {second:?} {next_hop:?}");
         let reason = bench.speaker.route(prefix("fd00:244::/64")).unwrap().paths[0].reason;
         assert_eq!(reason, via.is_none().then_some(Reason::Refused(Refused::NextHop)), "{first} {second:?}");
     }
+}
+
+/// An UPDATE of an internal peer for fd00:244::/64, octet by octet: addresses of the IPv6 next hop, and NEXT_HOP.
+fn ipv6_update(first: &str, second: Option<&str>, next_hop: Option<[u8; 4]>) -> Vec<u8> {
+    let hop: Vec<u8> = [Some(first), second]
+        .into_iter()
+        .flatten()
+        .flat_map(|text| text.parse::<std::net::Ipv6Addr>().unwrap().octets())
+        .collect();
+    let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, 0];
+    if let Some(next_hop) = next_hop {
+        attributes.extend([0x40, 3, 4]);
+        attributes.extend(next_hop);
+    }
+    attributes.extend([0x40, 5, 4]);
+    attributes.extend(normal().local_pref.unwrap().to_be_bytes());
+    let reach_len = u8::try_from(2 + 1 + 1 + hop.len() + 1 + 9).unwrap();
+    attributes.extend([0x80, 14, reach_len, 0, 2, 1, u8::try_from(hop.len()).unwrap()]);
+    attributes.extend(hop);
+    attributes.extend([0, 64, 0xfd, 0, 0x02, 0x44, 0, 0, 0, 0]);
+    let attributes_len = u16::try_from(attributes.len()).unwrap();
+    let mut message = vec![0xff; 16];
+    message.extend((19 + 4 + attributes_len).to_be_bytes());
+    message.extend([2, 0, 0]);
+    message.extend(attributes_len.to_be_bytes());
+    message.extend(attributes);
+    message
 }
 
 #[test]
