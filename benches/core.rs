@@ -25,7 +25,7 @@ use bgp_proto::session::{Conn, Endpoints, Negotiated};
 use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, NlriList, Open, PeerType, Reach, Update};
 use bgp_proto::{AfiSet, Asn, Millis, PeerId, Prefix, RouterId, V4};
 use calico_bgpd::clock::Clock;
-use calico_bgpd::core_thread::mailbox::Mailbox;
+use calico_bgpd::core_thread::mailbox::{Fill, Mailbox};
 use calico_bgpd::core_thread::{self, Batch, Core, CorePort, KernelPort, Urgent, inboxes};
 use calico_bgpd::datastore::files;
 use calico_bgpd::desired::{self, DesiredState, NodeFacts};
@@ -329,10 +329,11 @@ impl Rig {
         if mail.incarnation != self.incarnations[n] {
             return;
         }
-        match mail.fill {
-            Some(bytes) if bytes.is_empty() => drop(self.reading.remove(&n)),
-            Some(bytes) => self.octets += bytes.len(),
-            None => {}
+        if let Some(Fill { bytes, more }) = mail.fill {
+            self.octets += bytes.len();
+            if !more {
+                self.reading.remove(&n);
+            }
         }
         if mail.ready {
             self.reading.insert(n);

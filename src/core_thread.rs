@@ -9,7 +9,7 @@
 
 pub mod mailbox;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use self::mailbox::{Incarnation, Mailbox};
+use self::mailbox::{Fill, Incarnation, Mailbox};
 use crate::clock::Clock;
 use crate::desired::{DesiredState, SessionKey};
 use crate::fib::reconciler::FibInput;
@@ -219,6 +219,8 @@ struct Driver<C> {
     open: Option<OpenBatch>,
     /// The core has work left.
     behind: bool,
+    /// Peers that rest and are given what came up: who, for which session, how many octets.
+    given: VecDeque<(PeerId, Incarnation, usize)>,
     fib: FibBacklog,
 }
 
@@ -275,6 +277,7 @@ impl<C: Core> Driver<C> {
             sessions: BTreeMap::new(),
             open: None,
             behind: false,
+            given: VecDeque::new(),
             fib: FibBacklog::default(),
         }
     }
@@ -318,7 +321,7 @@ impl<C: Core> Driver<C> {
             }
             self.slice(&mut inbox, &mut events);
             self.settle();
-            busy = self.behind || self.open.is_some();
+            busy = self.behind || self.open.is_some() || !self.given.is_empty();
         }
     }
 
@@ -342,8 +345,11 @@ impl<C: Core> Driver<C> {
         }
     }
 
-    /// The next message of a session that has not ended.
+    /// What a resting peer would ask for, else the next message of a session that has not ended.
     fn next_input(&mut self, inbox: &mut Inbox<C>) -> Option<SpeakerInput> {
+        if let Some((peer, incarnation, budget)) = self.given.pop_front() {
+            return Some(SpeakerInput::Want { peer, incarnation, budget });
+        }
         loop {
             if self.open.is_none() {
                 self.open = Some(inbox.bulk.try_recv().ok()?.into());
@@ -399,9 +405,12 @@ impl<C: Core> Driver<C> {
     fn deliver(&mut self) {
         for output in std::mem::take(&mut self.out) {
             match output {
-                SpeakerOutput::Ready(peer, n) => self.mail_to(peer, |mailbox| mailbox.ready(n)),
-                SpeakerOutput::Fill { peer, incarnation, bytes } => {
-                    self.mail_to(peer, |mailbox| mailbox.fill(incarnation, bytes));
+                SpeakerOutput::Ready(peer, n) => {
+                    let budget = self.mailboxes.get(&peer).and_then(|mailbox| mailbox.ready(n));
+                    self.given.extend(budget.map(|budget| (peer, n, budget)));
+                }
+                SpeakerOutput::Fill { peer, incarnation, bytes, more } => {
+                    self.mail_to(peer, |mailbox| mailbox.fill(incarnation, Fill { bytes, more }));
                 }
                 SpeakerOutput::EndSession(peer, why) => self.mail(peer, |mailbox, n| mailbox.end(n, why)),
                 SpeakerOutput::Fib(changes) => {
@@ -445,7 +454,8 @@ mod tests {
     impl Core for Recorder {
         fn handle(&mut self, _: Millis, input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
             if let SpeakerInput::Want { peer, incarnation, .. } = input {
-                out.push(SpeakerOutput::Fill { peer, incarnation, bytes: Bytes::from_static(b"update") });
+                let bytes = Bytes::from_static(b"update");
+                out.push(SpeakerOutput::Fill { peer, incarnation, bytes, more: false });
             }
             let _ = self.0.send(format!("{input:?}"));
         }
@@ -500,11 +510,33 @@ mod tests {
         run(&mut driver, &mut inbox, batch);
         assert_eq!(taken.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         let mail = mailbox.take();
-        assert_eq!((mail.incarnation, mail.fill), (3, Some(Bytes::from_static(b"update"))));
+        let fill = Fill { bytes: Bytes::from_static(b"update"), more: false };
+        assert_eq!((mail.incarnation, mail.fill), (3, Some(fill)));
     }
 
     fn want(incarnation: Incarnation) -> SpeakerInput {
         SpeakerInput::Want { peer: PEER, incarnation, budget: 100 }
+    }
+
+    #[test]
+    fn a_peer_that_rests_is_given_what_came_up_without_asking() {
+        let (mut driver, mut inbox, heard, mailbox) = recorder();
+        let (_, mut events) = mpsc::channel(1);
+        assert!(mailbox.rest(1, 100));
+        driver.out.push(SpeakerOutput::Ready(PEER, 1));
+        driver.deliver();
+        assert_eq!(mailbox.take().fill, None, "in the next slice, which begins with what is urgent");
+        driver.slice(&mut inbox, &mut events);
+        driver.settle();
+        assert!(mailbox.take().fill.is_some());
+        assert!(heard.try_iter().any(|line| line.contains("budget: 100")));
+        // It has not rested again: it is told, and asks when it has written that.
+        driver.out.push(SpeakerOutput::Ready(PEER, 1));
+        driver.deliver();
+        driver.slice(&mut inbox, &mut events);
+        driver.settle();
+        let mail = mailbox.take();
+        assert!(mail.ready && mail.fill.is_none());
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn talker(input: SpeakerInput, out: &mut Vec<SpeakerOutput>) {
         SpeakerInput::PeerUp { peer, incarnation, .. } => out.push(SpeakerOutput::Ready(peer, incarnation)),
         SpeakerInput::Want { peer, incarnation, .. } => {
             let bytes: Vec<u8> = [update, &[0, 23, 2, 0, 0, 0, 0]].concat().repeat(200);
-            out.push(SpeakerOutput::Fill { peer, incarnation, bytes: Bytes::from(bytes) });
+            out.push(SpeakerOutput::Fill { peer, incarnation, bytes: Bytes::from(bytes), more: true });
         }
         _ => {}
     }

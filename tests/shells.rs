@@ -61,7 +61,7 @@ fn feeder(updates: usize) -> impl FnMut(SpeakerInput, &mut Vec<SpeakerOutput>) +
                 _ => routes.clone(),
             };
             *left = left.saturating_sub(1);
-            out.push(SpeakerOutput::Fill { peer, incarnation, bytes });
+            out.push(SpeakerOutput::Fill { peer, incarnation, bytes, more: *left > 0 });
         }
         _ => {}
     }

@@ -3,8 +3,9 @@
 //! Owns: up to two connections, the dial, what the session has for the core and what the core has for the peer. Never:
 //! decides anything about BGP: bytes and times go in, and what the session says is done.
 //!
-//! - **Pull.** Routes are asked of the core only when the connection has written all that it had, one answer at a time; so a slow
-//!   peer holds at most one answer, and the rest waits where it can still change.
+//! - **Pull.** Routes come from the core only when the connection has written all that it had, one answer at a time; so a slow
+//!   peer holds at most one answer, and the rest waits where it can still change. A connection that is done and knows of
+//!   nothing more rests: the next answer comes unasked.
 //! - **Credit.** One batch is with the core at a time. While that is so and the next is full, nothing is read, and TCP tells
 //!   the peer. Keepalives go on; bytes that wait unread keep the hold timer from expiring (T17).
 //! - **Panics** end this peer's session only; it starts anew (P8).
@@ -32,7 +33,7 @@ use super::line::{Line, READ};
 use super::peer_view::{PeerView, Shadowed};
 use super::sockopt;
 use crate::clock::Clock;
-use crate::core_thread::mailbox::{Incarnation, Mailbox};
+use crate::core_thread::mailbox::{Fill, Incarnation, Mailbox};
 use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent, panic_text};
 use crate::desired::SessionKey;
 use crate::model::SecretBytes;
@@ -209,10 +210,12 @@ impl ToCore {
 /// What the peer has asked of the core for its present session.
 #[derive(Default)]
 struct Pull {
-    /// The core has something.
+    /// The core has something to be asked for.
     ready: bool,
     /// An answer is under way.
     asked: bool,
+    /// The core gives what comes next without being asked.
+    resting: bool,
 }
 
 struct Shell<'a, C> {
@@ -587,11 +590,16 @@ impl<'a, C: 'static> Shell<'a, C> {
         }
     }
 
-    /// Asks the core for routes when the connection has written all it had.
+    /// Asks the core for routes when the connection has written all it had, or lets it give the next ones unasked.
     fn ask(&mut self) {
         let Some(conn) = self.up else { return };
         let drained = self.lines.slot(conn).as_ref().is_some_and(Line::is_drained);
-        if drained && self.pull.ready && !self.pull.asked {
+        if !drained || self.pull.asked || self.pull.resting {
+            return;
+        }
+        self.pull.resting = !self.pull.ready && self.task.mailbox.rest(self.incarnation, BUDGET);
+        if !self.pull.resting {
+            self.pull.ready = false;
             self.pull.asked = true;
             self.tell(SpeakerInput::Want {
                 peer: self.task.id,
@@ -604,10 +612,9 @@ impl<'a, C: 'static> Shell<'a, C> {
     fn mail(&mut self) {
         let mail = self.task.mailbox.take();
         let Some(conn) = self.up.filter(|_| mail.incarnation == self.incarnation) else { return };
-        if let Some(bytes) = mail.fill {
-            self.pull.asked = false;
-            self.pull.ready = !bytes.is_empty();
-            if let Some(line) = self.lines.slot(conn) {
+        if let Some(Fill { bytes, more }) = mail.fill {
+            self.pull = Pull { ready: more, ..Pull::default() };
+            if let Some(line) = self.lines.slot(conn).as_mut().filter(|_| !bytes.is_empty()) {
                 line.push(bytes, true);
             }
             self.flush(conn);

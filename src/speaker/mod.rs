@@ -113,7 +113,7 @@ pub enum SpeakerInput {
 pub enum SpeakerOutput {
     /// There is something to read for this session of a peer: it should say `Want`.
     Ready(PeerId, Incarnation),
-    /// Answer to `Want`: whole messages. Empty: nothing left, `Ready` will come.
+    /// Answer to `Want`: whole messages.
     Fill {
         /// Who.
         peer: PeerId,
@@ -121,6 +121,8 @@ pub enum SpeakerOutput {
         incarnation: Incarnation,
         /// UPDATE, End-of-RIB, BoRR, EoRR messages.
         bytes: Bytes,
+        /// There is more to `Want`. Without: `Ready` will come.
+        more: bool,
     },
     /// Close the session, whichever it is.
     EndSession(PeerId, Notification),
@@ -529,11 +531,18 @@ impl Speaker {
             }
         }
         let bytes = shared.unwrap_or_else(|| bytes.freeze());
-        let empty = bytes.is_empty();
-        out.push(SpeakerOutput::Fill { peer: id, incarnation, bytes });
-        if empty && let Some(peer) = self.peers.get_mut(id) {
-            peer.idle = true;
+        let more = self.has_work(id.slot);
+        out.push(SpeakerOutput::Fill { peer: id, incarnation, bytes, more });
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.idle = !more;
         }
+    }
+
+    /// Whether there is anything to read for a slot.
+    fn has_work(&self, slot: u32) -> bool {
+        let complete = self.recovery.complete();
+        self.v4.out.has_work(slot, complete.contains(Afi::Ipv4))
+            || self.v6.out.has_work(slot, complete.contains(Afi::Ipv6))
     }
 
     /// Decides, and tells peers, kernel and people what follows from all inputs since the last call. Long work is done in
@@ -589,13 +598,11 @@ impl Speaker {
 
     /// Calls those who wait and have something to read.
     fn wake(&mut self, out: &mut Vec<SpeakerOutput>) {
-        let complete = self.recovery.complete();
         let mut woken = self.v4.out.take_woken();
         woken.append(&mut self.v6.out.take_woken());
         for slot in woken {
             let Some(id) = self.peers.slot(slot).map(|peer| peer.id) else { continue };
-            let more = self.v4.out.has_work(slot, complete.contains(Afi::Ipv4))
-                || self.v6.out.has_work(slot, complete.contains(Afi::Ipv6));
+            let more = self.has_work(slot);
             if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.idle && more)
                 && let Some(incarnation) = peer.incarnation()
             {

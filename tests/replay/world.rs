@@ -446,11 +446,12 @@ impl<'a> World<'a> {
                 SpeakerOutput::Ready(peer, incarnation) => {
                     self.tell(SpeakerInput::Want { peer, incarnation, budget: BUDGET });
                 }
-                SpeakerOutput::Fill { bytes, .. } if bytes.is_empty() => {}
-                SpeakerOutput::Fill { peer, incarnation, bytes } => {
+                SpeakerOutput::Fill { peer, incarnation, bytes, more } => {
                     if let Some(conn) = self.established(peer) {
                         self.send(peer, conn, &bytes);
-                        self.tell(SpeakerInput::Want { peer, incarnation, budget: BUDGET });
+                        if more {
+                            self.tell(SpeakerInput::Want { peer, incarnation, budget: BUDGET });
+                        }
                     }
                 }
                 SpeakerOutput::EndSession(peer, why) => {

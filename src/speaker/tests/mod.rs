@@ -411,10 +411,10 @@ impl Bench {
         let mut any = false;
         for output in out {
             match output {
-                SpeakerOutput::Fill { peer, bytes, .. } => {
+                SpeakerOutput::Fill { peer, bytes, more, .. } => {
                     assert_eq!(peer, id);
                     any = !bytes.is_empty();
-                    neighbour.ready = any;
+                    neighbour.ready = more;
                     neighbour.receive(&bytes, &theirs);
                 }
                 SpeakerOutput::Ready(peer, _) => {
