@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp_proto::out::{Exporter, Group, Sent, routes};
-use bgp_proto::rib::{AttrTable, ExportProfile, Rib};
+use bgp_proto::rib::{AttrTable, ExportProfile, MovedPaths, Rib};
 use bgp_proto::{DestId, Family, Prefix};
 use bytes::{Bytes, BytesMut};
 
@@ -50,6 +50,8 @@ pub(super) struct AdjRibOut<F: Family> {
     changed: VecDeque<DestId>,
     /// Which they are, by id.
     marked: Vec<bool>,
+    /// The paths that are concerned, of those where it is not all.
+    moved: BTreeMap<DestId, MovedPaths>,
 }
 
 impl<F: Family> AdjRibOut<F> {
@@ -63,6 +65,7 @@ impl<F: Family> AdjRibOut<F> {
             sets: Sets::default(),
             changed: VecDeque::new(),
             marked: Vec::new(),
+            moved: BTreeMap::new(),
         }
     }
 
@@ -179,28 +182,38 @@ impl<F: Family> AdjRibOut<F> {
         self.sets = sets;
     }
 
-    /// These destinations are to be exported anew.
-    pub fn reexport(&mut self, rib: &mut Rib<F>, ids: impl IntoIterator<Item = DestId>) {
+    /// These destinations are to be exported anew, with some of their paths or all.
+    pub fn reexport(
+        &mut self,
+        rib: &mut Rib<F>,
+        ids: impl IntoIterator<Item = (DestId, Option<MovedPaths>)>,
+    ) {
         if self.places.is_empty() {
             return;
         }
         self.marked.resize(self.marked.len().max(rib.id_bound()), false);
-        for id in ids {
-            if let Some(mark) = self.marked.get_mut(id.index())
-                && !std::mem::replace(mark, true)
-            {
+        for (id, moved) in ids {
+            let Some(mark) = self.marked.get_mut(id.index()) else { continue };
+            if !std::mem::replace(mark, true) {
                 rib.pin(id);
                 self.changed.push_back(id);
+                self.moved.extend(moved.map(|moved| (id, moved)));
+            } else if let Some(moved) = moved {
+                if let Some(before) = self.moved.get_mut(&id) {
+                    before.extend(moved);
+                }
+            } else {
+                self.moved.remove(&id);
             }
         }
     }
 
-    fn next_changed(&mut self) -> Option<DestId> {
+    fn next_changed(&mut self) -> Option<(DestId, Option<MovedPaths>)> {
         let id = self.changed.pop_front()?;
         if let Some(mark) = self.marked.get_mut(id.index()) {
             *mark = false;
         }
-        Some(id)
+        Some((id, self.moved.remove(&id)))
     }
 
     /// Everything is to be exported anew for all groups.
@@ -235,10 +248,10 @@ impl<F: Family> AdjRibOut<F> {
     /// peers told waits until our own restart is over.
     pub fn export(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, deferred: bool, work: &mut usize) {
         while *work > 0
-            && let Some(id) = self.next_changed()
+            && let Some((id, moved)) = self.next_changed()
         {
             for group in self.groups.iter_mut().flatten() {
-                group.export(rib, interfaces, &self.sets, deferred, id);
+                group.export(rib, interfaces, &self.sets, deferred, id, moved.as_deref());
                 *work = work.saturating_sub(1);
             }
             rib.unpin(id);
@@ -254,7 +267,7 @@ impl<F: Family> AdjRibOut<F> {
         }
         self.drop_idle(rib.attr_table_mut());
         if self.places.is_empty() {
-            while let Some(id) = self.next_changed() {
+            while let Some((id, _)) = self.next_changed() {
                 rib.unpin(id);
             }
         }
@@ -331,17 +344,27 @@ impl<F: Family> AdjRibOut<F> {
 }
 
 impl<F: Family> ExportGroup<F> {
-    /// Exports one destination anew.
-    fn export(&mut self, rib: &mut Rib<F>, interfaces: &Interfaces, sets: &Sets, deferred: bool, id: DestId) {
+    /// Exports one destination anew, or `only` its paths under these ids.
+    fn export(
+        &mut self,
+        rib: &mut Rib<F>,
+        interfaces: &Interfaces,
+        sets: &Sets,
+        deferred: bool,
+        id: DestId,
+        only: Option<&[u32]>,
+    ) {
+        // Without path ids it is the best path that counts, whichever changed; where it is yet to be decided the
+        // destination comes once more.
+        if !self.profile.add_path && rib.dest(id).is_some_and(|dest| !dest.is_settled()) {
+            return;
+        }
+        let only = only.filter(|_| self.profile.add_path);
         let policy = Bound { program: &self.program, sets };
         let exporter = Exporter { profile: &self.profile, policy: &policy, deferred };
         let Some(prefix) = rib.prefix(id) else { return };
-        // What is yet to be decided comes as a change of its own.
-        if rib.dest(id).is_some_and(|dest| !dest.is_settled()) {
-            return;
-        }
         let routes = match rib.dest(id) {
-            Some(dest) => routes(rib, &exporter, prefix, dest, |forward| interfaces.name_of(forward)),
+            Some(dest) => routes(rib, &exporter, prefix, dest, only, |forward| interfaces.name_of(forward)),
             None => Default::default(),
         };
         let mut sent: Vec<Sent> = Vec::with_capacity(routes.len());
@@ -349,7 +372,7 @@ impl<F: Family> ExportGroup<F> {
             let attrs = rib.intern(route.attributes, Some(route.next_hop));
             sent.push(Sent { path_id, attrs, source });
         }
-        self.group.set(prefix, &mut sent, rib.attr_table_mut());
+        self.group.set_some(prefix, only, &mut sent, rib.attr_table_mut());
     }
 
     /// Goes on with the export of everything. What is gone from the table came in as a change of its own.
@@ -372,7 +395,7 @@ impl<F: Family> ExportGroup<F> {
             self.walk = next.last().map(|(_, last)| Some(*last));
             *work -= next.len();
             for (id, _) in next {
-                self.export(rib, interfaces, sets, deferred, id);
+                self.export(rib, interfaces, sets, deferred, id, None);
             }
         }
         if self.walk.is_none() {

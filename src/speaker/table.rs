@@ -128,7 +128,7 @@ impl<F: Family> Table<F> {
                 None => drop(self.regained.pop_front()),
             }
             *work -= some.len();
-            self.out.reexport(&mut self.rib, some.iter().map(|(id, _)| *id));
+            self.out.reexport(&mut self.rib, some.iter().map(|(id, _)| (*id, None)));
             if kernel {
                 self.fib.reselect(&mut self.rib, some.into_iter().map(|(id, _)| id));
             }
@@ -217,7 +217,7 @@ impl<F: Family> Table<F> {
         self.regain(&mut regain);
         let work = &mut decide;
         self.rib.settle_part(work);
-        let mut changes = self.rib.take_changes();
+        let mut changes = self.rib.take_moves();
         if !changes.is_empty() {
             let by_interface = peers.import_by_interface();
             let mut moved = changes.clone();
@@ -225,15 +225,15 @@ impl<F: Family> Table<F> {
                 if by_interface.is_empty() || moved.is_empty() {
                     break;
                 }
-                for id in moved {
+                for (id, _) in moved {
                     self.import_over_interface(interfaces, peers, by_interface, id);
                 }
                 self.rib.settle_part(work);
-                moved = self.rib.take_changes();
-                changes.extend(&moved);
+                moved = self.rib.take_moves();
+                changes.extend(moved.iter().cloned());
             }
-            self.out.reexport(&mut self.rib, changes.iter().copied());
-            self.fib.reselect(&mut self.rib, changes);
+            self.fib.reselect(&mut self.rib, changes.iter().map(|(id, _)| *id));
+            self.out.reexport(&mut self.rib, changes);
         }
         self.rib.free_ids();
     }

@@ -133,6 +133,18 @@ impl<F: Family> Group<F> {
     /// Replaces what is sent of a prefix. `routes` is sorted here by path id; no two have the same. The readers hear of
     /// any number of such changes by one [`Group::flush`].
     pub fn set(&mut self, prefix: Prefix<F>, routes: &mut [Sent], attrs: &mut AttrTable) {
+        self.set_some(prefix, None, routes, attrs);
+    }
+
+    /// The same for `only` these path ids, where some are given; `routes` has no others.
+    pub fn set_some(
+        &mut self,
+        prefix: Prefix<F>,
+        only: Option<&[u32]>,
+        routes: &mut [Sent],
+        attrs: &mut AttrTable,
+    ) {
+        let concerned = |path_id| only.is_none_or(|ids| ids.contains(&path_id));
         let first = self.head(prefix);
         if first == NONE && routes.is_empty() {
             return;
@@ -141,8 +153,12 @@ impl<F: Family> Group<F> {
         let mut chain = Chain { first, last: NONE, at: first };
         for route in routes.iter() {
             while let Some(entry) = self.entry(chain.at).filter(|entry| entry.path_id < route.path_id) {
-                let next = entry.next;
-                self.withdraw(&mut chain, next, attrs);
+                let (path_id, next) = (entry.path_id, entry.next);
+                if concerned(path_id) {
+                    self.withdraw(&mut chain, next, attrs);
+                } else {
+                    chain.pass(next);
+                }
             }
             match self.entry(chain.at).filter(|entry| entry.path_id == route.path_id).map(|entry| entry.next)
             {
@@ -159,8 +175,12 @@ impl<F: Family> Group<F> {
                 }
             }
         }
-        while let Some(next) = self.entry(chain.at).map(|entry| entry.next) {
-            self.withdraw(&mut chain, next, attrs);
+        while let Some((path_id, next)) = self.entry(chain.at).map(|entry| (entry.path_id, entry.next)) {
+            if concerned(path_id) {
+                self.withdraw(&mut chain, next, attrs);
+            } else {
+                chain.pass(next);
+            }
         }
         self.set_head(prefix, first, chain.first);
     }
@@ -586,6 +606,14 @@ struct Chain {
     last: u32,
     /// The next to visit.
     at: u32,
+}
+
+impl Chain {
+    /// The entry stays as it is.
+    fn pass(&mut self, next: u32) {
+        self.last = self.at;
+        self.at = next;
+    }
 }
 
 fn wake(reader: &mut Reader, woken: &mut Vec<u32>) {

@@ -23,17 +23,20 @@ pub struct Exporter<'a, P> {
 /// The routes of one destination: path id sent, source (a peer's slot), route.
 pub type Routes = SmallVec<[(u32, Option<u32>, OutRoute); 1]>;
 
-/// What is sent of a destination. `interface` names the interface that a path leaves through.
+/// What is sent of a destination, with path ids perhaps only of the paths under `only` these. `interface` names the
+/// interface that a path leaves through.
 pub fn routes<'a, F: Family, P: Policy>(
     rib: &'a Rib<F>,
     exporter: &Exporter<'_, P>,
     prefix: Prefix<F>,
     dest: &'a Dest<F>,
+    only: Option<&[u32]>,
     interface: impl Fn(&Forward) -> &'a str,
 ) -> Routes {
     let one = |path: &Path<F>| route(rib, exporter, prefix, path, &interface);
     if exporter.profile.add_path {
-        let usable = dest.paths.iter().filter(|path| path.eligible());
+        let concerned = |path: &&Path<F>| only.is_none_or(|ids| ids.contains(&path.out_id));
+        let usable = dest.paths.iter().filter(concerned).filter(|path| path.eligible());
         usable.filter_map(|path| one(path).map(|(source, route)| (path.out_id, source, route))).collect()
     } else {
         dest.best().and_then(one).map(|(source, route)| (0, source, route)).into_iter().collect()

@@ -4,7 +4,7 @@
 //! long as anything of it is left: a path, a place in a queue, or a pin of somebody who keeps something by its id; until
 //! then the same prefix has the same id. Never: decides.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use prefix_trie::PrefixMap;
 use smallvec::SmallVec;
@@ -20,6 +20,14 @@ const TOUCHED: u8 = 1;
 const CHANGED: u8 = 2;
 /// It waits to be freed.
 const GONE: u8 = 4;
+
+/// From so many paths on it is noted which of them changed.
+const MANY: usize = 4;
+/// More of them are as good as all.
+const MOVED: usize = 64;
+
+/// The path ids under which the paths of a destination are sent that are others than before.
+pub type MovedPaths = SmallVec<[u32; 4]>;
 
 /// No path is best.
 const NONE: u32 = u32::MAX;
@@ -113,6 +121,8 @@ pub(super) struct Dests<F: Family> {
     live: usize,
     touched: VecDeque<DestId>,
     changed: Vec<DestId>,
+    /// Of destinations that are touched or changed: where there is no entry all of their paths are concerned.
+    moved: BTreeMap<DestId, MovedPaths>,
     gone: Vec<DestId>,
 }
 
@@ -125,6 +135,7 @@ impl<F: Family> Default for Dests<F> {
             live: 0,
             touched: VecDeque::new(),
             changed: Vec::new(),
+            moved: BTreeMap::new(),
             gone: Vec::new(),
         }
     }
@@ -193,10 +204,11 @@ impl<F: Family> Dests<F> {
     pub fn insert(&mut self, id: DestId, at: usize, path: Path<F>) {
         let Some(dest) = self.slots.get_mut(id.index()) else { return };
         self.live += usize::from(dest.paths.is_empty());
+        let out_id = path.out_id;
         dest.paths.insert(at, path);
         // Until the destination is settled the best path is the one that it was.
         dest.set_best(dest.best_index().map(|best| best + usize::from(best >= at)));
-        self.touch(id);
+        self.touch_path(id, out_id);
     }
 
     /// Takes a path out.
@@ -210,7 +222,7 @@ impl<F: Family> Dests<F> {
             dest.paths = SmallVec::new();
             self.live -= 1;
         }
-        self.touch(id);
+        self.touch_path(id, path.out_id);
         Some(path)
     }
 
@@ -223,8 +235,30 @@ impl<F: Family> Dests<F> {
         news
     }
 
-    /// It has to be decided anew.
+    /// It has to be decided anew; all of its paths may be others than before.
     pub fn touch(&mut self, id: DestId) {
+        self.moved.remove(&id);
+        self.put_in_queue(id);
+    }
+
+    /// It has to be decided anew because of the path that is sent under this id.
+    pub fn touch_path(&mut self, id: DestId, out_id: u32) {
+        let Some(dest) = self.slots.get(id.index()) else { return };
+        if dest.marks & (TOUCHED | CHANGED) == 0 {
+            if dest.paths.len() >= MANY {
+                self.moved.insert(id, std::iter::once(out_id).collect());
+            }
+        } else if let Some(moved) = self.moved.get_mut(&id) {
+            if moved.len() == MOVED {
+                self.moved.remove(&id);
+            } else if !moved.contains(&out_id) {
+                moved.push(out_id);
+            }
+        }
+        self.put_in_queue(id);
+    }
+
+    fn put_in_queue(&mut self, id: DestId) {
         if self.mark(id, TOUCHED) {
             self.touched.push_back(id);
         }
@@ -248,14 +282,15 @@ impl<F: Family> Dests<F> {
     }
 
     /// What changed since the last call.
-    pub fn take_changed(&mut self) -> Vec<DestId> {
+    pub fn take_changed(&mut self) -> Vec<(DestId, Option<MovedPaths>)> {
         let changed = std::mem::take(&mut self.changed);
         for id in &changed {
             if let Some(dest) = self.slots.get_mut(id.index()) {
                 dest.marks &= !CHANGED;
             }
         }
-        changed
+        // One that is touched again meanwhile comes once more, with all of its paths.
+        changed.into_iter().map(|id| (id, self.moved.remove(&id))).collect()
     }
 
     /// Notes that there may be nothing left of a destination.

@@ -42,7 +42,7 @@ mod walk_tests;
 pub use attrs::{AttrId, AttrSet, AttrTable, LLGR_STALE, NO_LLGR};
 pub use decision::Reason;
 pub use dense::DestSet;
-pub use dest::Dest;
+pub use dest::{Dest, MovedPaths};
 pub use export::{ExportProfile, NextHopRule, OutRoute, PathView, ProgramId, export};
 pub use import::{Admitted, ImportProfile, ImportRules, Imported, is_ordinary};
 pub use nexthop::{Connected, LocalAddress, NextHops, Resolution, Unresolved, is_host};
@@ -236,6 +236,11 @@ impl<F: Family> Rib<F> {
 
     /// The destinations that changed since the last call, each once. One that is gone still names its prefix.
     pub fn take_changes(&mut self) -> Vec<DestId> {
+        self.take_moves().into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// The same; of a destination of many paths, with those that are others than before where these are few.
+    pub fn take_moves(&mut self) -> Vec<(DestId, Option<MovedPaths>)> {
         self.dests.take_changed()
     }
 
@@ -396,7 +401,8 @@ impl<F: Family> Rib<F> {
                 path.freshness = freshness;
                 let old = std::mem::replace(&mut path.kind, kind);
                 if !same {
-                    self.dests.touch(id);
+                    let out_id = path.out_id;
+                    self.dests.touch_path(id, out_id);
                 }
                 self.drop_kind(id, &old);
             }

@@ -131,7 +131,7 @@ fn with_path_ids_a_block_that_is_also_in_the_kernel_is_sent_twice_and_without_on
     let sent = |add_path| {
         let profile = export_profile(None, add_path);
         let exporter = Exporter { profile: &profile, policy: &AcceptAll, deferred: false };
-        routes(&rib, &exporter, prefix(TO), dest, |_| "")
+        routes(&rib, &exporter, prefix(TO), dest, None, |_| "")
     };
     let twice = sent(true);
     assert_eq!(twice.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), [1, 2]);

@@ -1,6 +1,8 @@
 //! What is done to all paths of a peer is done in parts; whatever comes between two parts, the outcome is as if it had
 //! been done at once.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -8,7 +10,7 @@ use crate::ids::{Asn, RouterId};
 use crate::prefix::V4;
 use crate::wire::Nlri;
 
-const SLOTS: u32 = 2;
+const SLOTS: u32 = 4;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -43,7 +45,7 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let (slot, prefix, path_id) = (0..SLOTS, 0..12u32, 0..2u32);
+    let (slot, prefix, path_id) = (0..SLOTS, 0..6u32, 0..3u32);
     let route = (slot.clone(), prefix.clone(), path_id);
     prop_oneof![
         8 => (route.clone(), 0..3u32)
@@ -137,13 +139,45 @@ fn view(rib: &Rib<V4>) -> Vec<String> {
     dests.map(|(_, dest)| format!("{} {:?} {:?}", dest.prefix, dest.best_index(), paths(dest))).collect()
 }
 
+/// What was made of the changes that were told: by prefix and path id sent, what stands there.
+#[derive(Default)]
+struct Seen(BTreeMap<Prefix<V4>, BTreeMap<u32, String>>);
+
+impl Seen {
+    fn paths(rib: &Rib<V4>, prefix: Prefix<V4>) -> BTreeMap<u32, String> {
+        let paths = rib.dest_of(prefix).into_iter().flat_map(|dest| &dest.paths);
+        paths.map(|path| (path.out_id, format!("{:?}", path.kind))).collect()
+    }
+
+    fn hear(&mut self, rib: &mut Rib<V4>) {
+        for (id, moved) in rib.take_moves() {
+            let prefix = rib.prefix(id).unwrap();
+            let now = Seen::paths(rib, prefix);
+            let seen = self.0.entry(prefix).or_default();
+            match moved {
+                None => *seen = now,
+                Some(moved) => {
+                    for out_id in moved {
+                        match now.get(&out_id) {
+                            Some(path) => drop(seen.insert(out_id, path.clone())),
+                            None => drop(seen.remove(&out_id)),
+                        }
+                    }
+                }
+            }
+        }
+        rib.free_ids();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_done_in_parts_ends_as_what_is_done_at_once(ops in prop::collection::vec(op(), 0..80)) {
+    fn what_is_done_in_parts_ends_as_what_is_done_at_once(ops in prop::collection::vec(op(), 0..150)) {
         let (mut once, mut parts) = (Rib::new(1), Rib::new(1));
-        let (mut up_once, mut up_parts) = ([false; 2], [false; 2]);
+        let (mut up_once, mut up_parts) = ([false; SLOTS as usize], [false; SLOTS as usize]);
+        let mut seen = Seen::default();
         for op in &ops {
             step(&mut once, &mut up_once, op);
             once.settle();
@@ -152,13 +186,14 @@ proptest! {
             step(&mut parts, &mut up_parts, op);
             if let Op::Part(work) = op {
                 parts.settle_part(&mut work.clone());
-                parts.take_changes();
-                parts.free_ids();
+                seen.hear(&mut parts);
             }
         }
         parts.settle();
-        parts.take_changes();
-        parts.free_ids();
+        seen.hear(&mut parts);
+        for (prefix, paths) in &seen.0 {
+            prop_assert_eq!(paths, &Seen::paths(&parts, *prefix), "{}", prefix);
+        }
         prop_assert!(!parts.is_busy());
         prop_assert_eq!(view(&parts), view(&once));
         prop_assert_eq!(parts.attr_sets(), once.attr_sets());
