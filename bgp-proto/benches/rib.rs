@@ -1,15 +1,17 @@
-//! The table alone: import, decision, a next hop that moves, a peer that goes.
+//! The table alone: import, decision, export, a next hop that moves, a peer that goes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
+use bgp_proto::out::{Exporter, routes};
 use bgp_proto::rib::policy::AcceptAll;
 use bgp_proto::rib::{
-    Forward, ImportProfile, ImportRules, KernelRoute, Leg, LocalRoute, Policy, Rib, RouteView, SourcePeer,
+    Dest, ExportProfile, Forward, ImportProfile, ImportRules, KernelRoute, Leg, LocalRoute, NextHopRule,
+    Policy, ProgramId, Rib, RouteView, SourcePeer,
 };
 use bgp_proto::wire::{AsPath, Attributes, NextHop, Nlri, Segment};
-use bgp_proto::{Asn, ClusterId, Prefix4, RouterId, V4};
+use bgp_proto::{Afi, Asn, ClusterId, Prefix4, RouterId, V4};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 const PREFIXES: u32 = 100_000;
@@ -182,5 +184,38 @@ fn moves(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, import, decision, moves);
+fn export(c: &mut Criterion) {
+    let nlri = nlri();
+    let mut rib = table(1);
+    announce(&mut rib, 0, &AcceptAll, &nlri);
+    settle(&mut rib);
+    let profile = ExportProfile {
+        afi: Afi::Ipv4,
+        internal: true,
+        local_asn: Asn(64512),
+        local_addr: [10, 0, 0, 1].into(),
+        rr_client: Some(ClusterId([1, 1, 1, 1].into())),
+        next_hop: NextHopRule::Auto,
+        program: ProgramId(0),
+        long_lived_aware: true,
+        add_path: true,
+        extended_next_hop: false,
+        as4: true,
+        extended_message: false,
+    };
+    let exporter = Exporter { profile: &profile, policy: &AcceptAll, deferred: false };
+    let mut group = c.benchmark_group("rib/export");
+    group.sample_size(10).throughput(Throughput::Elements(PREFIXES.into()));
+    group.bench_function("100,000 destinations, once for a group", |b| {
+        b.iter(|| {
+            let sent =
+                |(_, dest): (_, &Dest<V4>)| routes(&rib, &exporter, dest.prefix, dest, None, |_| "").len();
+            // The default route is one more.
+            assert_eq!(rib.dests(None).map(sent).sum::<usize>(), nlri.len() + 1);
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, import, decision, moves, export);
 criterion_main!(benches);
