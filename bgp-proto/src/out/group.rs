@@ -151,6 +151,8 @@ impl<F: Family> Group<F> {
         }
         routes.sort_unstable_by_key(|route| route.path_id);
         let mut chain = Chain { first, last: NONE, at: first };
+        // They are told last: a flush frees ids, and the chain is not whole before its head is set.
+        let mut moved: SmallVec<[Moved; 2]> = SmallVec::new();
         for route in routes.iter() {
             while let Some(entry) = self.entry(chain.at).filter(|entry| entry.path_id < route.path_id) {
                 let (path_id, next) = (entry.path_id, entry.next);
@@ -163,7 +165,7 @@ impl<F: Family> Group<F> {
             match self.entry(chain.at).filter(|entry| entry.path_id == route.path_id).map(|entry| entry.next)
             {
                 Some(next) => {
-                    self.replace(chain.at, *route, attrs);
+                    moved.extend(self.replace(chain.at, *route, attrs));
                     chain.last = chain.at;
                     chain.at = next;
                 }
@@ -183,6 +185,13 @@ impl<F: Family> Group<F> {
             }
         }
         self.set_head(prefix, first, chain.first);
+        if !moved.is_empty() {
+            self.flush();
+        }
+        for Moved { id, from, to } in moved {
+            self.look_again(id, from, attrs);
+            self.look_again(id, to, attrs);
+        }
     }
 
     /// Number of routes.
@@ -266,28 +275,22 @@ impl<F: Family> Group<F> {
         }
     }
 
-    fn replace(&mut self, id: u32, route: Sent, attrs: &mut AttrTable) {
+    /// `Some`: equal attributes from another peer; nothing changes but for the two.
+    fn replace(&mut self, id: u32, route: Sent, attrs: &mut AttrTable) -> Option<Moved> {
         let source = route.source.unwrap_or(NONE);
-        let Some(entry) = self.entries.get_mut(index(id)) else { return };
+        let entry = self.entries.get_mut(index(id))?;
         let (old, old_source) = (entry.attrs.replace(route.attrs), entry.source);
         entry.source = source;
         entry.waiting = 0;
         if let Some(old) = old {
             attrs.release(old);
         }
-        if old == Some(route.attrs) && old_source == source {
-            return;
-        }
         if old == Some(route.attrs) {
-            // Equal attributes from another peer: nothing changes but for the two.
-            self.flush();
-            for slot in [old_source, source] {
-                self.look_again(id, slot, attrs);
-            }
-        } else {
-            self.live.set(id);
-            self.changed(id, route, attrs);
+            return (old_source != source).then_some(Moved { id, from: old_source, to: source });
         }
+        self.live.set(id);
+        self.changed(id, route, attrs);
+        None
     }
 
     /// Whether one reader may get an entry is another question than before.
@@ -597,6 +600,13 @@ impl<F: Family> Group<F> {
     pub(super) fn place_of(&self, slot: u32) -> usize {
         self.places.get(index(slot)).map_or(usize::MAX, |place| index(*place))
     }
+}
+
+/// An entry whose route comes from another slot than before.
+struct Moved {
+    id: u32,
+    from: u32,
+    to: u32,
 }
 
 /// A walk over the entries of one prefix.

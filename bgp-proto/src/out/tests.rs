@@ -318,6 +318,18 @@ proptest! {
 }
 
 #[test]
+fn a_path_that_comes_from_another_peer_while_one_before_it_goes_leaves_the_others_where_they_are() {
+    let mut play = Play::new();
+    play.step(Op::Set { group: 0, prefix: 1, routes: vec![(3, (2, 4, None)), (2, (0, 0, None))] });
+    play.step(Op::Set { group: 0, prefix: 1, routes: vec![(1, (0, 0, None)), (3, (2, 4, Some(0)))] });
+    // A head that was lost would add the paths once more.
+    play.step(Op::Set { group: 0, prefix: 1, routes: vec![(1, (0, 0, None)), (3, (2, 4, Some(0)))] });
+    assert_eq!((play.groups[0].ids(), play.groups[0].routes()), (2, 2));
+    play.step(Op::Join { reader: 1, group: 0 });
+    play.check().unwrap();
+}
+
+#[test]
 fn what_changes_often_between_two_reads_is_sent_once_and_what_came_and_went_never() {
     let mut play = Play::new();
     play.step(Op::Join { reader: 0, group: 0 });
