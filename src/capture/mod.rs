@@ -5,7 +5,7 @@
 //! can fail. Never: talks to a peer, and never learns the coding of messages from the OPENs that it sees: the arguments
 //! say it (RFC 6396 subtypes excepted, which say it themselves).
 //!
-//! Inputs: raw messages one after another, hexadecimal lines, pcap or pcapng ([`capture`]), MRT ([`mrt`]). Everything
+//! Inputs: raw messages one after another, hexadecimal lines, pcap or pcapng ([`pcap`]), MRT ([`mrt`]). Everything
 //! about the meaning of octets is `bgp_proto::wire`'s.
 
 pub mod mrt;

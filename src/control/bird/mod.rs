@@ -16,7 +16,6 @@
 //! | [`routes`] | `show route`: rows, attributes (CTL-24, CTL-25, CTL-33) |
 //! | [`listing`] | which routes are listed, in pages (CTL-26) |
 //! | [`node`] | `show status`, `show interfaces`, `show symbols`, `show memory` |
-//! | [`socket`] | the socket files (CTL-1) |
 //! | [`server`] | clients |
 
 pub mod command;
