@@ -372,16 +372,12 @@ mod tests {
     use super::*;
     use crate::desired::Release;
 
-    use crate::core_thread::{CorePort, Urgent};
+    use crate::core_thread::Urgent;
     use crate::model::{BgpPeer, ClusterInformation, Node, NodeAddress, PeerAddress};
     use crate::net::peer_task::PeerTask;
-    use crate::net::peer_view::Looks;
-    use crate::restart_marker::Notes;
     use crate::roster::RosterPorts;
     use crate::speaker::Speaker;
-    use bgp_proto::AfiSet;
     use futures::future::BoxFuture;
-    use tokio_util::task::TaskTracker;
 
     /// Peers that do nothing until they are stopped.
     struct Idle;
@@ -407,18 +403,7 @@ mod tests {
 
     impl World {
         fn new(incumbent: Option<&str>) -> World {
-            let (urgent, core) = mpsc::channel(16);
-            let (listen, listens) = watch::channel(Arc::default());
-            let clock = Clock::start();
-            let roster = RosterPorts {
-                clock,
-                core: CorePort { urgent, bulk: mpsc::channel(1).0 },
-                listen,
-                closers: TaskTracker::new(),
-                looks: Looks::default(),
-                notes: Notes::default(),
-                restarting: AfiSet::EMPTY,
-            };
+            let (roster, core, listens) = RosterPorts::held_by_a_test();
             let (in_force_tx, in_force) = watch::channel(Arc::default());
             let (again, again_rx) = again();
             let (incumbent, incumbent_rx) = watch::channel(incumbent.map(String::from));
@@ -426,7 +411,7 @@ mod tests {
             let ports = ConfigurePorts {
                 facts: NodeFacts { node_name: "a".into(), ..NodeFacts::default() },
                 state_dir: None,
-                clock,
+                clock: roster.clock,
                 in_force: in_force_tx,
                 log: None,
                 again: again_rx,

@@ -69,6 +69,25 @@ pub struct RosterPorts<C> {
     pub restarting: AfiSet,
 }
 
+#[cfg(test)]
+impl<C> RosterPorts<C> {
+    /// Ports of which a test holds the far ends: what the table and the listener are told.
+    pub(crate) fn held_by_a_test() -> (Self, mpsc::Receiver<Urgent<C>>, watch::Receiver<Arc<ListenPlan>>) {
+        let (urgent, core) = mpsc::channel(16);
+        let (listen, listens) = watch::channel(Arc::default());
+        let ports = RosterPorts {
+            clock: Clock::start(),
+            core: CorePort { urgent, bulk: mpsc::channel(1).0 },
+            listen,
+            closers: TaskTracker::new(),
+            looks: Looks::default(),
+            notes: Notes::default(),
+            restarting: AfiSet::EMPTY,
+        };
+        (ports, core, listens)
+    }
+}
+
 /// Handles: lowest free slot first, each use of a slot with another generation.
 #[derive(Debug, Default)]
 struct Slots {
@@ -509,20 +528,10 @@ mod tests {
             });
             let node = Node { name: "a".into(), ipv4, ..Node::default() };
             snapshot.nodes.insert("a".into(), Arc::new(node));
-            let (urgent, core) = mpsc::channel(16);
-            let (listen, listens) = watch::channel(Arc::default());
-            let ports = RosterPorts {
-                clock: Clock::start(),
-                core: CorePort { urgent, bulk: mpsc::channel(1).0 },
-                listen,
-                closers: TaskTracker::new(),
-                looks: Looks::default(),
-                notes: Notes::default(),
-                restarting: AfiSet::EMPTY,
-            };
+            let (ports, core, listen) = RosterPorts::held_by_a_test();
             let fakes = Fakes::default();
             let roster = Roster::new(ports, fakes.clone());
-            let mut world = World { snapshot, state: None, roster, fakes, listen: listens, core };
+            let mut world = World { snapshot, state: None, roster, fakes, listen, core };
             for n in 1..=peers {
                 world.peer(n, |_| ());
             }

@@ -113,19 +113,10 @@ fn connected(message: &str, ttl: TtlRule) -> String {
 mod tests {
     use super::*;
     use crate::model::{SecretBytes, SecretKeyRef};
-    use bgp_proto::session::{Conn, Endpoints, Input, NextOpen, OpenParams, PeerSpec, Session, Transport};
+    use crate::net::peer_view::tests::session;
+    use bgp_proto::session::{Conn, Input};
     use bgp_proto::wire::Notification;
-    use bgp_proto::{AfiSet, Asn, Millis, RouterId};
-
-    fn session() -> (Session, Endpoints) {
-        let (us, peer): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let (transport, asn) =
-            (Transport { peer, scope: 0, port: 179, ttl: TtlRule::Multihop(64) }, Asn(64512));
-        let router_id = RouterId("10.0.0.1".parse().unwrap());
-        let open = OpenParams { local_asn: asn, peer_asn: asn, router_id, families: AfiSet::BOTH };
-        let session = Session::new(PeerSpec { transport, open, next: NextOpen::default() }, 1, AfiSet::EMPTY);
-        (session, Endpoints { local: (us, 1000).into(), remote: (peer, 179).into() })
-    }
+    use bgp_proto::{Asn, Millis, RouterId};
 
     #[test]
     fn a_peer_whose_connections_go_to_another_is_told_which() {

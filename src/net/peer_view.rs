@@ -148,12 +148,13 @@ impl PeerView {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use bgp_proto::AfiSet;
     use bgp_proto::session::{Conn, Endpoints, Input, NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 
-    fn session() -> (Session, Endpoints) {
+    /// A session of 10.0.0.1 that has not begun, and the ends of a connection that it dials.
+    pub(crate) fn session() -> (Session, Endpoints) {
         let (us, peer): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let (transport, asn) =
             (Transport { peer, scope: 0, port: 179, ttl: TtlRule::Multihop(64) }, Asn(64512));

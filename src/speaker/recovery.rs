@@ -81,6 +81,10 @@ pub(super) struct Recovery {
     /// Those of them for whom the others do not wait as well.
     excused: BTreeSet<PeerId>,
     absent: BTreeMap<PeerId, Absent>,
+    /// When the first of them is waited for no longer; never too late.
+    next_absence_over: Option<Millis>,
+    /// Somebody is absent no more.
+    absent_changed: bool,
     deadline: Option<Millis>,
     deferral_over: bool,
     /// The next hops whose routes stay, as last told.
@@ -106,6 +110,8 @@ impl Recovery {
             waiting: BTreeSet::new(),
             excused: BTreeSet::new(),
             absent: BTreeMap::new(),
+            next_absence_over: None,
+            absent_changed: true,
             deadline: None,
             deferral_over: false,
             held: BTreeSet::new(),
@@ -162,7 +168,9 @@ impl Recovery {
         if self.datastore_synced {
             let ids: BTreeSet<(PeerId, Afi)> = peers.iter().map(|peer| (peer.id, peer.key.afi)).collect();
             self.waiting.retain(|peer| ids.contains(peer));
-            self.absent.retain(|id, _| ids.iter().any(|(peer, _)| peer == id));
+            let ids: BTreeSet<PeerId> = ids.into_iter().map(|(id, _)| id).collect();
+            self.absent.retain(|id, _| ids.contains(id));
+            self.absent_changed = true;
             return;
         }
         self.datastore_synced = true;
@@ -207,7 +215,7 @@ impl Recovery {
     /// The peer has told all of its routes of this family.
     pub fn end_of_rib(&mut self, peer: PeerId, afi: Afi) {
         self.waiting.remove(&(peer, afi));
-        self.absent.remove(&peer);
+        self.absent_changed |= self.absent.remove(&peer).is_some();
     }
 
     /// The peer will not tell, or not soon, or waits for our End-of-RIB itself: the other peers do not wait for it.
@@ -219,7 +227,7 @@ impl Recovery {
     pub fn forget(&mut self, peer: PeerId) {
         self.waiting.retain(|(other, _)| *other != peer);
         self.excused.remove(&peer);
-        self.absent.remove(&peer);
+        self.absent_changed |= self.absent.remove(&peer).is_some();
     }
 
     /// Ends the deferral if it is time; the families in which it ended, exactly once.
@@ -254,7 +262,13 @@ impl Recovery {
         if self.recovering() {
             return None;
         }
+        // It is asked after every slice, and there may be thousands.
+        let is_over = self.next_absence_over.is_some_and(|over| over <= now);
+        if !std::mem::take(&mut self.absent_changed) && !is_over {
+            return None;
+        }
         self.absent.retain(|_, absent| absent.until > now);
+        self.next_absence_over = self.absent.values().map(|absent| absent.until).min();
         let held: BTreeSet<IpAddr> = self.absent.values().map(|absent| absent.addr).collect();
         (held != self.held).then(|| {
             self.held.clone_from(&held);
@@ -273,7 +287,7 @@ impl Recovery {
             let blocked = !self.listening || (self.has_peers && !self.has_spoken);
             return self.deadline.filter(|_| self.informed() && !blocked);
         }
-        self.absent.values().map(|absent| absent.until).min()
+        self.next_absence_over
     }
 }
 
