@@ -326,6 +326,13 @@ fn datastore(flags: &NodeFlags, world: &dyn Surroundings) -> Result<DatastoreSet
         }
     };
     let mut settings = DatastoreSettings::from_env(lookup)?;
+    if let Backend::Kubernetes(kubernetes) = &settings.backend
+        && let Some(home) = kubernetes.only_by_home()
+        && home.and_then(|path| world.file(path)).is_none()
+    {
+        let inferred = lookup("CALICO_DATASTORE_TYPE").or_else(|| lookup("DATASTORE_TYPE")).is_none();
+        return Err(SettingsError::NoKubernetes { inferred }.into());
+    }
     let prefix = world.var("CALICO_ENDPOINT_STATUS_PATH_PREFIX").filter(|prefix| !prefix.trim().is_empty());
     let prefix = prefix.map_or_else(|| PathBuf::from(FELIX_DIR), |prefix| PathBuf::from(prefix.trim()));
     settings.feed.endpoint_status = Some(prefix.join(endpoint_status::FOLDER));

@@ -88,10 +88,10 @@ fn a_wrong_setting_is_one_line_that_names_the_variable_and_exits_with_2() {
 }
 
 #[test]
-fn the_kubernetes_datastore_is_refused_in_one_line_until_it_is_there() {
+fn a_kubernetes_that_nothing_says_the_place_of_is_one_line() {
     let output = run(&["run"], &[("NODENAME", "a"), ("DATASTORE_TYPE", "kubernetes")]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("kubernetes"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("KUBERNETES_SERVICE_HOST"), "{}", stderr(&output));
     assert_eq!(stderr(&output).trim_end().lines().count(), 1);
 }
 

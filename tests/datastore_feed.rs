@@ -236,7 +236,7 @@ async fn a_kind_that_is_refused_keeps_what_was_known_and_is_a_problem() {
     let world = World::new();
     world.list(vec![node("a"), pool()]).await;
     world.pass(Duration::from_secs(1)).await;
-    world.say(SourceEvent::Refused { kind: Kind::IpPool, why: "forbidden".into() }).await;
+    world.say(SourceEvent::Refused { kind: Kind::IpPool, why: "forbidden".into(), optional: false }).await;
     let snapshot = world.snapshot().unwrap();
     assert_eq!(snapshot.pools.len(), 1);
     assert_eq!(snapshot.problems[0].to_string(), "IPPool: forbidden");

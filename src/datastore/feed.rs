@@ -5,13 +5,14 @@
 //! published before each kind has been known in full once: unknown is not empty. Never: speaks to a datastore, or
 //! decides what follows from a resource.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bgp_proto::Millis;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -21,12 +22,11 @@ use super::SourceSender;
 use super::cache::{Cache, CacheSettings, Kept};
 use super::debounce::Debounce;
 use crate::clock::Clock;
-use crate::model::ResourceKey;
 use crate::model::brake::Brake;
 use crate::model::decode::Reading;
 use crate::model::snapshot::{Snapshot, Workloads};
-use crate::model::store::{Remembered, SourceEntry, Store};
-use crate::model::{Kind, Problem};
+use crate::model::store::{Remembered, SourceEntry, Store, secrets_of};
+use crate::model::{Kind, NamespacedName, Problem, ResourceKey};
 
 /// Messages of a source that may wait.
 pub const QUEUE: usize = 16;
@@ -34,6 +34,8 @@ pub const QUEUE: usize = 16;
 const START_WITHOUT: Duration = Duration::from_secs(3);
 /// The cache is written this often at most.
 const CACHE_EVERY: Duration = Duration::from_secs(5);
+/// How long the first word of a Secret that is newly named is waited for: until then nobody knows whether it is there.
+const SECRET_WITHIN: Duration = Duration::from_secs(5);
 /// Larger pages are read beside the threads that carry sessions.
 const LARGE: usize = 64;
 
@@ -96,6 +98,17 @@ pub enum SourceEvent {
     },
     /// It is out of reach, and tried again.
     Unavailable(String),
+    /// The list of this kind under way is worth nothing; it begins again.
+    Abandoned(Kind),
+    /// Changes of this kind are not told at present, whatever is the case with others; it is tried again.
+    Lost {
+        /// Which.
+        kind: Kind,
+        /// Why.
+        why: String,
+    },
+    /// These Secrets were asked for and have been told of, if they are there (DS-40).
+    SecretsAsked(BTreeSet<NamespacedName>),
     /// What Felix's files say of this node's workloads, and what of them cannot be read (PEER-30).
     Workloads {
         /// Those that are peers.
@@ -109,6 +122,8 @@ pub enum SourceEvent {
         kind: Kind,
         /// In its words.
         why: String,
+        /// What it would say can be done without: nothing waits for it.
+        optional: bool,
     },
 }
 
@@ -130,7 +145,20 @@ pub struct Feed {
     /// Changes since the last publication were missed for a while, or listed.
     relisted: bool,
     locked: bool,
+    secrets: Option<Secrets>,
     cache: Option<CacheWriter>,
+}
+
+/// Which Secrets are to be read; `None` before the resources are known that name them.
+pub type NamedSecrets = watch::Receiver<Option<BTreeSet<NamespacedName>>>;
+
+/// The Secrets that are named, for a source that reads only those.
+struct Secrets {
+    namespace: String,
+    named: watch::Sender<Option<BTreeSet<NamespacedName>>>,
+    asked: BTreeSet<NamespacedName>,
+    /// Until when what is named and not asked for yet is waited for.
+    wait_until: Option<Instant>,
 }
 
 /// Writes the cache now and then, one write at a time.
@@ -177,6 +205,7 @@ impl Feed {
             kept,
             relisted: false,
             locked: false,
+            secrets: None,
             cache: cache.map(|cache| CacheWriter {
                 cache: Arc::new(cache),
                 wanted: None,
@@ -185,6 +214,45 @@ impl Feed {
             }),
         };
         (feed, remembered)
+    }
+
+    /// Says which Secrets of a namespace are named, to a source that reads no others (DS-40).
+    pub fn name_secrets(&mut self, namespace: &str) -> NamedSecrets {
+        let (named, receiver) = watch::channel(None);
+        self.secrets = Some(Secrets {
+            namespace: namespace.to_owned(),
+            named,
+            asked: BTreeSet::new(),
+            wait_until: None,
+        });
+        receiver
+    }
+
+    /// What is named by what is known now, and by what is in force: that may stand on a resource that is about to be
+    /// believed gone.
+    fn secrets_changed(&mut self) {
+        let Some(secrets) = &mut self.secrets else { return };
+        let Some(mut named) = self.store.secrets_named(&secrets.namespace) else { return };
+        if let Some(published) = &self.published {
+            let peers = published.peers.values().filter_map(|peer| peer.password.as_ref());
+            let mesh =
+                published.bgp_configurations.values().filter_map(|config| config.mesh_password.as_ref());
+            named.extend(secrets_of(peers.chain(mesh), &secrets.namespace));
+        }
+        secrets.wait_until = match named.is_subset(&secrets.asked) {
+            true => None,
+            false => secrets.wait_until.or_else(|| Some(Instant::now() + SECRET_WITHIN)),
+        };
+        secrets.named.send_if_modified(|before| {
+            let news = before.as_ref() != Some(&named);
+            *before = Some(named);
+            news
+        });
+    }
+
+    /// Until when nothing is published, for want of a Secret's first word.
+    fn waits_until(&self) -> Option<Instant> {
+        self.secrets.as_ref().and_then(|secrets| secrets.wait_until)
     }
 
     /// Takes what the source says until `stop`.
@@ -236,8 +304,26 @@ impl Feed {
                 changed
             }
             SourceEvent::Connected { kinds, revision } => {
-                self.store.resumed(&kinds, now);
+                let news = self.store.resumed(&kinds, now);
                 self.out.connected(revision);
+                news
+            }
+            SourceEvent::Abandoned(kind) => {
+                self.store.abandon(kind);
+                false
+            }
+            SourceEvent::Lost { kind, why } => {
+                if !self.store.lost(kind, now) {
+                    self.out.retrying(why);
+                    self.start_without();
+                }
+                false
+            }
+            SourceEvent::SecretsAsked(asked) => {
+                if let Some(secrets) = &mut self.secrets {
+                    secrets.asked = asked;
+                }
+                self.secrets_changed();
                 false
             }
             SourceEvent::Unavailable(why) => {
@@ -254,8 +340,8 @@ impl Feed {
                 }
                 changed
             }
-            SourceEvent::Refused { kind, why } => {
-                let news = self.store.refused(kind, why.clone(), now);
+            SourceEvent::Refused { kind, why, optional } => {
+                let news = self.store.refused(kind, why.clone(), optional, now);
                 if news {
                     error!(
                         kind = kind.name(),
@@ -267,6 +353,7 @@ impl Feed {
         };
         if changed {
             self.debounce.changed(Instant::now());
+            self.secrets_changed();
         }
         self.out.kinds(self.store.states().map(|(kind, state)| (kind, state.clone())).collect());
     }
@@ -298,13 +385,15 @@ impl Feed {
             (cache.wanted.is_some() && cache.writing.is_none()).then_some(cache.not_before)
         });
         let changes = self.debounce.due().filter(|_| self.store.is_known());
+        let changes = changes.map(|due| self.waits_until().map_or(due, |until| due.max(until)));
         [brake, without, cache, changes].into_iter().flatten().min()
     }
 
     /// Does what is due.
     fn act(&mut self) {
         let now = Instant::now();
-        let changes = self.debounce.due().is_some_and(|due| due <= now) && self.store.is_known();
+        let waits = self.waits_until().is_some_and(|until| until > now);
+        let changes = self.debounce.due().is_some_and(|due| due <= now) && self.store.is_known() && !waits;
         let confirmed = self.brake.deadline().is_some_and(|due| due <= self.clock.now());
         if changes || confirmed {
             self.publish();
@@ -378,6 +467,7 @@ impl Feed {
             cache.wanted = Some(next.clone());
         }
         self.published = Some(next);
+        self.secrets_changed();
     }
 
     fn cache_was_written(&mut self, written: Result<(), String>) {

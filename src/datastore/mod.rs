@@ -1,4 +1,4 @@
-//! Where the resources come from: files or etcd, one [`Snapshot`] from each.
+//! Where the resources come from: files, etcd or the Kubernetes API, one [`Snapshot`] from each.
 //!
 //! Owns: which source runs. A source is a translator: it says what is there, what changed and whether it is reached
 //! ([`feed::SourceEvent`]); the [`feed`] makes snapshots of that, alike for all. Never: decides what follows from a
@@ -11,6 +11,8 @@ pub mod endpoint_status;
 pub mod etcd;
 pub mod feed;
 pub mod files;
+#[cfg(feature = "kube")]
+pub mod kubernetes;
 pub mod settings;
 mod status;
 pub mod tls;
@@ -32,9 +34,13 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
     let kinds = match &settings.backend {
         Backend::File { .. } => files::KINDS.to_vec(),
         Backend::Etcd(_) => crate::model::paths::kinds(reading.use_pod_cidr),
+        #[cfg(feature = "kube")]
+        Backend::Kubernetes(_) => kubernetes::kinds(reading.use_pod_cidr),
+        #[cfg(not(feature = "kube"))]
+        Backend::Kubernetes(_) => crate::model::paths::kinds(reading.use_pod_cidr),
     };
     let datastore = settings.backend.to_string();
-    let (feed, remembered) = Feed::new(&settings.feed, node, datastore, reading, &kinds, out);
+    let (mut feed, remembered) = Feed::new(&settings.feed, node, datastore, reading, &kinds, out);
     let (events, inbox) = mpsc::channel(QUEUE);
     let felix = match settings.feed.endpoint_status {
         Some(folder) => {
@@ -44,6 +50,10 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
             Either::Left(follower.run(events.clone(), stop.clone()))
         }
         None => Either::Right(std::future::ready(())),
+    };
+    let named = match &settings.backend {
+        Backend::Kubernetes(kubernetes) => Some(feed.name_secrets(&kubernetes.secret_namespace)),
+        _ => None,
     };
     let feed = feed.run(inbox, stop.clone());
     match settings.backend {
@@ -57,6 +67,15 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
         #[cfg(not(feature = "etcd"))]
         Backend::Etcd(_) => {
             let _ = (remembered, events.send(feed::SourceEvent::Unavailable(NO_ETCD.to_owned())).await);
+            tokio::join!(feed, felix);
+        }
+        #[cfg(feature = "kube")]
+        Backend::Kubernetes(kubernetes) => {
+            tokio::join!(feed, felix, kubernetes::run(kubernetes, node, reading, named, events, stop));
+        }
+        #[cfg(not(feature = "kube"))]
+        Backend::Kubernetes(_) => {
+            let _ = (named, events.send(feed::SourceEvent::Unavailable(NO_KUBERNETES.to_owned())).await);
             tokio::join!(feed, felix);
         }
     }
@@ -76,6 +95,10 @@ pub async fn read_once(settings: &DatastoreSettings, node: &str) -> Result<Snaps
         Backend::Etcd(etcd) => etcd::read_once(etcd, node, reading).await,
         #[cfg(not(feature = "etcd"))]
         Backend::Etcd(_) => Err(NO_ETCD.to_owned()),
+        #[cfg(feature = "kube")]
+        Backend::Kubernetes(kubernetes) => kubernetes::read_once(kubernetes, node, reading).await,
+        #[cfg(not(feature = "kube"))]
+        Backend::Kubernetes(_) => Err(NO_KUBERNETES.to_owned()),
     };
     let mut snapshot = read?;
     if let Some(folder) = &settings.feed.endpoint_status {
@@ -88,3 +111,6 @@ pub async fn read_once(settings: &DatastoreSettings, node: &str) -> Result<Snaps
 
 #[cfg(not(feature = "etcd"))]
 const NO_ETCD: &str = "this program was built without etcd support";
+
+#[cfg(not(feature = "kube"))]
+const NO_KUBERNETES: &str = "this program was built without Kubernetes support";

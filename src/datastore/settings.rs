@@ -3,11 +3,14 @@
 //! Owns: [`DatastoreSettings`] and its resolution, pure: the caller hands in a look-up of variables. Never: reads the
 //! environment itself.
 
+mod kubernetes;
+
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::kubernetes::{ApiGroup, KubernetesSettings};
 use super::feed::FeedSettings;
 use super::tls::{Pem, TlsSettings, is_suite};
 
@@ -32,6 +35,8 @@ pub enum Backend {
     },
     /// `DATASTORE_TYPE=etcdv3`.
     Etcd(EtcdSettings),
+    /// `DATASTORE_TYPE=kubernetes`.
+    Kubernetes(KubernetesSettings),
 }
 
 impl fmt::Display for Backend {
@@ -40,6 +45,7 @@ impl fmt::Display for Backend {
         match self {
             Backend::File { path } => write!(f, "{}", path.display()),
             Backend::Etcd(etcd) => write!(f, "etcd at {}", etcd.endpoints.join(", ")),
+            Backend::Kubernetes(kubernetes) => kubernetes.fmt(f),
         }
     }
 }
@@ -88,18 +94,29 @@ impl fmt::Debug for EtcdSettings {
 pub enum SettingsError {
     /// Another word in `DATASTORE_TYPE`.
     #[error(
-        "DATASTORE_TYPE={0:?} is not known; use etcdv3 (with ETCD_ENDPOINTS) or file (with DATASTORE_PATH)"
+        "DATASTORE_TYPE={0:?} is not known; use kubernetes, etcdv3 (with ETCD_ENDPOINTS) or file (with DATASTORE_PATH)"
     )]
     UnknownType(String),
-    /// `kubernetes`, said or inferred.
+    /// Kubernetes, said or inferred, with nothing that says where.
     #[error(
-        "the kubernetes datastore is not supported yet{}; use DATASTORE_TYPE=etcdv3 with ETCD_ENDPOINTS, or \
+        "the datastore is Kubernetes{}, and nothing says where that is: set KUBECONFIG or K8S_API_ENDPOINT, or run in a pod \
+         (KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT); for others, DATASTORE_TYPE=etcdv3 with ETCD_ENDPOINTS, or \
          DATASTORE_TYPE=file with DATASTORE_PATH",
         if *.inferred { " (it is the default where none of DATASTORE_TYPE, ETCD_ENDPOINTS and DATASTORE_PATH is set)" } else { "" }
     )]
-    Kubernetes {
+    NoKubernetes {
         /// `DATASTORE_TYPE` is empty and so is `ETCD_ENDPOINTS`.
         inferred: bool,
+    },
+    /// A variable of DS-5.
+    #[error("{name}: {value:?} {why}")]
+    Kubernetes {
+        /// Variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// Why it cannot be used.
+        why: &'static str,
     },
     /// `file` without a path.
     #[error("DATASTORE_TYPE=file needs DATASTORE_PATH: a file, or a folder of *.yaml, *.yml, *.json")]
@@ -160,8 +177,7 @@ impl DatastoreSettings {
                 Backend::File { path: path.into() }
             }
             ("etcdv3", _) | ("", false) => Backend::Etcd(etcd(&endpoints, &var)?),
-            ("kubernetes", _) => return Err(SettingsError::Kubernetes { inferred: false }),
-            ("", true) => return Err(SettingsError::Kubernetes { inferred: true }),
+            ("kubernetes", _) | ("", true) => Backend::Kubernetes(KubernetesSettings::from_env(&get, &var)?),
             _ => return Err(SettingsError::UnknownType(kind)),
         };
         let name = "USE_POD_CIDR";
@@ -271,7 +287,14 @@ mod tests {
     fn endpoints(vars: &[(&str, &str)]) -> Vec<String> {
         match resolve(vars).unwrap().backend {
             Backend::Etcd(etcd) => etcd.endpoints,
-            Backend::File { .. } => panic!("etcd expected"),
+            other => panic!("etcd expected, not {other}"),
+        }
+    }
+
+    #[test]
+    fn without_endpoints_the_datastore_is_kubernetes() {
+        for vars in [&[][..], &[("DATASTORE_TYPE", "kubernetes"), ("ETCD_ENDPOINTS", "http://a:1")]] {
+            assert!(matches!(resolve(vars).unwrap().backend, Backend::Kubernetes(_)));
         }
     }
 
@@ -289,10 +312,8 @@ mod tests {
             endpoints(&[("ETCD_ENDPOINTS", "http://a:1"), ("CALICO_ETCD_ENDPOINTS", "http://b:1")]),
             ["http://b:1"]
         );
-        assert_eq!(
-            resolve(&[("ETCD_ENDPOINTS", "http://a:1"), ("CALICO_ETCD_ENDPOINTS", "")]),
-            Err(SettingsError::Kubernetes { inferred: true })
-        );
+        let emptied = resolve(&[("ETCD_ENDPOINTS", "http://a:1"), ("CALICO_ETCD_ENDPOINTS", "")]);
+        assert!(matches!(emptied.unwrap().backend, Backend::Kubernetes(_)));
     }
 
     #[test]
@@ -300,10 +321,8 @@ mod tests {
         assert_eq!(resolve(&[("DATASTORE_TYPE", "file")]), Err(SettingsError::NoPath));
         let only_path = resolve(&[("DATASTORE_PATH", "/c")]).unwrap();
         assert_eq!(only_path.backend, Backend::File { path: "/c".into() });
-        assert_eq!(
-            resolve(&[("DATASTORE_PATH", "/c"), ("DATASTORE_TYPE", "kubernetes")]),
-            Err(SettingsError::Kubernetes { inferred: false })
-        );
+        let kubernetes = resolve(&[("DATASTORE_PATH", "/c"), ("DATASTORE_TYPE", "kubernetes")]);
+        assert!(matches!(kubernetes.unwrap().backend, Backend::Kubernetes(_)));
         let settings = resolve(&[
             ("DATASTORE_TYPE", "file"),
             ("DATASTORE_PATH", "/etc/cluster"),
@@ -319,15 +338,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_one_clear_line() {
-        let cases: [(&[(&str, &str)], &str); 18] = [
-            (
-                &[("DATASTORE_TYPE", "kubernetes")],
-                "the kubernetes datastore is not supported yet; use DATASTORE_TYPE",
-            ),
-            (
-                &[],
-                "(it is the default where none of DATASTORE_TYPE, ETCD_ENDPOINTS and DATASTORE_PATH is set)",
-            ),
+        let cases: [(&[(&str, &str)], &str); 16] = [
             (&[("DATASTORE_TYPE", "etcd")], "DATASTORE_TYPE=\"etcd\" is not known"),
             (&[("DATASTORE_TYPE", "etcdv3")], "needs ETCD_ENDPOINTS"),
             (&[("ETCD_ENDPOINTS", "https://a:1"), ("ETCD_KEY_FILE", "/k")], "of use only together"),
@@ -376,7 +387,7 @@ mod tests {
             let vars = [&[("ETCD_ENDPOINTS", "https://a:1")], vars].concat();
             match resolve(&vars).unwrap().backend {
                 Backend::Etcd(etcd) => etcd.tls,
-                Backend::File { .. } => panic!("etcd expected"),
+                other => panic!("etcd expected, not {other}"),
             }
         };
         assert_eq!(of(&[("TLS_MIN_VERSION", "1.2")]), TlsSettings::default());
@@ -406,7 +417,7 @@ mod tests {
     fn a_password_is_used_only_with_a_name_and_never_printed() {
         let with = |vars: &[(&str, &str)]| match resolve(vars).unwrap().backend {
             Backend::Etcd(etcd) => etcd,
-            Backend::File { .. } => panic!("etcd expected"),
+            other => panic!("etcd expected, not {other}"),
         };
         let e = ("ETCD_ENDPOINTS", "http://a:1");
         assert_eq!(with(&[e, ("ETCD_USERNAME", "root")]).user, None);

@@ -5,17 +5,17 @@
 //! is believed empty only where the datastore has said so. Only this node's own live blocks are in a snapshot (DS-37).
 //! Never: reads anything, or asks what time it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 
 use bgp_proto::Millis;
 
 use super::ResourceKey;
-use super::decode::{DecodedResource, Reading, Resource, decode_as, decode_text};
+use super::decode::{DecodedResource, Reading, Resource, decode_document, decode_text};
 use super::paths::Holds;
 use super::snapshot::{Shared, Snapshot};
-use super::{Code, Kind, Problem, WorkloadPeer};
+use super::{Code, Kind, NamespacedName, Problem, SecretKeyRef, WorkloadPeer};
 
 /// What is known of a kind.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,6 +82,8 @@ pub enum SourceEntry {
         key: ResourceKey,
         /// The document.
         value: serde_json::Value,
+        /// A Kubernetes Node, of which the Calico Node is made (DS-33).
+        from_kubernetes_node: bool,
     },
     /// A resource that the source has read by itself.
     Read(DecodedResource),
@@ -192,7 +194,9 @@ impl Store {
                 content.held = listing;
                 content.changed = true;
             }
-            changed |= news || !content.state.is_known();
+            let was_refused = matches!(content.state, KindState::Refused { .. });
+            content.changed |= was_refused;
+            changed |= news || was_refused || !content.state.is_known();
             if !matches!(content.state, KindState::InSync { .. }) {
                 content.state = KindState::InSync { since: now };
             }
@@ -204,7 +208,25 @@ impl Store {
         changed
     }
 
-    /// The list under way ends here and is worth nothing.
+    /// The list of this kind under way is worth nothing.
+    pub fn abandon(&mut self, kind: Kind) {
+        if let Some(content) = self.kinds.get_mut(&kind) {
+            content.listing.clear();
+        }
+    }
+
+    /// Changes of this kind are not told at present. Whether those of any are.
+    pub fn lost(&mut self, kind: Kind, now: Millis) -> bool {
+        self.abandon(kind);
+        if let Some(content) = self.kinds.get_mut(&kind)
+            && matches!(content.state, KindState::InSync { .. })
+        {
+            content.state = KindState::Stale { since: now };
+        }
+        self.kinds.values().any(|content| matches!(content.state, KindState::InSync { .. }))
+    }
+
+    /// The lists under way end here and are worth nothing.
     pub fn abandon_lists(&mut self) {
         for content in self.kinds.values_mut() {
             content.listing.clear();
@@ -244,28 +266,48 @@ impl Store {
         }
     }
 
-    /// Changes of these kinds are told again, none having been missed.
-    pub fn resumed(&mut self, kinds: &[Kind], now: Millis) {
+    /// Changes of these kinds are told again, none having been missed. Whether that changes what is known.
+    pub fn resumed(&mut self, kinds: &[Kind], now: Millis) -> bool {
+        let mut news = false;
         for kind in kinds {
-            if let Some(content) = self.kinds.get_mut(kind)
-                && matches!(content.state, KindState::Stale { .. })
-            {
+            let Some(content) = self.kinds.get_mut(kind) else { continue };
+            let refused = matches!(content.state, KindState::Refused { known: true, .. });
+            if refused || matches!(content.state, KindState::Stale { .. }) {
                 content.state = KindState::InSync { since: now };
             }
+            content.changed |= refused;
+            news |= refused;
         }
+        news
     }
 
-    /// A kind may not be read: what is known of it stays, and it is said. Whether that is news.
-    pub fn refused(&mut self, kind: Kind, why: String, now: Millis) -> bool {
+    /// A kind may not be read: what is known of it stays, and it is said. Where it is optional, nothing waits for it.
+    /// Whether that is news.
+    pub fn refused(&mut self, kind: Kind, why: String, optional: bool, now: Millis) -> bool {
         let Some(content) = self.kinds.get_mut(&kind) else { return false };
         if matches!(&content.state, KindState::Refused { why: said, .. } if *said == why) {
             return false;
         }
         content.listing.clear();
-        let known = content.state.is_known();
+        let known = content.state.is_known() || optional;
         content.state = KindState::Refused { since: now, why, known };
         content.changed = true;
         true
+    }
+
+    /// The Secrets that BGPPeers and BGPConfigurations name, of this namespace; `None` before both are known (DS-40).
+    pub fn secrets_named(&self, namespace: &str) -> Option<BTreeSet<NamespacedName>> {
+        let of = |kind| self.kinds.get(&kind).filter(|content| content.state.is_known());
+        let (peers, configs) = (of(Kind::BgpPeer)?, of(Kind::BgpConfiguration)?);
+        let passwords = peers.held.values().chain(configs.held.values()).filter_map(|decoded| match decoded
+            .resource
+            .as_ref()?
+        {
+            Resource::BgpPeer(peer) => peer.password.as_ref(),
+            Resource::BgpConfiguration(config) => config.mesh_password.as_ref(),
+            _ => None,
+        });
+        Some(secrets_of(passwords, namespace))
     }
 
     /// Whether each kind has been known in full once, so that what is not there is absent and not merely unknown.
@@ -325,9 +367,9 @@ impl Store {
         };
         match entry {
             SourceEntry::Read(decoded) => decoded,
-            SourceEntry::Document { key, value } => {
+            SourceEntry::Document { key, value, from_kubernetes_node } => {
                 let last = last(&key);
-                decode_as(key, &value, self.reading, last)
+                decode_document(key, from_kubernetes_node, &value, self.reading, last)
             }
             SourceEntry::Text { holds, place, text } => {
                 let last = last(&holds.key());
@@ -335,6 +377,17 @@ impl Store {
             }
         }
     }
+}
+
+/// The Secrets of this namespace to which these refer.
+pub fn secrets_of<'a>(
+    passwords: impl Iterator<Item = &'a SecretKeyRef>,
+    namespace: &str,
+) -> BTreeSet<NamespacedName> {
+    passwords
+        .filter(|password| !password.name.is_empty())
+        .map(|password| NamespacedName { namespace: namespace.to_owned(), name: password.name.clone() })
+        .collect()
 }
 
 /// Builds a [`Snapshot`] out of resources.
@@ -435,7 +488,7 @@ mod tests {
         let mut store = store();
         assert!(!store.is_known(), "unknown is not empty");
         assert!(store.listed(&[Kind::Node], Millis(5)));
-        assert!(store.refused(Kind::IpPool, "no".into(), Millis(6)));
+        assert!(store.refused(Kind::IpPool, "no".into(), false, Millis(6)));
         assert!(!store.is_known(), "nor is refused");
         assert_eq!(store.snapshot().problems.len(), 1);
         assert!(store.listed(&[Kind::IpPool], Millis(7)), "an empty list is news where nothing was known");
@@ -463,6 +516,34 @@ mod tests {
             "a",
             r#"{"metadata":{"name":"a"},"spec":{"bgp":{"asNumber":2}}}"#
         )));
+    }
+
+    #[test]
+    fn an_optional_kind_that_may_not_be_read_keeps_nothing_waiting_and_is_said() {
+        let mut store = store();
+        store.listed(&[Kind::Node], Millis(1));
+        assert!(store.refused(Kind::IpPool, "no".into(), true, Millis(2)) && store.is_known());
+        assert_eq!(store.snapshot().problems.len(), 1);
+        assert!(
+            store.listed(&[Kind::IpPool], Millis(3)),
+            "that it may be read is news, even where there is none"
+        );
+        assert!(store.snapshot().problems.is_empty());
+    }
+
+    #[test]
+    fn one_kind_that_is_lost_leaves_the_others_as_they_are() {
+        let mut store = store();
+        store.listed(&[Kind::Node, Kind::IpPool], Millis(1));
+        assert!(store.lost(Kind::Node, Millis(2)));
+        let states: Vec<_> = store.states().map(|(kind, state)| (kind, state.name())).collect();
+        assert_eq!(states, [(Kind::Node, "stale"), (Kind::IpPool, "in sync")]);
+        assert!(!store.lost(Kind::IpPool, Millis(3)), "now none is told");
+        store.resumed(&[Kind::Node], Millis(4));
+        assert_eq!(
+            store.states().next().map(|(_, state)| state.clone()),
+            Some(KindState::InSync { since: Millis(4) })
+        );
     }
 
     #[test]

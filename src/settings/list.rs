@@ -32,8 +32,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         variables: &["DATASTORE_TYPE"],
         flag: Some("--datastore-type"),
-        meaning: "`etcdv3` or `file`",
-        default: "what `--datastore-path` or `--etcd-endpoints` implies; `etcdv3` where `ETCD_ENDPOINTS` is set, else `file` where `DATASTORE_PATH` is",
+        meaning: "`kubernetes`, `etcdv3` or `file`",
+        default: "what `--datastore-path` or `--etcd-endpoints` implies; `etcdv3` where `ETCD_ENDPOINTS` is set, else `file` where `DATASTORE_PATH` is, else `kubernetes`",
     },
     Setting {
         variables: &["DATASTORE_PATH"],
@@ -76,6 +76,54 @@ pub const SETTINGS: &[Setting] = &[
         flag: None,
         meaning: "user of etcd",
         default: "none",
+    },
+    Setting {
+        variables: &["KUBECONFIG"],
+        flag: None,
+        meaning: "kubeconfig files, separated by colons; read again for each connection, as are the certificates and tokens that they name",
+        default: "`~/.kube/config` where it is there and nothing else is set; in a pod, its service account",
+    },
+    Setting {
+        variables: &["K8S_CURRENT_CONTEXT"],
+        flag: None,
+        meaning: "context of the kubeconfig",
+        default: "what it says itself",
+    },
+    Setting {
+        variables: &["K8S_API_ENDPOINT"],
+        flag: None,
+        meaning: "URL of the API server, in place of the kubeconfig's or the pod's",
+        default: "",
+    },
+    Setting {
+        variables: &["K8S_CA_FILE", "K8S_CERT_FILE", "K8S_KEY_FILE"],
+        flag: None,
+        meaning: "PEM files of the authorities to trust, our certificate and its key, in place of the kubeconfig's",
+        default: "",
+    },
+    Setting {
+        variables: &["CALICO_K8SAPITOKEN"],
+        flag: None,
+        meaning: "token, in place of the kubeconfig's",
+        default: "",
+    },
+    Setting {
+        variables: &["K8S_INSECURE_SKIP_TLS_VERIFY"],
+        flag: None,
+        meaning: "`true`: whoever answers is taken for the API server",
+        default: "`false`",
+    },
+    Setting {
+        variables: &["CALICO_API_GROUP"],
+        flag: None,
+        meaning: "`projectcalico.org/v3`: Calico's resources are there; anything else: in `crd.projectcalico.org/v1`",
+        default: "what the API server has; the old group where it has both",
+    },
+    Setting {
+        variables: &["K8S_CLIENT_QPS", "K8S_CLIENT_BURST"],
+        flag: None,
+        meaning: "requests to the API server in a second, and how many need not wait",
+        default: "5 and 100",
     },
     Setting {
         variables: &["CALICO_ROUTER_ID"],

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 /// The recorded clusters with some of their nodes.
+#[allow(dead_code, reason = "each test program uses a part of this module")]
 pub const NODES: &[(&str, &[&str])] = &[
     ("three-nodes", &["node-a", "node-b", "node-c"]),
     ("route-reflectors", &["rr-1", "client-4"]),

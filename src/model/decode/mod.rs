@@ -82,14 +82,15 @@ pub fn decode<'r>(
     (walk.found, walk.problems)
 }
 
-/// Decodes the value of a resource whose kind and name are known from elsewhere, as from its etcd key.
-pub fn decode_as(
+/// Decodes a resource whose kind and name are known from elsewhere, as from its etcd key or the collection that has it.
+pub fn decode_document(
     key: ResourceKey,
+    from_kubernetes_node: bool,
     document: &Value,
     reading: Reading,
     last: Option<&Resource>,
 ) -> DecodedResource {
-    decode_resource(key, false, document, reading, last)
+    decode_resource(key, from_kubernetes_node, document, reading, last)
 }
 
 /// Decodes the value of a block affinity's etcd key, which names node and block (DS-16).
@@ -130,7 +131,9 @@ pub fn decode_text(
         _ => serde_json::from_slice(text),
     };
     match (parsed, holds) {
-        (Ok(document), Holds::Resource(resource)) => decode_as(resource.clone(), &document, reading, last),
+        (Ok(document), Holds::Resource(resource)) => {
+            decode_resource(resource.clone(), false, &document, reading, last)
+        }
         (Ok(document), Holds::Affinity { node, cidr }) => {
             decode_affinity(holds.key(), node, *cidr, &document, last)
         }

@@ -1,0 +1,130 @@
+//! The Kubernetes API: each kind listed and watched by itself, over one connection (DS-30 to DS-43).
+//!
+//! Owns: [`run`], which follows every kind and tells the feed, and [`read_once`]. A translator and nothing more: lists
+//! in pieces, watches with bookmarks, of each resource only the fields that our decoders look at; no copy of what was
+//! seen is held here. Never: reads what a resource says, or decides what follows from it.
+
+mod api;
+mod follow;
+mod items;
+mod resource;
+mod secrets;
+
+use std::sync::Arc;
+
+use bgp_proto::Millis;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::api::Api;
+use self::follow::Follower;
+use self::resource::resources;
+use super::feed::{Events, NamedSecrets, QUEUE, SourceChange, SourceEvent};
+use super::settings::KubernetesSettings;
+use crate::model::Kind;
+use crate::model::decode::Reading;
+use crate::model::snapshot::Snapshot;
+use crate::model::store::{Remembered, Store};
+
+/// The kinds that are read.
+pub fn kinds(use_pod_cidr: bool) -> Vec<Kind> {
+    let all = resources(use_pod_cidr).into_iter().map(|resource| resource.kind);
+    all.chain([Kind::Secret]).collect()
+}
+
+/// Follows every kind, and the Secrets that are named, until `stop`.
+pub async fn run(
+    settings: KubernetesSettings,
+    node: &str,
+    reading: Reading,
+    named: Option<NamedSecrets>,
+    events: Events,
+    stop: CancellationToken,
+) {
+    let mut tasks = start(settings, node, reading, named, events);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // None of them ends but by a defect, or because nobody listens any more.
+        ended = tasks.join_next() => {
+            if let Some(Err(error)) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+fn start(
+    settings: KubernetesSettings,
+    node: &str,
+    reading: Reading,
+    named: Option<NamedSecrets>,
+    events: Events,
+) -> JoinSet<()> {
+    let api = Arc::new(Api::new(settings));
+    let mut tasks = JoinSet::new();
+    for resource in resources(reading.use_pod_cidr) {
+        tasks.spawn(Follower::new(api.clone(), resource, node, events.clone()).run());
+    }
+    if let Some(named) = named {
+        tasks.spawn(secrets::run(api, named, events));
+    }
+    tasks
+}
+
+/// Reads everything once.
+///
+/// # Errors
+///
+/// What the server says to one of the kinds, where nothing can be said without it.
+pub async fn read_once(
+    settings: &KubernetesSettings,
+    node: &str,
+    reading: Reading,
+) -> Result<Snapshot, String> {
+    let (events, mut inbox) = mpsc::channel(QUEUE);
+    let (name, named) = watch::channel(None);
+    // They end with us.
+    let _tasks = start(settings.clone(), node, reading, Some(named), events);
+    let mut store = Store::new(node, reading, &kinds(reading.use_pod_cidr), Remembered::default());
+    while let Some(event) = inbox.recv().await {
+        match event {
+            SourceEvent::Page(entries) => store.page(entries),
+            SourceEvent::Listed { kinds, .. } => {
+                store.listed(&kinds, Millis(0));
+            }
+            SourceEvent::Changed { changes, .. } => {
+                for change in changes {
+                    match change {
+                        SourceChange::Put(entry) => store.put(entry),
+                        SourceChange::Delete(key) => store.delete(&key),
+                        SourceChange::Problems(problems) => store.set_problems(problems),
+                    };
+                }
+            }
+            SourceEvent::Refused { kind, why, optional } => {
+                store.refused(kind, why.clone(), optional, Millis(0));
+                if !optional {
+                    return Err(format!("{} may not be read: {why}", kind.name()));
+                }
+            }
+            SourceEvent::Abandoned(kind) => store.abandon(kind),
+            SourceEvent::Lost { why, .. } | SourceEvent::Unavailable(why) => return Err(why),
+            SourceEvent::Connected { .. } | SourceEvent::Workloads { .. } | SourceEvent::SecretsAsked(_) => {}
+        }
+        if store.is_known() {
+            return Ok(store.snapshot());
+        }
+        let wanted = store.secrets_named(&settings.secret_namespace);
+        if wanted.is_some() {
+            name.send_if_modified(|before| {
+                let news = *before != wanted;
+                *before = wanted;
+                news
+            });
+        }
+    }
+    Err("the reading of the API server ended".to_owned())
+}
