@@ -2,7 +2,7 @@
 
 import os
 
-from . import etcd, programs
+from . import etcd, kubernetes, programs
 from .bird import Bird1, Bird2
 from .calico_bgpd import CalicoBgpd
 from .exabgp import Exabgp
@@ -15,11 +15,13 @@ ALL = {CalicoBgpd.kind: CalicoBgpd, **FOREIGN}
 
 
 def missing(need):
-    """Why something that a scenario needs cannot be had here, or None: a daemon's kind, 'etcd', or a program's name."""
+    """Why something that a scenario needs cannot be had here, or None: a daemon's kind, 'etcd', 'kubernetes', or a program's name."""
     if need == CalicoBgpd.kind:
         need = os.environ.get("CALICO_BGPD_STAND_IN", need)
     if need in ALL:
         return ALL[need].missing()
     if need == "etcd":
         return etcd.missing()
+    if need == "kubernetes":
+        return kubernetes.missing()
     return programs.absent(need)

@@ -106,6 +106,8 @@ pub enum SourceEvent {
         kind: Kind,
         /// Why.
         why: String,
+        /// The datastore answers, only not as it should.
+        answered: bool,
     },
     /// These Secrets were asked for and have been told of, if they are there (DS-40).
     SecretsAsked(BTreeSet<NamespacedName>),
@@ -312,7 +314,7 @@ impl Feed {
                 self.store.abandon(kind);
                 false
             }
-            SourceEvent::Lost { kind, why } => {
+            SourceEvent::Lost { kind, why, .. } => {
                 if !self.store.lost(kind, now) {
                     self.out.retrying(why);
                     self.start_without();

@@ -5,7 +5,7 @@
 //! whose silent end is noticed by pings (O4); what an answer other than 200 means. Never: knows what is asked for.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use kube_client::config::{AuthInfo, Kubeconfig};
 use kube_client::{Client, Config};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, ServiceBuilder};
 
@@ -141,8 +141,10 @@ pub struct Api {
     pub open: AtomicUsize,
     /// The latest revision heard of anything.
     latest: AtomicI64,
-    /// Requests made, for tests and people.
-    requests: AtomicU64,
+    /// The last request had no answer.
+    down: AtomicBool,
+    /// Counts the times that it answered again.
+    returned: watch::Sender<u64>,
 }
 
 impl Api {
@@ -158,7 +160,8 @@ impl Api {
             nodes: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             latest: AtomicI64::new(0),
-            requests: AtomicU64::new(0),
+            down: AtomicBool::new(false),
+            returned: watch::Sender::new(0),
         }
     }
 
@@ -190,7 +193,20 @@ impl Api {
         if !wait.is_zero() {
             sleep(wait).await;
         }
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = self.ask(path).await;
+        let down = matches!(answer, Err(Failure::Unreachable { .. }));
+        if self.down.swap(down, Ordering::Relaxed) && !down {
+            self.returned.send_modify(|count| *count += 1);
+        }
+        answer
+    }
+
+    /// Says when the server answers again that was out of reach.
+    pub fn returned(&self) -> watch::Receiver<u64> {
+        self.returned.subscribe()
+    }
+
+    async fn ask(&self, path: &str) -> Result<Answer, Failure> {
         let (client, server, number) = self.client().await?;
         let unreachable = |why: String| Failure::Unreachable { server: server.clone(), why };
         let request =
@@ -315,6 +331,10 @@ fn failure(server: String, status: Status, retry_after: Option<Duration>) -> Fai
 /// An error with those that led to it, each said once.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
+    // The client's word for what its parts say.
+    if let Some(part) = text.strip_prefix("ServiceError: ") {
+        text = part.to_owned();
+    }
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
@@ -324,7 +344,8 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
-    text
+    // rustls adds where to read on.
+    text.split(": https://docs.rs/").next().unwrap_or_default().to_owned()
 }
 
 /// A client by the settings, and the server's URL. Blocks.

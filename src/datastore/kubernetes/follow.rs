@@ -33,9 +33,11 @@ const BATCH: usize = 200;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// A kind that may not be read, or is not there, is asked for again this often (REL-11).
 const ASK_AGAIN: Duration = Duration::from_secs(60);
-/// How long the server must say that it does not have a kind before that is believed of one that it had, or that nothing
-/// goes without: while it starts it may not know its own kinds yet.
-const MISSING: Duration = Duration::from_secs(30);
+/// How long the server must refuse a kind, or say that there is none such, before that is believed: while it starts it
+/// knows neither rights nor kinds.
+const SURE: Duration = Duration::from_secs(3);
+/// The same where it says that it does not have a kind that it had, or that nothing goes without.
+const SURE_OF_LOSS: Duration = Duration::from_secs(30);
 /// A watch is ended by the server after a time between these.
 const WATCH_SECONDS: (u64, u64) = (300, 600);
 /// A watch that held for so long was no failure.
@@ -85,8 +87,8 @@ pub struct Follower {
     said: bool,
     /// Changes are not told at present.
     lost: bool,
-    /// Since when the server says that there is no such kind.
-    missing: Option<Instant>,
+    /// Since when the server refuses the kind, or says that there is none such.
+    refused: Option<Instant>,
 }
 
 /// Counts a watch that is open.
@@ -122,7 +124,7 @@ impl Follower {
             failures: 0,
             said: false,
             lost: false,
-            missing: None,
+            refused: None,
         }
     }
 
@@ -130,8 +132,16 @@ impl Follower {
     pub async fn run(mut self) {
         loop {
             let Err(failure) = self.follow().await;
+            let unreachable = matches!(failure, Failure::Unreachable { .. });
+            let mut returned = self.api.returned();
             let wait = self.failed(failure).await;
-            sleep(wait).await;
+            tokio::select! {
+                () = sleep(wait) => {}
+                // Another one has found it: we need not wait for long any more.
+                Ok(()) = returned.changed(), if unreachable => {
+                    sleep(pause(1, SURE.min(wait), random())).await;
+                }
+            }
         }
     }
 
@@ -210,7 +220,6 @@ impl Follower {
             self.api.nodes.store(told.len(), Ordering::Relaxed);
         }
         self.told = told;
-        self.missing = None;
         self.complete(&version).await;
         Ok(version)
     }
@@ -266,6 +275,7 @@ impl Follower {
         let _open = Open::new(&api);
         let opened = Instant::now();
         let resumed = mem::take(&mut self.lost);
+        self.refused = None;
         self.tell(SourceEvent::Connected { kinds: vec![self.what.kind], revision: self.api.heard(version) })
             .await;
         if mem::take(&mut self.said) {
@@ -384,7 +394,8 @@ impl Follower {
             self.said = true;
             tracing::warn!(kind = kind.name(), "changes of this kind are not told, trying again: {failure}");
         }
-        self.tell(SourceEvent::Lost { kind, why: failure.to_string() }).await;
+        let answered = failure.status().is_some();
+        self.tell(SourceEvent::Lost { kind, why: failure.to_string(), answered }).await;
     }
 
     /// The server refuses the kind, or says that there is none such. The pause before it is asked again; `None` where that
@@ -398,8 +409,14 @@ impl Follower {
         self.path().await.ok()?;
         let calico = self.calico.unwrap_or(CalicoGroup::V1);
         let again = pause(0, ASK_AGAIN / 10, random()) + ASK_AGAIN;
-        if self.what.is_served(&self.api, calico).await.ok()? {
-            self.missing = None;
+        let served = self.what.is_served(&self.api, calico).await.ok()?;
+        let since = *self.refused.get_or_insert_with(Instant::now);
+        let loss = !served && (self.what.needed || self.listed);
+        if since.elapsed() < if loss { SURE_OF_LOSS } else { SURE } {
+            return None;
+        }
+        if served {
+            // It has it, and does not give it: that it says that there is none is a fault of its own.
             if status == Some(404) {
                 return None;
             }
@@ -407,10 +424,6 @@ impl Follower {
             self.tell(SourceEvent::Refused { kind, why, optional }).await;
             self.lost = true;
             return Some(again);
-        }
-        let since = *self.missing.get_or_insert_with(Instant::now);
-        if (self.what.needed || self.listed) && since.elapsed() < MISSING {
-            return None;
         }
         self.told.clear();
         self.tell(SourceEvent::Abandoned(kind)).await;

@@ -10,6 +10,7 @@ mod items;
 mod resource;
 mod secrets;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bgp_proto::Millis;
@@ -26,6 +27,9 @@ use crate::model::Kind;
 use crate::model::decode::Reading;
 use crate::model::snapshot::Snapshot;
 use crate::model::store::{Remembered, Store};
+
+/// So many refusals of one kind in a row end a single reading.
+const REFUSALS: u32 = 6;
 
 /// The kinds that are read.
 pub fn kinds(use_pod_cidr: bool) -> Vec<Kind> {
@@ -89,6 +93,7 @@ pub async fn read_once(
     // They end with us.
     let _tasks = start(settings.clone(), node, reading, Some(named), events);
     let mut store = Store::new(node, reading, &kinds(reading.use_pod_cidr), Remembered::default());
+    let mut refusals: BTreeMap<Kind, u32> = BTreeMap::new();
     while let Some(event) = inbox.recv().await {
         match event {
             SourceEvent::Page(entries) => store.page(entries),
@@ -111,6 +116,15 @@ pub async fn read_once(
                 }
             }
             SourceEvent::Abandoned(kind) => store.abandon(kind),
+            // A refusal is believed, or not, when it has lasted.
+            SourceEvent::Lost { kind, answered: true, why } => {
+                store.abandon(kind);
+                let times = refusals.entry(kind).or_insert(0);
+                *times += 1;
+                if *times > REFUSALS {
+                    return Err(why);
+                }
+            }
             SourceEvent::Lost { why, .. } | SourceEvent::Unavailable(why) => return Err(why),
             SourceEvent::Connected { .. } | SourceEvent::Workloads { .. } | SourceEvent::SecretsAsked(_) => {}
         }

@@ -147,9 +147,9 @@ impl Secrets {
                 known.refused = Some(format!("{name}: {why}"));
             }
             SourceEvent::Connected { .. } => known.lost = false,
-            SourceEvent::Lost { why, .. } => {
+            SourceEvent::Lost { why, answered, .. } => {
                 (known.lost, known.listing) = (true, None);
-                self.tell(SourceEvent::Lost { kind: Kind::Secret, why }).await;
+                self.tell(SourceEvent::Lost { kind: Kind::Secret, why, answered }).await;
             }
             SourceEvent::Unavailable(_) | SourceEvent::Workloads { .. } | SourceEvent::SecretsAsked(_) => {}
         }
