@@ -1,6 +1,6 @@
 //! One collection, listed and then watched, for as long as the daemon runs (DS-42, DS-53).
 //!
-//! Owns: [`Follower`]: the list in pieces, the watch from its revision with bookmarks, and what each kind of failure
+//! Owns: [`KindFollower`]: the list in pieces, the watch from its revision with bookmarks, and what each kind of failure
 //! costs. A revision that is gone is answered by a new list, which the store takes as a difference (O2, O3); a kind that
 //! may not be read, or is not there, by its rule (REL-11); anything else by another attempt, later and later, nodes of
 //! one cluster spread over time. A resource whose fields of ours are as they were is not even told (DYN-11). Never:
@@ -67,7 +67,7 @@ enum From {
 }
 
 /// Follows one collection.
-pub struct Follower {
+pub struct KindFollower {
     api: SharedApi,
     what: Resource,
     node: String,
@@ -107,10 +107,10 @@ impl Drop for Open<'_> {
     }
 }
 
-impl Follower {
+impl KindFollower {
     /// For the node of this name.
     pub fn new(api: SharedApi, what: Resource, node: &str, events: Events) -> Self {
-        Follower {
+        KindFollower {
             api,
             what,
             node: node.to_owned(),

@@ -20,11 +20,11 @@ const CALICO: &str = "projectcalico.org/";
 /// What was sent is no answer of an API server.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Malformed(String);
+pub struct Unreadable(String);
 
 /// The error where it cannot be read for this reason.
-pub fn malformed(why: impl fmt::Display) -> Malformed {
-    Malformed(format!("what the API server sends cannot be read: {why}"))
+pub fn malformed(why: impl fmt::Display) -> Unreadable {
+    Unreadable(format!("what the API server sends cannot be read: {why}"))
 }
 
 /// What a list says of itself.
@@ -85,7 +85,7 @@ impl ListSplitter {
     /// # Errors
     ///
     /// Where it cannot be a list.
-    pub fn push(&mut self, chunk: &[u8], mut item: impl FnMut(&[u8])) -> Result<(), Malformed> {
+    pub fn push(&mut self, chunk: &[u8], mut item: impl FnMut(&[u8])) -> Result<(), Unreadable> {
         // Where the part that is copied begins in this chunk.
         let mut from = 0;
         for (at, &byte) in chunk.iter().enumerate() {
@@ -175,7 +175,7 @@ impl ListSplitter {
     /// # Errors
     ///
     /// Where it ends before its end, or says no revision.
-    pub fn finish(self) -> Result<ListMeta, Malformed> {
+    pub fn finish(self) -> Result<ListMeta, Unreadable> {
         if !self.ended {
             return Err(malformed("it ends in the middle"));
         }
@@ -187,7 +187,7 @@ impl ListSplitter {
         Ok(meta)
     }
 
-    fn take(&mut self, part: Option<&[u8]>) -> Result<(), Malformed> {
+    fn take(&mut self, part: Option<&[u8]>) -> Result<(), Unreadable> {
         let part = part.unwrap_or_default();
         if self.copy.len() + part.len() > LONGEST {
             return Err(malformed("a resource of more than 16 MiB"));
@@ -209,7 +209,7 @@ impl LineSplitter {
     /// # Errors
     ///
     /// Where a line does not end.
-    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
+    pub fn push(&mut self, chunk: &[u8]) -> Result<Vec<Vec<u8>>, Unreadable> {
         let mut lines = Vec::new();
         let mut rest = chunk;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -243,7 +243,7 @@ pub struct WatchLine {
 /// # Errors
 ///
 /// Where it is no JSON object.
-pub fn pruned(kind: Kind, json: &[u8]) -> Result<Map<String, Value>, Malformed> {
+pub fn pruned(kind: Kind, json: &[u8]) -> Result<Map<String, Value>, Unreadable> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     Pruned(Part::Resource(kind)).deserialize(&mut deserializer).map_err(malformed)
 }
@@ -253,7 +253,7 @@ pub fn pruned(kind: Kind, json: &[u8]) -> Result<Map<String, Value>, Malformed> 
 /// # Errors
 ///
 /// Where it is none.
-pub fn event(kind: Kind, json: &[u8]) -> Result<WatchLine, Malformed> {
+pub fn event(kind: Kind, json: &[u8]) -> Result<WatchLine, Unreadable> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let mut line = Pruned(Part::Line(kind)).deserialize(&mut deserializer).map_err(malformed)?;
     match (line.remove("type"), line.remove("object")) {
@@ -376,7 +376,7 @@ mod tests {
 
     use super::*;
 
-    fn split(text: &str, chunk: usize) -> Result<(Vec<Value>, ListMeta), Malformed> {
+    fn split(text: &str, chunk: usize) -> Result<(Vec<Value>, ListMeta), Unreadable> {
         let mut splitter = ListSplitter::new();
         let mut items = Vec::new();
         for part in text.as_bytes().chunks(chunk) {

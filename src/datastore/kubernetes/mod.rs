@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::api::Api;
-use self::follow::Follower;
+use self::follow::KindFollower;
 use self::resource::resources;
 use super::feed::{Events, NamedSecrets, QUEUE, SourceChange, SourceEvent};
 use super::settings::KubernetesSettings;
@@ -70,7 +70,7 @@ fn start(
     let api = Arc::new(Api::new(settings));
     let mut tasks = JoinSet::new();
     for resource in resources(reading.use_pod_cidr) {
-        tasks.spawn(Follower::new(api.clone(), resource, node, events.clone()).run());
+        tasks.spawn(KindFollower::new(api.clone(), resource, node, events.clone()).run());
     }
     if let Some(named) = named {
         tasks.spawn(secrets::run(api, named, events));

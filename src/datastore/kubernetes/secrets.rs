@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::api::SharedApi;
-use super::follow::Follower;
+use super::follow::KindFollower;
 use super::resource::secret;
 use crate::datastore::feed::{Events, NamedSecrets, SourceChange, SourceEvent};
 use crate::model::store::SourceEntry;
@@ -93,7 +93,7 @@ impl Secrets {
     fn follow(&self, name: &NamespacedName) -> JoinSet<()> {
         let (events, mut inbox) = mpsc::channel(QUEUE);
         let what = secret(&name.namespace, &name.name);
-        let follower = Follower::new(self.api.clone(), what, "", events);
+        let follower = KindFollower::new(self.api.clone(), what, "", events);
         let (words, name) = (self.words.clone(), name.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run());
