@@ -188,7 +188,7 @@ impl Api {
     /// # Errors
     ///
     /// Where there is no answer, or another than 200.
-    pub async fn get(&self, path: &str) -> Result<Reply, Failure> {
+    pub async fn get(&self, path: &str) -> Result<Incoming, Failure> {
         let wait = self.limiter.reserve(Instant::now());
         if !wait.is_zero() {
             sleep(wait).await;
@@ -206,7 +206,7 @@ impl Api {
         self.returned.subscribe()
     }
 
-    async fn ask(&self, path: &str) -> Result<Reply, Failure> {
+    async fn ask(&self, path: &str) -> Result<Incoming, Failure> {
         let (client, server, number) = self.client().await?;
         let unreachable = |why: String| Failure::Unreachable { server: server.clone(), why };
         let request =
@@ -223,7 +223,7 @@ impl Api {
             }
         };
         if response.status() == StatusCode::OK {
-            return Ok(Reply { body: response.into_body(), server, number });
+            return Ok(Incoming { body: response.into_body(), server, number });
         }
         if response.status() == StatusCode::UNAUTHORIZED {
             // The token may have been changed since it was read.
@@ -263,7 +263,7 @@ impl Api {
     /// # Errors
     ///
     /// Where the connection ends or is silent for too long.
-    pub async fn piece(&self, answer: &mut Reply, patience: Duration) -> Result<Option<Bytes>, Failure> {
+    pub async fn piece(&self, answer: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, Failure> {
         let why = loop {
             match timeout(patience, answer.body.frame()).await {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
@@ -281,7 +281,7 @@ impl Api {
 }
 
 /// An answer whose body is still to come.
-pub struct Reply {
+pub struct Incoming {
     body: Body,
     /// Who answers.
     pub server: String,
