@@ -483,6 +483,51 @@ async fn secrets_that_may_not_be_read_cost_nothing_but_themselves() {
 }
 
 #[tokio::test]
+async fn a_cluster_without_endpoint_slices_is_served_by_endpoints_until_it_has_them() {
+    for refusal in ["not served", "forbidden"] {
+        let api = KubeApi::with("three-nodes").await;
+        let calico =
+            ["bgpconfigurations", "bgpfilters", "bgppeers", "blockaffinities", "clusterinformations"];
+        let calico = [&calico[..], &["felixconfigurations", "ippools"]].concat();
+        let discovery = ("discovery.k8s.io/v1", &["endpointslices"][..]);
+        if refusal == "not served" {
+            api.groups(&[("crd.projectcalico.org/v1", &calico)]);
+        } else {
+            api.fault("endpointslices", Verb::List, u32::MAX, Answer::Status(403, "Forbidden"));
+        }
+        let address = |ip: &str, node: &str| json!({"ip": ip, "nodeName": node});
+        let endpoints = |ready: Value| json!({"metadata": {"name": "lb", "namespace": "default"}, "subsets": [{"addresses": ready}]});
+        api.put("endpoints", endpoints(json!([address("10.244.1.5", "node-a")])));
+        let mut source = Following::start(settings(&api.url), "node-a");
+        let nodes = |snapshot: &Snapshot| -> Vec<String> {
+            let slices =
+                snapshot.endpoint_slices.values().filter(|slice| slice.service.as_deref() == Some("lb"));
+            slices.flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.node.clone()).collect()
+        };
+        let first = source.snapshot("the cluster", |snapshot| snapshot.nodes.len() == 3).await;
+        assert_eq!(nodes(&first), ["node-a"], "{refusal}");
+        until("its watch", || api.watchers("endpoints") == 1).await;
+        let both = json!([address("10.244.1.5", "node-a"), address("10.244.2.5", "node-b")]);
+        api.put("endpoints", endpoints(both));
+        source.snapshot("the change", |snapshot| nodes(snapshot) == ["node-a", "node-b"]).await;
+
+        // Now there are slices: looked for where a watch ends, and taken as a difference.
+        api.groups(&[("crd.projectcalico.org/v1", &calico), discovery]);
+        api.mend("endpointslices");
+        let mut snapshots = source.receiver.snapshots.clone();
+        api.close("endpoints");
+        let empty = loop {
+            let snapshot = snapshots.borrow_and_update().clone().unwrap();
+            if snapshot.endpoint_slices.values().all(|slice| !slice.name.name.ends_with("-ipv4")) {
+                break snapshot.endpoint_slices.is_empty();
+            }
+            snapshots.changed().await.unwrap();
+        };
+        assert!(!empty, "{refusal}: no moment without endpoints");
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_is_rotated_is_read_again_when_the_old_one_is_refused() {
     let api = KubeApi::with("three-nodes").await;
     api.token("first");

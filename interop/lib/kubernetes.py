@@ -61,13 +61,15 @@ class KubeApi:
         self.process.wait(10)
 
     def pki(self):
-        """An authority, the server's certificate, the key of service accounts, and the administrator's token."""
+        """An authority, the certificates of the server and of a client, the key of service accounts, and the administrator's token: all new."""
         f = self.folder
         new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30")
         self.host.run(*new, "-subj", "/CN=lab", "-keyout", f"{f}/ca.key", "-out", str(self.ca))
         self.host.run(*new, "-subj", "/CN=kube-apiserver", "-CA", str(self.ca), "-CAkey", f"{f}/ca.key", "-addext", "basicConstraints=critical,CA:FALSE",
                       "-addext", f"subjectAltName=IP:{self.host.v4},IP:{self.host.v6},DNS:kubernetes.default.svc", "-keyout", f"{f}/server.key",
                       "-out", f"{f}/server.crt")
+        self.host.run(*new, "-subj", f"/CN={ACCOUNT}", "-CA", str(self.ca), "-CAkey", f"{f}/ca.key", "-addext", "basicConstraints=critical,CA:FALSE",
+                      "-addext", "extendedKeyUsage=clientAuth", "-keyout", f"{f}/client.key", "-out", f"{f}/client.crt")
         self.host.run("openssl", "genrsa", "-out", f"{f}/account.key", "2048")
         self.host.run("openssl", "rsa", "-in", f"{f}/account.key", "-pubout", "-out", f"{f}/account.pub")
         (f / "tokens.csv").write_text('admin-of-the-lab,admin,1,"system:masters"\n')
@@ -106,7 +108,7 @@ class KubeApi:
     def role(self, without=()):
         """The rights of Calico's own role (DS-43), and those to read Secrets of the namespace; but for some kinds."""
         rbac, read = "/apis/rbac.authorization.k8s.io/v1", ["get", "list", "watch"]
-        rules = [("", [p for p in ("nodes", "services") if p not in without]), ("discovery.k8s.io", ["endpointslices"]),
+        rules = [("", [p for p in ("nodes", "services", "endpoints") if p not in without]), ("discovery.k8s.io", ["endpointslices"]),
                  (CALICO, [p for p in CUSTOM.values() if p not in without])]
         self.apply(f"{rbac}/clusterroles", {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ACCOUNT},
@@ -114,7 +116,8 @@ class KubeApi:
         self.apply(f"{rbac}/namespaces/{NAMESPACE}/roles", {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": ACCOUNT},
             "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": read}]})
-        subject = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]
+        subject = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE},
+                   {"kind": "User", "name": ACCOUNT, "apiGroup": "rbac.authorization.k8s.io"}]
         for path, kind, role in ((f"{rbac}/clusterrolebindings", "ClusterRoleBinding", "ClusterRole"),
                                  (f"{rbac}/namespaces/{NAMESPACE}/rolebindings", "RoleBinding", "Role")):
             self.apply(path, {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": ACCOUNT}, "subjects": subject,
@@ -124,12 +127,6 @@ class KubeApi:
         """A token of the service account."""
         path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT}/token"
         return json.loads(self.call("POST", path, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}))["status"]["token"]
-
-    def new_account(self):
-        """Another service account of the same name and rights: tokens of the one before are refused."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
-        self.delete(path, ACCOUNT)
-        self.call("POST", path, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT}})
 
     def compact(self):
         """etcd forgets what was before now."""
@@ -151,6 +148,11 @@ class KubernetesDatastore:
     def as_pod(self):
         """The environment of a pod, whose files all hosts share here."""
         return {"KUBECONFIG": "", "KUBERNETES_SERVICE_HOST": self.api.host.v4, "KUBERNETES_SERVICE_PORT": "6443"}
+
+    def by_certificate(self):
+        """The environment of who has a certificate and no kubeconfig."""
+        return {"KUBECONFIG": "", "K8S_API_ENDPOINT": self.api.url, "K8S_CA_FILE": str(self.api.ca),
+                "K8S_CERT_FILE": f"{self.api.folder}/client.crt", "K8S_KEY_FILE": f"{self.api.folder}/client.key"}
 
     def credentials(self):
         """Writes a fresh token where pods and kubeconfigs find it."""

@@ -23,6 +23,7 @@ def run(lab):
     store.credentials()
     cluster = Cluster(lab, store, dict.fromkeys(("node-1", "node-2", "node-3"), "calico-bgpd"), password="hush")
     cluster["node-1"].daemon.environment = store.as_pod()
+    cluster["node-2"].daemon.environment = store.by_certificate()
     cluster.start()
     cluster.settled()
     one = cluster["node-1"]
@@ -90,16 +91,16 @@ def run(lab):
     lab.segment.heal()
     lab.say("a connection that died in silence was noticed")
 
-    # tokens of before are refused
-    api.new_account()
-    store.credentials()
+    # another authority signs all certificates, and tokens of before are refused
     api.kill()
+    api.pki()
     api.start()
+    store.credentials()
     cluster.add_block("node-2", "fd00:10:244:2::80/122")
-    wait.until("the new tokens are used", cluster.blocks_everywhere, 90)
+    wait.until("new certificates and tokens are used", cluster.blocks_everywhere, 90)
     wait.until("every kind is in sync at last", all_in_sync, 60)
     stood = int(time.monotonic() - began)
     for node in cluster.nodes.values():
         for address, peer in node.daemon.peers().items():
             wait.check(f"the session of {node.name} with {address} stood all the time", peer["sinceSeconds"] >= since[node.name, address] + stood - 2)
-    lab.say("tokens were replaced, and no session ended in all that")
+    lab.say("certificates and tokens were replaced, and no session ended in all that")

@@ -450,8 +450,9 @@ fn in_cluster(settings: &KubernetesSettings) -> Result<Config, String> {
     };
     let mut config = Config::new(server.parse().map_err(|error| format!("{server}: {error}"))?);
     let (token, ca) = (settings.service_account.join("token"), settings.service_account.join("ca.crt"));
-    // Who names the server and is no pod has other means.
-    if settings.endpoint.is_none() || token.is_file() {
+    // Who names the server and is no pod, or says who he is, has other means.
+    let is_somebody = settings.token.is_some() || settings.cert_file.is_some();
+    if !is_somebody && (settings.endpoint.is_none() || token.is_file()) {
         read(&token)?;
         config.auth_info.token_file = Some(token.to_string_lossy().into_owned());
     }

@@ -18,8 +18,9 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
 use super::api::{ANSWER, Api, Failure, SharedApi};
+use super::endpoints::slices;
 use super::items::{LineSplitter, ListSplitter, event, pruned};
-use super::resource::{CalicoGroup, Resource, text};
+use super::resource::{CalicoGroup, Resource, endpoint_slices, endpoints, text};
 use crate::datastore::feed::{Events, SourceChange, SourceEvent};
 use crate::model::store::SourceEntry;
 use crate::model::{Kind, ResourceKey};
@@ -167,9 +168,20 @@ impl KindFollower {
         };
         loop {
             self.watch(&version).await?;
+            self.look_for_slices().await;
             match &self.version {
                 Some(next) => version.clone_from(next),
                 None => version = self.list().await?,
+            }
+        }
+    }
+
+    /// Whether EndpointSlices can be had by now in the place of Endpoints; then they are listed, as a difference.
+    async fn look_for_slices(&mut self) {
+        if self.what.is_endpoints() {
+            let slices = endpoint_slices();
+            if self.api.get(&format!("{}limit=1", slices.path(CalicoGroup::V1))).await.is_ok() {
+                (self.what, self.version) = (slices, None);
             }
         }
     }
@@ -193,9 +205,11 @@ impl KindFollower {
                 let cut = splitter.push(&piece, |item| match pruned(self.what.kind, item) {
                     Ok(mut object) => {
                         Self::version_of(&mut object);
-                        if let Some((entry, print)) = self.entry(object) {
-                            told.insert(entry.key(), print);
-                            batch.push(entry);
+                        for (key, object) in self.resources(object) {
+                            if let Some((entry, print)) = self.entry(key, object) {
+                                told.insert(entry.key(), print);
+                                batch.push(entry);
+                            }
                         }
                     }
                     Err(error) => wrong = Some(error),
@@ -232,10 +246,15 @@ impl KindFollower {
         self.tell(SourceEvent::Listed { kinds: vec![self.what.kind], revision }).await;
     }
 
+    /// What an object stands for: itself, but for Endpoints.
+    fn resources(&self, object: Map<String, Value>) -> Vec<(ResourceKey, Map<String, Value>)> {
+        let objects = if self.what.is_endpoints() { slices(&object) } else { vec![object] };
+        objects.into_iter().filter_map(|object| Some((self.key(&object)?, object))).collect()
+    }
+
     /// A resource as the store takes it, with a number that tells its content from another; `None` for what belongs to
     /// another node.
-    fn entry(&self, object: Map<String, Value>) -> Option<(SourceEntry, u64)> {
-        let key = self.key(&object)?;
+    fn entry(&self, key: ResourceKey, object: Map<String, Value>) -> Option<(SourceEntry, u64)> {
         if self.what.kind == Kind::BlockAffinity {
             // Thousands of blocks of others are nothing to hold (DS-37).
             let node = object.get("spec").and_then(|spec| spec.get("node")).and_then(Value::as_str);
@@ -335,24 +354,28 @@ impl KindFollower {
         {
             return Ok(());
         }
-        let change = match line.event.as_str() {
-            "ADDED" | "MODIFIED" => self.changed(object),
-            "DELETED" => self.key(&object).and_then(|key| self.gone(key)),
-            _ => None,
+        let resources = self.resources(object);
+        let changes: Vec<SourceChange> = match line.event.as_str() {
+            "ADDED" | "MODIFIED" => {
+                resources.into_iter().filter_map(|(key, object)| self.changed(key, object)).collect()
+            }
+            "DELETED" => resources.into_iter().filter_map(|(key, _)| self.gone(key)).collect(),
+            _ => Vec::new(),
         };
         if !version.is_empty() {
             self.version = Some(version);
         }
-        let Some(change) = change else { return Ok(()) };
+        if changes.is_empty() {
+            return Ok(());
+        }
         let revision = self.api.heard(self.version.as_deref().unwrap_or_default());
-        self.tell(SourceEvent::Changed { changes: vec![change], resumed, revision }).await;
+        self.tell(SourceEvent::Changed { changes, resumed, revision }).await;
         Ok(())
     }
 
-    fn changed(&mut self, object: Map<String, Value>) -> Option<SourceChange> {
-        let key = self.key(&object)?;
+    fn changed(&mut self, key: ResourceKey, object: Map<String, Value>) -> Option<SourceChange> {
         // One that went over to another node is gone for us.
-        let Some((entry, print)) = self.entry(object) else { return self.gone(key) };
+        let Some((entry, print)) = self.entry(key.clone(), object) else { return self.gone(key) };
         let news = self.told.insert(key, print) != Some(print);
         news.then_some(SourceChange::Put(entry))
     }
@@ -374,10 +397,12 @@ impl KindFollower {
             }
             Failure::Refused { status: 403 | 404, why, .. } => {
                 self.version = None;
-                match self.refused(failure.status(), why.clone()).await {
-                    Some(wait) => return wait,
-                    None => self.lose(&failure).await,
+                if let Some(wait) = self.refused(failure.status(), why.clone()).await {
+                    return wait;
                 }
+                self.lose(&failure).await;
+                // Whether that lasts is to be known soon, however long the server was away before.
+                return pause(self.failures.min(3), self.api.spread(), random());
             }
             Failure::Refused { .. } | Failure::Unreachable { .. } => self.lose(&failure).await,
         }
@@ -415,6 +440,11 @@ impl KindFollower {
         if since.elapsed() < if loss { SURE_OF_LOSS } else { SURE } {
             return None;
         }
+        if kind == Kind::EndpointSlice && !self.what.is_endpoints() {
+            tracing::info!("EndpointSlices cannot be had, so Endpoints are read: {why}");
+            (self.what, self.refused) = (endpoints(), None);
+            return Some(Duration::ZERO);
+        }
         if served {
             // It has it, and does not give it: that it says that there is none is a fault of its own.
             if status == Some(404) {
@@ -423,6 +453,9 @@ impl KindFollower {
             let optional = !self.what.needed;
             self.tell(SourceEvent::Refused { kind, why, optional }).await;
             self.lost = true;
+            if self.what.is_endpoints() {
+                self.what = endpoint_slices();
+            }
             return Some(again);
         }
         self.told.clear();
@@ -436,6 +469,30 @@ impl KindFollower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datastore::settings::KubernetesSettings;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_nodes_that_lost_the_server_together_come_back_over_ten_seconds() {
+        let var = |_: &str| String::new();
+        let api = Api::new(KubernetesSettings::from_env(&|_| None, &var).unwrap());
+        api.nodes.store(1000, Ordering::Relaxed);
+        let start = Instant::now();
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..1000 {
+            let wait = pause(1, api.spread(), random());
+            clients.spawn(async move {
+                sleep(wait).await;
+                start.elapsed().as_millis() / 500
+            });
+        }
+        let mut halves = vec![0; 21];
+        while let Some(half) = clients.join_next().await {
+            halves[usize::try_from(half.unwrap()).unwrap()] += 1;
+        }
+        // 50 are to be expected in each half of a second; 7 standard deviations more are never seen.
+        assert!(halves.iter().all(|count| *count < 100), "{halves:?}");
+        assert!(halves.iter().filter(|count| **count > 0).count() >= 20, "{halves:?}");
+    }
 
     #[test]
     fn the_first_attempt_after_a_loss_is_spread_and_later_ones_come_later_and_later() {

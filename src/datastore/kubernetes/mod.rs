@@ -5,6 +5,7 @@
 //! seen is held here. Never: reads what a resource says, or decides what follows from it.
 
 mod api;
+mod endpoints;
 mod follow;
 mod items;
 mod resource;

@@ -12,6 +12,7 @@ use crate::model::Kind;
 
 /// An answer of discovery that is longer is none.
 const LONGEST: usize = 8 << 20;
+const ENDPOINTS: &str = "endpoints";
 
 /// Where a kind is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,12 +51,28 @@ pub fn resources(use_pod_cidr: bool) -> Vec<Resource> {
         (Kind::ClusterInformation, "clusterinformations", Home::Calico, false),
         (Kind::FelixConfiguration, "felixconfigurations", Home::Calico, false),
         (Kind::Service, "services", Home::Core, false),
-        (Kind::EndpointSlice, "endpointslices", Home::Discovery, false),
     ];
     all.into_iter()
         .filter(|(kind, ..)| *kind != Kind::BlockAffinity || !use_pod_cidr)
         .map(|(kind, plural, home, needed)| Resource { kind, plural, home, needed, only: None })
+        .chain([endpoint_slices()])
         .collect()
+}
+
+/// What says the same as EndpointSlices, in older clusters (REL-10).
+pub fn endpoints() -> Resource {
+    Resource { kind: Kind::EndpointSlice, plural: ENDPOINTS, home: Home::Core, needed: false, only: None }
+}
+
+/// EndpointSlices.
+pub fn endpoint_slices() -> Resource {
+    Resource {
+        kind: Kind::EndpointSlice,
+        plural: "endpointslices",
+        home: Home::Discovery,
+        needed: false,
+        only: None,
+    }
 }
 
 /// One Secret (DS-40).
@@ -113,6 +130,11 @@ impl Resource {
             Home::Calico => format!("/apis/{}", calico.path()),
             Home::Discovery => "/apis/discovery.k8s.io/v1".to_owned(),
         }
+    }
+
+    /// Whether it is Endpoints in the place of EndpointSlices.
+    pub fn is_endpoints(&self) -> bool {
+        self.plural == ENDPOINTS
     }
 
     /// Whether it is in one of Calico's groups.
