@@ -31,6 +31,7 @@ use crate::control::server::{self, ControlSocket, Views};
 use crate::core_thread::{self, CorePort, KernelPort, Urgent};
 use crate::datastore;
 use crate::fib::Phase;
+use crate::fib::cleanup;
 use crate::fib::dry_run::DryRun;
 use crate::fib::linux::LinuxKernel;
 use crate::fib::reconciler::{self, FibStatus};
@@ -179,7 +180,8 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
         std::process::exit(i32::from(EXIT_DEFECT));
     };
     let earlier = lock.as_ref().and_then(|_| restart_marker::read(&settings.run_dir));
-    let restart = restart_after(earlier.as_ref(), alone.borrow().is_some());
+    let found = forwarding(earlier.is_some(), alone.borrow().is_some()).await;
+    let restart = restart_after(earlier.as_ref(), found);
     let notes = Notes::after(&earlier.unwrap_or_default());
     let restarting = restart.families;
     let speaker = Speaker::after(random(), restart);
@@ -331,11 +333,30 @@ fn print_lines(mut said: mpsc::Receiver<String>) {
     }
 }
 
-/// What a marker of an earlier process says about this start. `beside_bird`: another BIRD has the sessions until it falls silent.
-/// Then it is that one's forwarding that went on: neighbours who keep its routes are told so, and are all waited for.
-fn restart_after(earlier: Option<&Sessions>, beside_bird: bool) -> Restart {
+/// The families in which somebody else has forwarded until now: a BIRD that still has the sessions, or one that has left
+/// its routes in the kernel and whose place this is. Nobody where a process of ours has left its marker, which says more.
+async fn forwarding(marker: bool, beside_bird: bool) -> Option<AfiSet> {
     if beside_bird {
-        return Restart { families: AfiSet::BOTH, peers: None };
+        return Some(AfiSet::BOTH);
+    }
+    if marker {
+        return None;
+    }
+    let found = cleanup::families(&mut LinuxKernel::new()).await;
+    let found =
+        found.inspect_err(|error| warn!(%error, "cannot look for routes that were left in the kernel"));
+    let families = found.ok().filter(|families| !families.is_empty())?;
+    info!(
+        "the kernel holds routes of protocol bird: neighbours are told that forwarding went on, and all are waited for"
+    );
+    Some(families)
+}
+
+/// What is known of the time before this start: what was found in the place of a marker, or the marker. Neighbours who
+/// keep routes through this node are told that they are right to.
+fn restart_after(earlier: Option<&Sessions>, found: Option<AfiSet>) -> Restart {
+    if let Some(families) = found {
+        return Restart { families, peers: None };
     }
     let Some(sessions) = earlier else { return Restart::default() };
     let families = sessions.values().fold(AfiSet::EMPTY, |all, graceful| all.or(graceful.families));

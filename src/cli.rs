@@ -4,6 +4,7 @@
 //! [`settings`](crate::settings)).
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use bgp_proto::IpPrefix;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -69,6 +70,13 @@ pub enum Command {
     /// Each is a file or a folder of resources. With one of them the other, the older one, is the datastore as it is,
     /// which a running daemon follows. The exit status is 0 whether or not anything differs.
     Diff(Diff),
+    /// Beside a BIRD that runs here: say what would be other if calico-bgpd stood in its place
+    ///
+    /// BIRD's own table and sessions (show route all, show protocols all over its control sockets) and the datastore go
+    /// through the production rules; what would come out is compared with the kernel's routes of protocol 12 and with what
+    /// BIRD sends to each neighbour (show route export). Only differences are printed. Nothing is written and no session is
+    /// opened. The exit status is 0 where nothing would change, 1 where something would or BIRD could not be asked.
+    Shadow(ShadowArgs),
     /// Ask the running daemon
     #[command(subcommand)]
     Show(ShowCommand),
@@ -122,6 +130,20 @@ pub struct ReadOnce {
     /// How it is printed.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `shadow`.
+#[derive(Args, Debug)]
+pub struct ShadowArgs {
+    /// BIRD's control socket for IPv4 [default: bird.ctl in the run directory]
+    #[arg(long, value_name = "PATH")]
+    pub bird: Option<PathBuf>,
+    /// BIRD's control socket for IPv6 [default: bird6.ctl in the run directory, where it is there]
+    #[arg(long, value_name = "PATH")]
+    pub bird6: Option<PathBuf>,
+    /// Node and datastore.
+    #[command(flatten)]
+    pub once: ReadOnce,
 }
 
 /// `diff`.

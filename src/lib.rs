@@ -17,6 +17,7 @@
 //! | [`core_thread`], [`speaker`] | the table, on a thread of its own |
 //! | [`fib`] | the kernel's routes: as heard, as wanted, and what makes one the other |
 //! | [`last_release`], [`restart_marker`] | the cluster's release and the graceful sessions, kept over restarts |
+//! | [`shadow`] | what would be other in the place of the BIRD that runs here |
 //! | [`control`], [`telemetry`] | what people and programs can ask, and the log |
 //! | `capture` | BGP messages of captures and dumps as JSON; needs none of the above |
 
@@ -44,6 +45,7 @@ pub mod restart_marker;
 pub mod roster;
 pub mod runtime;
 pub mod settings;
+pub mod shadow;
 pub mod speaker;
 pub mod succession;
 pub mod telemetry;

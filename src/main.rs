@@ -2,6 +2,7 @@
 //!
 //! Owns: exit statuses and what goes to standard output. Never: has logic of its own beyond that.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
@@ -10,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bgp_proto::Asn;
 use bgp_proto::wire::{AsPath, Attributes};
+use bgp_proto::{Afi, Asn};
 #[cfg(feature = "capture")]
 use calico_bgpd::capture::DecodeArgs;
 use calico_bgpd::cli::{
     Cleanup, Cli, Command, Diff, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord,
-    ReadOnce, RefreshArgs, Run, ShowCommand, SourceWord,
+    ReadOnce, RefreshArgs, Run, ShadowArgs, ShowCommand, SourceWord,
 };
 use calico_bgpd::control::show::{
     Client, ShowError, kernel_table, peer_text, peers_table, refresh_text, routes_table, status_text,
@@ -27,9 +28,11 @@ use calico_bgpd::fib::linux::LinuxKernel;
 use calico_bgpd::model::problem;
 use calico_bgpd::net::incumbent;
 use calico_bgpd::policy::program::{Community, SourceClass};
+use calico_bgpd::random::random;
 use calico_bgpd::settings::{NodeFlags, Process, SettingError, resolve, resolve_node, resolve_run_dir};
+use calico_bgpd::shadow::Incumbent;
 use calico_bgpd::telemetry::log::{Log, log_panics};
-use calico_bgpd::{app, cli, datastore, desired, fib, runtime};
+use calico_bgpd::{app, cli, datastore, desired, fib, runtime, shadow};
 use clap::FromArgMatches as _;
 
 /// How long the last log lines may take.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Intent(args) => read_once(&args, Once::Intent),
         Command::Evaluate(args) => evaluate(&args),
         Command::Diff(args) => diff(&args),
+        Command::Shadow(args) => shadow(&args),
         Command::Show(what) => show(what),
         Command::Refresh(args) => refresh(&args),
         Command::Cleanup(args) => cleanup(&args),
@@ -163,6 +167,35 @@ fn diff(args: &Diff) -> anyhow::Result<u8> {
     let compared = desired::compare(&compiled(&old)?, &compiled(&new)?);
     print(&if args.once.output.json { json(&compared)? } else { compared.to_string() })?;
     Ok(EXIT_OK)
+}
+
+/// What would be other in the place of the BIRD that runs here.
+fn shadow(args: &ShadowArgs) -> anyhow::Result<u8> {
+    let run_dir = resolve_run_dir(&args.once.run_dir, &Process)?;
+    anyhow::ensure!(
+        Client::connect(&run_dir).is_err(),
+        "a calico-bgpd answers in {}: the sockets there are its own, not BIRD's",
+        run_dir.display()
+    );
+    let state = Arc::new(compile_once(&args.once)?.map_err(|why| unready(&why))?);
+    let mut said = BTreeMap::new();
+    for (afi, named, file) in [(Afi::Ipv4, &args.bird, "bird.ctl"), (Afi::Ipv6, &args.bird6, "bird6.ctl")] {
+        let path = named.clone().unwrap_or_else(|| run_dir.join(file));
+        // A node without IPv6 has no bird6, and none without IPv4 a bird.
+        if named.is_some() || path.exists() {
+            said.insert(afi, Incumbent::ask(&path)?);
+        }
+    }
+    anyhow::ensure!(
+        !said.is_empty(),
+        "no BIRD runs here: neither bird.ctl nor bird6.ctl is in {}",
+        run_dir.display()
+    );
+    let runtime = runtime::build(Some(1))?;
+    let mirror = runtime.block_on(fib::cleanup::read(&mut LinuxKernel::new()))?;
+    let shadow = shadow::compare(&state, mirror, &said, random());
+    print(&if args.once.output.json { json(&shadow)? } else { shadow.to_string() })?;
+    Ok(if shadow.differences.is_empty() { EXIT_OK } else { EXIT_FAILED })
 }
 
 fn evaluate(args: &Evaluate) -> anyhow::Result<u8> {

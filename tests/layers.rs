@@ -30,6 +30,7 @@ const LAYERS: &[&str] = &[
     "roster",
     "configure",
     "control",
+    "shadow",
     "capture",
     "cli",
     "app",

@@ -25,6 +25,7 @@ class Neighbour:
     restart: int = 120            # graceful restart time offered, seconds; 0 offers none
     as4: bool = True              # AS numbers of four octets (RFC 6793)
     cluster: str | None = None    # reflect routes to it, with this cluster id (RFC 4456)
+    called: str | None = None     # a name that is not made of the address
 
     @property
     def family(self):
@@ -39,7 +40,7 @@ class Neighbour:
     @property
     def name(self):
         """A word that every daemon takes as a name."""
-        return "n_" + self.address.replace(".", "_").replace(":", "_")
+        return self.called or "n_" + self.address.replace(".", "_").replace(":", "_")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-//! What is left of ours in the kernel, and its removal (`calico-bgpd cleanup`).
+//! What is left of ours in the kernel when nobody runs, and its removal (`calico-bgpd cleanup`).
 //!
 //! Owns: nothing. Never: touches what has another mark than ours. For a node that no longer runs this daemon: routes
-//! stay when it ends (KRT-49), and nobody else removes them.
+//! stay when it ends (KRT-49), and nobody else removes them. For a node that ran a BIRD until now: that it goes on
+//! forwarding shows in the kernel alone.
 
 use std::collections::BTreeMap;
 
-use bgp_proto::IpPrefix;
+use bgp_proto::{AfiSet, IpPrefix};
 
 use super::mirror::Mirror;
 use super::plan::{Written, all_prefixes, plan};
@@ -25,12 +26,7 @@ pub struct Leftover {
 /// # Errors
 /// The kernel cannot be read.
 pub async fn find(kernel: &mut impl Kernel) -> Result<(Vec<Leftover>, Vec<RouteOp>), KernelError> {
-    let (snapshot, notices) = kernel.dump().await?;
-    let mut mirror = Mirror::new();
-    mirror.load(snapshot);
-    for notice in notices {
-        mirror.apply(notice);
-    }
+    let mirror = read(kernel).await?;
     let nothing = BTreeMap::new();
     let prefixes = all_prefixes(&nothing, &mirror);
     let mut found = Vec::new();
@@ -46,6 +42,29 @@ pub async fn find(kernel: &mut impl Kernel) -> Result<(Vec<Leftover>, Vec<RouteO
     }
     let planned = plan(prefixes, &nothing, &mirror, Phase::Normal, &Written::default());
     Ok((found, planned.plan.operations()))
+}
+
+/// The families in which the kernel holds routes of table main with our mark.
+///
+/// # Errors
+/// The kernel cannot be read.
+pub async fn families(kernel: &mut impl Kernel) -> Result<AfiSet, KernelError> {
+    let mirror = read(kernel).await?;
+    Ok(mirror.owned().map(IpPrefix::afi).fold(AfiSet::EMPTY, AfiSet::with))
+}
+
+/// The kernel as it is.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn read(kernel: &mut impl Kernel) -> Result<Mirror, KernelError> {
+    let (snapshot, notices) = kernel.dump().await?;
+    let mut mirror = Mirror::new();
+    mirror.load(snapshot);
+    for notice in notices {
+        mirror.apply(notice);
+    }
+    Ok(mirror)
 }
 
 /// Does the operations; what the kernel refused, and why.

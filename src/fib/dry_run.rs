@@ -51,36 +51,36 @@ impl<K: Kernel> DryRun<K> {
         }
         notices
     }
+}
 
-    /// The operation as `ip` would be told it.
-    fn words(&self, op: &RouteOp) -> String {
-        let mut text = match op {
-            RouteOp::Add(..) => "add".to_owned(),
-            RouteOp::Replace(..) => "replace".to_owned(),
-            RouteOp::Delete { .. } => "del".to_owned(),
-        };
-        let target = match op {
-            RouteOp::Add(_, route) | RouteOp::Replace(_, route) => Some(&route.target),
-            RouteOp::Delete { only, .. } => only.as_ref(),
-        };
-        if let Some(kind) = target.filter(|target| !matches!(target, Target::Unicast(_))).map(Target::kind) {
-            text += &format!(" {kind}");
-        }
-        text += &format!(" {}", op.prefix());
-        let legs = target.map_or(&[][..], Target::legs);
-        for leg in legs {
-            let nexthop = if legs.len() > 1 { " nexthop" } else { "" };
-            let via = leg.via.map(|via| format!(" via {via}")).unwrap_or_default();
-            let dev = self.links.get(&leg.ifindex).map_or("?", String::as_str);
-            let onlink = if leg.onlink { " onlink" } else { "" };
-            text += &format!("{nexthop}{via} dev {dev}{onlink}");
-        }
-        text += " proto bird";
-        if op.metric() != 0 {
-            text += &format!(" metric {}", op.metric());
-        }
-        text
+/// The operation as `ip route` would be told it; `link` names an interface by its index.
+pub fn words<'l>(op: &RouteOp, link: impl Fn(u32) -> Option<&'l str>) -> String {
+    let mut text = match op {
+        RouteOp::Add(..) => "add".to_owned(),
+        RouteOp::Replace(..) => "replace".to_owned(),
+        RouteOp::Delete { .. } => "del".to_owned(),
+    };
+    let target = match op {
+        RouteOp::Add(_, route) | RouteOp::Replace(_, route) => Some(&route.target),
+        RouteOp::Delete { only, .. } => only.as_ref(),
+    };
+    if let Some(kind) = target.filter(|target| !matches!(target, Target::Unicast(_))).map(Target::kind) {
+        text += &format!(" {kind}");
     }
+    text += &format!(" {}", op.prefix());
+    let legs = target.map_or(&[][..], Target::legs);
+    for leg in legs {
+        let nexthop = if legs.len() > 1 { " nexthop" } else { "" };
+        let via = leg.via.map(|via| format!(" via {via}")).unwrap_or_default();
+        let dev = link(leg.ifindex).unwrap_or("?");
+        let onlink = if leg.onlink { " onlink" } else { "" };
+        text += &format!("{nexthop}{via} dev {dev}{onlink}");
+    }
+    text += " proto bird";
+    if op.metric() != 0 {
+        text += &format!(" metric {}", op.metric());
+    }
+    text
 }
 
 impl<K: Kernel> Kernel for DryRun<K> {
@@ -108,7 +108,7 @@ impl<K: Kernel> Kernel for DryRun<K> {
         }
         for op in operations {
             // Nobody listens: the process ends.
-            let _ = self.lines.send(self.words(op)).await;
+            let _ = self.lines.send(words(op, |index| self.links.get(&index).map(String::as_str))).await;
             let (prefix, metric) = (op.prefix(), op.metric());
             let notice = match op {
                 RouteOp::Add(_, route) | RouteOp::Replace(_, route) => {

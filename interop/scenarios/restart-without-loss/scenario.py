@@ -7,7 +7,7 @@ from lib.calico import FileDatastore
 from lib.cluster import Cluster
 from lib.traffic import Probe, all_arrived, echo
 
-VARIANTS = ["marker", "no-marker"]
+VARIANTS = ["marker", "no-marker", "cold"]
 
 
 def needs(variant):
@@ -38,9 +38,12 @@ def run(lab, variant):
         monitor.write_bytes(b"")
         probes = [Probe(lab, pods[name][0], address) for name in ("node-2", "node-3") for address in addresses]
         how()
-        if variant == "no-marker":
+        if variant != "marker":
             marker.unlink()
         wait.stays("the others keep the node's routes", cluster.blocks_everywhere, 2)
+        if variant == "cold":
+            for family in ("-4", "-6"):
+                node.host.run("ip", family, "route", "flush", "proto", "bird")
         node.daemon.start()
         cluster.settled()
         wait.until("recovery is over", lambda: node.daemon.show("status")["phase"] == "normal", 60)
@@ -48,8 +51,8 @@ def run(lab, variant):
         wait.stays("the routes are there", cluster.blocks_everywhere, 3)
         touched = [line for line in monitor.read_text().splitlines() if any(block.split("/")[0] in line for block in node.blocks)]
         lab.say(f"{how.__name__}: {len(touched)} changes of BIRD's kernel")
-        if variant == "no-marker":
-            wait.check("without the marker BIRD takes the routes out and back", bool(touched))
+        if variant == "cold":
+            wait.check("without the marker and the routes BIRD takes the node's routes out and back", bool(touched))
             for probe in probes:
                 probe.end()
             continue

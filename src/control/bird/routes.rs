@@ -192,6 +192,17 @@ fn info(path: &PathStatus) -> String {
     format!(" ({preference}{stale}/{far}) [{last}{origin}]")
 }
 
+/// The attributes of BGP on one line, in BIRD's words.
+pub fn attributes_text(attributes: &Attributes, next_hop: Option<IpAddr>) -> String {
+    let mut parts = Vec::new();
+    let next_hop = next_hop.map(|next_hop| next_hop.to_string());
+    bgp(attributes, next_hop, |name, value| {
+        let name = name.strip_prefix("BGP.").unwrap_or(name);
+        parts.push(format!("{name} {value}").trim_end().to_owned());
+    });
+    parts.join(", ")
+}
+
 fn bgp(attributes: &Attributes, next_hop: Option<String>, mut line: impl FnMut(&str, String)) {
     let origin = match attributes.origin {
         Origin::Igp => "IGP",
