@@ -67,12 +67,13 @@ pub fn compile_after(
     snapshot: &Arc<Snapshot>,
     facts: &NodeFacts,
 ) -> Result<(DesiredState, Prior), Unready> {
-    let (state, asked) = compile_parts(snapshot, facts, prior)?;
+    let (state, mut asked) = compile_parts(snapshot, facts, prior)?;
+    asked.peers.clone_from(&state.peers);
     let prior = Prior::of(snapshot, facts, state.release, asked);
     Ok((state, prior))
 }
 
-/// The state, and its sessions with all that comes with them; those of `prior` where they are the same.
+/// The state, and what comes with its sessions; those of `prior` where they are the same.
 fn compile_parts(
     snapshot: &Snapshot,
     facts: &NodeFacts,
@@ -124,7 +125,7 @@ fn compile_parts(
     problems.0.extend(asked.problems.iter().cloned());
     asked.put_gateways(&mut v4);
     asked.put_gateways(&mut v6);
-    let sessions = asked.peers.clone();
+    let sessions = std::mem::take(&mut asked.peers);
     let addresses = [node.ipv4.map(|a| IpAddr::from(a.addr)), node.ipv6.map(|a| IpAddr::from(a.addr))];
     let listen =
         addresses.into_iter().flatten().map(|a| (Afi::of(a), identity::listen(&inputs, a))).collect();
@@ -133,7 +134,6 @@ fn compile_parts(
     doubts::find(&inputs, &state, &mut problems);
     state.problems = problems.finish();
     super::share_programs(&mut Interner::default(), &mut state);
-    asked.peers.clone_from(&state.peers);
     Ok((state, asked))
 }
 

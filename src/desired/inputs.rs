@@ -34,7 +34,8 @@ pub(super) struct Inputs<'a> {
 /// All Nodes, with what finds them.
 pub(super) struct Nodes<'a> {
     all: Rc<Vec<&'a Node>>,
-    by_address: BTreeMap<IpAddr, &'a Node>,
+    /// In order of addresses; of each address the first counts.
+    by_address: Vec<(IpAddr, &'a Node)>,
     /// Listening ports of their own, by name.
     ports: BTreeMap<&'a str, u16>,
     /// Places in `all` by label and value; made when a selector first asks.
@@ -46,14 +47,13 @@ impl<'a> Nodes<'a> {
     /// Of what the datastore has.
     pub(super) fn new(snapshot: &'a Snapshot) -> Self {
         let all: Vec<&Node> = snapshot.nodes.values().map(|node| &**node).collect();
-        let mut by_address = BTreeMap::new();
+        let mut by_address = Vec::with_capacity(all.len());
         for node in &all {
             let addresses = [node.ipv4.map(|at| at.addr.into()), node.ipv6.map(|at| at.addr.into())];
-            for address in addresses.into_iter().flatten() {
-                // Of two with one address the lower name counts (T22).
-                by_address.entry(address).or_insert(*node);
-            }
+            by_address.extend(addresses.into_iter().flatten().map(|address| (address, *node)));
         }
+        // They come in order of their names, and of two with one address the lower name counts (T22).
+        by_address.sort_by_key(|(address, _)| *address);
         let ports = snapshot.bgp_configurations.iter().filter_map(|(name, config)| {
             Some((name.strip_prefix("node.")?, config.listen_port.filter(|port| *port != 0)?))
         });
@@ -74,7 +74,8 @@ impl<'a> Nodes<'a> {
 
     /// The Node with this address (PEER-27: compared as addresses).
     pub(super) fn at(&self, address: IpAddr) -> Option<&'a Node> {
-        self.by_address.get(&address).copied()
+        let place = self.by_address.partition_point(|(other, _)| *other < address);
+        self.by_address.get(place).filter(|(found, _)| *found == address).map(|(_, node)| *node)
     }
 
     /// The port that the Node's own configuration sets.

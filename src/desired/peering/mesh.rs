@@ -2,7 +2,7 @@
 //!
 //! Owns: PEER-10 to PEER-16 and REL-8: who is in it, and nodes that cannot be. Never: reads BGPPeers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use bgp_proto::Afi;
@@ -19,7 +19,7 @@ pub(super) fn candidates<'a, F: Fields>(
     own: Option<NodeAddress<F>>,
     problems: &mut Problems,
 ) -> Vec<Candidate<'a>> {
-    shared_addresses::<F>(inputs, problems);
+    let shared = shared_addresses::<F>(inputs, problems);
     let Some(own) = own else { return Vec::new() };
     if inputs.global.mesh_enabled == Some(false) {
         return Vec::new();
@@ -52,7 +52,7 @@ pub(super) fn candidates<'a, F: Fields>(
             continue;
         }
         // Nodes are walked in order of their names, so of two with one address the lower name stays (T22).
-        if taken.insert(address.addr) {
+        if !shared.contains(&address.addr) || taken.insert(address.addr) {
             found.push(Candidate {
                 rank: if reflectors && (inputs.local.cluster_id.is_some() || node.cluster_id.is_some()) {
                     Rank::MeshWithReflector
@@ -70,24 +70,26 @@ pub(super) fn candidates<'a, F: Fields>(
     found
 }
 
-/// One problem for each node that has the address of a node before it (D3); the local node comes first of all.
-fn shared_addresses<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) {
-    let mut owners: BTreeMap<F::Addr, &str> = BTreeMap::new();
+/// One problem for each node that has the address of a node before it (D3); the local node comes first of all. The
+/// addresses that are shared.
+fn shared_addresses<F: Fields>(inputs: &Inputs<'_>, problems: &mut Problems) -> BTreeSet<F::Addr> {
     let local = inputs.local;
-    let all = inputs.nodes.all();
-    let others = all.iter().copied().filter(|node| node.name != local.name);
-    for node in std::iter::once(local).chain(others) {
-        let Some(address) = F::address(node) else { continue };
-        match owners.entry(address.addr) {
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(&node.name);
-            }
-            std::collections::btree_map::Entry::Occupied(entry) => {
-                let owner = entry.get();
-                let why =
-                    format!("{} is the address of Node/{owner} too: this node gets no session", address.addr);
-                problems.add(Code::SharedNodeAddress, format!("Node/{}", node.name), F::ADDRESS_FIELD, why);
-            }
-        }
+    let mut owners: Vec<(F::Addr, bool, &str)> = Vec::with_capacity(inputs.nodes.all().len());
+    for node in inputs.nodes.all().iter() {
+        owners.extend(F::address(node).map(|at| (at.addr, node.name != local.name, node.name.as_str())));
     }
+    owners.sort_unstable();
+    let mut shared = BTreeSet::new();
+    let mut owners = owners.into_iter();
+    let Some(mut first) = owners.next() else { return shared };
+    for (address, is_other, name) in owners {
+        if address != first.0 {
+            first = (address, is_other, name);
+            continue;
+        }
+        shared.insert(address);
+        let why = format!("{address} is the address of Node/{} too: this node gets no session", first.2);
+        problems.add(Code::SharedNodeAddress, format!("Node/{name}"), F::ADDRESS_FIELD, why);
+    }
+    shared
 }

@@ -90,8 +90,8 @@ impl Candidate<'_> {
 
     fn resource(&self) -> String {
         match (self.peer, self.with) {
-            (Some(peer), _) => format!("BGPPeer/{}", peer.name),
-            (None, With::Node(node)) => format!("Node/{}", node.name),
+            (Some(peer), _) => ["BGPPeer/", &peer.name].concat(),
+            (None, With::Node(node)) => ["Node/", &node.name].concat(),
             (None, _) => String::new(),
         }
     }
@@ -121,8 +121,9 @@ pub(super) fn sessions<F: Fields>(
     candidates.extend(early);
     candidates.sort_by_key(|candidate| (candidate.rank, candidate.peer.map(|peer| &peer.name)));
     let (winners, addresses) = decide(candidates, problems);
-    let mut builder = session::Builder::new(inputs, local, priority);
     let Some(own) = own else { return };
+    let mut builder = session::Builder::new(inputs, local, own.addr, priority);
+    let mut made = Vec::with_capacity(winners.len() + mesh.len());
     for winner in &winners {
         // PEER-66; DEF-22: the other end of a reverse peering has the route too.
         if let Some(via) = winner.peer.and_then(|peer| peer.reachable_by)
@@ -130,14 +131,16 @@ pub(super) fn sessions<F: Fields>(
         {
             asked.gateways.push((winner.addr, via));
         }
-        asked.peers.insert(winner.key(), Arc::new(builder.session::<F>(winner, own, problems)));
+        made.push((winner.key(), Arc::new(builder.session::<F>(winner, own, problems))));
     }
     for candidate in mesh {
         // PEER-18: the explicit peering takes the place of the mesh's, whatever their ports.
-        if !addresses.contains(&candidate.addr) {
-            asked.peers.insert(candidate.key(), Arc::new(builder.session::<F>(&candidate, own, problems)));
+        if addresses.is_empty() || !addresses.contains(&candidate.addr) {
+            made.push((candidate.key(), Arc::new(builder.session::<F>(&candidate, own, problems))));
         }
     }
+    // Those of a large mesh are put into order once.
+    asked.peers.append(&mut made.into_iter().collect());
 }
 
 /// The candidates that become sessions, and their addresses. Of several for one address and port the first wins, and

@@ -28,15 +28,22 @@ pub(super) struct Builder<'a, 'b> {
     inputs: &'b Inputs<'a>,
     local: &'b LocalNode,
     programs: Programs<'a, 'b>,
+    /// The own address as text.
+    own: String,
     /// Key and restart time of the mesh's sessions, when first asked for.
     mesh: Option<(Auth, u16)>,
 }
 
 impl<'a, 'b> Builder<'a, 'b> {
-    /// For a family whose normal route priority this is.
-    pub(super) fn new(inputs: &'b Inputs<'a>, local: &'b LocalNode, priority: Option<u32>) -> Self {
+    /// For a family in which the node has this address, and whose normal route priority this is.
+    pub(super) fn new(
+        inputs: &'b Inputs<'a>,
+        local: &'b LocalNode,
+        own: impl Into<IpAddr>,
+        priority: Option<u32>,
+    ) -> Self {
         let programs = Programs { inputs, priority, imports: BTreeMap::new(), exports: BTreeMap::new() };
-        Builder { inputs, local, programs, mesh: None }
+        Builder { inputs, local, programs, own: own.into().to_string(), mesh: None }
     }
 
     /// The session that `from` asks for.
@@ -49,6 +56,7 @@ impl<'a, 'b> Builder<'a, 'b> {
         let key = from.key();
         let class = from.class();
         let own: IpAddr = own.addr.into();
+        let address = from.addr.to_string();
         let written = from.peer.filter(|_| !matches!(from.with, With::Node(_)));
         let local_asn = written.and_then(|peer| peer.local_asn).unwrap_or(self.local.asn);
         let peer_asn = self.peer_asn(from);
@@ -67,7 +75,7 @@ impl<'a, 'b> Builder<'a, 'b> {
             hops => TtlRule::Security { hops },
         };
         Peer {
-            name: name(class, from.addr, from.port),
+            name: name(class, &address, from.port),
             class,
             spec: PeerSpec {
                 transport: Transport { peer: from.addr, scope: 0, port: key.port, ttl },
@@ -79,7 +87,7 @@ impl<'a, 'b> Builder<'a, 'b> {
                 },
                 next: NextOpen {
                     source: from_node.then_some(own),
-                    passive: is_passive(from, own),
+                    passive: is_passive(from, &address, &self.own),
                     keepalive: options.and_then(|peer| keepalive(peer, &resource, problems)),
                     restart_time: Some(restart_time),
                     ..self.inputs.facts.sessions.clone()
@@ -188,14 +196,16 @@ impl Programs<'_, '_> {
 
 /// The name of a session (PEER-3): class and address, with `_` for the separators of the address, and the port where
 /// one is known, but in the mesh.
-fn name(class: PeerClass, address: IpAddr, port: Option<u16>) -> String {
+fn name(class: PeerClass, address: &str, port: Option<u16>) -> String {
     let prefix = match class {
-        PeerClass::Mesh => "Mesh",
-        PeerClass::Global => "Global",
-        PeerClass::Node => "Node",
-        PeerClass::LocalWorkload => "Local_Workload",
+        PeerClass::Mesh => "Mesh_",
+        PeerClass::Global => "Global_",
+        PeerClass::Node => "Node_",
+        PeerClass::LocalWorkload => "Local_Workload_",
     };
-    let mut name = format!("{prefix}_{}", address.to_string().replace(['.', ':'], "_"));
+    let mut name = String::with_capacity(prefix.len() + address.len());
+    name.push_str(prefix);
+    name.extend(address.chars().map(|c| if matches!(c, '.' | ':') { '_' } else { c }));
     if let Some(port) = port.filter(|_| class != PeerClass::Mesh) {
         name.push_str(&format!("_port_{port}"));
     }
@@ -204,11 +214,11 @@ fn name(class: PeerClass, address: IpAddr, port: Option<u16>) -> String {
 
 /// Who of two Calico nodes dials is decided by their addresses as text, as every BIRD node of the cluster decides it:
 /// in the mesh (PEER-16) and between a global `peerIP` and the node that has it (PEER-63).
-fn is_passive(from: &Candidate<'_>, own: IpAddr) -> bool {
+fn is_passive(from: &Candidate<'_>, address: &str, own: &str) -> bool {
     match (from.with, from.rank) {
         (With::Workload, _) => true,
         (With::Node(_), Rank::Mesh | Rank::MeshWithReflector) | (With::Address(Some(_)), Rank::Global) => {
-            from.calls_us || from.addr.to_string() > own.to_string()
+            from.calls_us || address > own
         }
         _ => from.calls_us,
     }
