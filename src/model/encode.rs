@@ -164,11 +164,9 @@ fn bgp_configuration(config: &BgpConfiguration) -> Value {
 }
 
 fn felix_configuration(config: &FelixConfiguration) -> Value {
-    let FelixConfiguration { name, program_cluster_routes, ipv4_priority, ipv6_priority } = config;
+    let FelixConfiguration { name, program_cluster_routes } = config;
     let mut spec = Map::new();
     put(&mut spec, "programClusterRoutes", program_cluster_routes.clone());
-    put(&mut spec, "ipv4NormalRoutePriority", *ipv4_priority);
-    put(&mut spec, "ipv6NormalRoutePriority", *ipv6_priority);
     calico("FelixConfiguration", name, spec)
 }
 

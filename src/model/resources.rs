@@ -601,8 +601,4 @@ pub struct FelixConfiguration {
     pub name: String,
     /// `programClusterRoutes` as written.
     pub program_cluster_routes: Option<String>,
-    /// `ipv4NormalRoutePriority`.
-    pub ipv4_priority: Option<u32>,
-    /// `ipv6NormalRoutePriority`.
-    pub ipv6_priority: Option<u32>,
 }

@@ -405,7 +405,7 @@ impl<'a> SnapshotBuilder<'a> {
 
     /// Adds one resource and its problems.
     pub fn add(&mut self, decoded: &DecodedResource) {
-        let into = &mut self.snapshot;
+        let (into, node) = (&mut self.snapshot, self.node);
         let key = &decoded.key;
         match &decoded.resource {
             None => {}
@@ -448,9 +448,11 @@ impl<'a> SnapshotBuilder<'a> {
             Some(Resource::EndpointSlice(slice)) => {
                 into.endpoint_slices.insert(slice.name.clone(), slice.clone());
             }
-            Some(Resource::FelixConfiguration(config)) => {
+            // Those of other nodes say nothing here (FELIX-9).
+            Some(Resource::FelixConfiguration(config)) if is_felixs(&key.name, node) => {
                 into.felix_configurations.insert(key.name.clone(), config.clone());
             }
+            Some(Resource::FelixConfiguration(_)) => {}
         }
         into.problems.extend(decoded.problems.iter().cloned());
     }
@@ -466,6 +468,11 @@ impl<'a> SnapshotBuilder<'a> {
         self.snapshot.problems.dedup();
         self.snapshot
     }
+}
+
+/// Whether a FelixConfiguration of this name is read by Felix of this node.
+fn is_felixs(name: &str, node: &str) -> bool {
+    name == "default" || name.strip_prefix("node.").is_some_and(|whose| whose == node)
 }
 
 #[cfg(test)]
@@ -498,6 +505,21 @@ mod tests {
             store.is_known()
                 && store.states().all(|(_, state)| *state == KindState::Stale { since: Millis(8) })
         );
+    }
+
+    #[test]
+    fn of_felixs_configurations_the_global_one_and_that_of_this_node_count_with_one_field() {
+        let kind = Kind::FelixConfiguration;
+        let spec =
+            r#"{"spec":{"programClusterRoutes":"Disabled","ipv4NormalRoutePriority":"not ours to judge"}}"#;
+        let mut store = Store::new("a", Reading::default(), &[kind], Remembered::default());
+        store.page(["default", "node.a", "node.b", "other"].map(|name| text(kind, name, spec)).into());
+        store.listed(&[kind], Millis(0));
+        let snapshot = store.snapshot();
+        let names: Vec<&String> = snapshot.felix_configurations.keys().collect();
+        assert_eq!(names, ["default", "node.a"]);
+        let field = &snapshot.felix_configurations["node.a"].program_cluster_routes;
+        assert_eq!((field.as_deref(), snapshot.problems.len()), (Some("Disabled"), 0));
     }
 
     #[test]

@@ -202,11 +202,7 @@ fn reflectors(world: &mut World, names: &[&str]) {
 }
 
 fn felix(world: &mut World, name: &str, owner: &str) {
-    let config = model::FelixConfiguration {
-        name: name.into(),
-        program_cluster_routes: Some(owner.into()),
-        ..Default::default()
-    };
+    let config = model::FelixConfiguration { name: name.into(), program_cluster_routes: Some(owner.into()) };
     world.snapshot.felix_configurations.insert(name.into(), Arc::new(config));
 }
 

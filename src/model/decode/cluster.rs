@@ -100,7 +100,8 @@ pub fn cluster_information(root: &Fields<'_>, last: Option<&ClusterInformation>)
     }
 }
 
-/// FelixConfiguration. Of Felix's own settings nothing is refused here: they are his to judge.
+/// FelixConfiguration: the one field that bears on whose routes are whose (FELIX-9). It is taken as written, since it is
+/// Felix's to judge; of his other fields none is read, so none can be wrong here.
 pub fn felix_configuration(
     name: &str,
     root: &Fields<'_>,
@@ -111,8 +112,6 @@ pub fn felix_configuration(
     FelixConfiguration {
         name: name.to_owned(),
         program_cluster_routes: or_last(spec.text("programClusterRoutes"), before.program_cluster_routes),
-        ipv4_priority: or_last(spec.number("ipv4NormalRoutePriority", 0..=u32::MAX), before.ipv4_priority),
-        ipv6_priority: or_last(spec.number("ipv6NormalRoutePriority", 0..=u32::MAX), before.ipv6_priority),
     }
 }
 
