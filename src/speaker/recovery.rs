@@ -15,7 +15,8 @@ use bgp_proto::{Afi, AfiSet, Millis, PeerId};
 use crate::desired::SessionKey;
 use crate::fib::Phase;
 
-/// Nobody is waited for longer than this after the datastore was in sync. BIRD waits 240 s.
+/// Nobody is waited for longer than this after the datastore was in sync, or than the restart time that it asked for.
+/// BIRD waits 240 s.
 pub const RECOVERY_LIMIT: Millis = Millis::secs(30);
 /// How long routes through a peer that is away stay where nobody knows what restart time it asked for.
 const UNKNOWN_RESTART_TIME: Millis = Millis::secs(30);
@@ -76,8 +77,10 @@ pub(super) struct Recovery {
     has_peers: bool,
     /// A session has been up.
     has_spoken: bool,
-    /// Who has yet to send End-of-RIB.
-    waiting: BTreeSet<(PeerId, Afi)>,
+    /// Who has yet to send End-of-RIB, and for how long it is waited for since `began`.
+    waiting: BTreeMap<(PeerId, Afi), Millis>,
+    /// The shortest of these times; never too long.
+    shortest: Option<Millis>,
     /// Those of them for whom the others do not wait as well.
     excused: BTreeSet<PeerId>,
     absent: BTreeMap<PeerId, Absent>,
@@ -85,7 +88,8 @@ pub(super) struct Recovery {
     next_absence_over: Option<Millis>,
     /// Somebody is absent no more.
     absent_changed: bool,
-    deadline: Option<Millis>,
+    /// Since when peers could tell: the datastore was known, and nothing was in the way.
+    began: Option<Millis>,
     deferral_over: bool,
     /// The next hops whose routes stay, as last told.
     held: BTreeSet<IpAddr>,
@@ -107,12 +111,13 @@ impl Recovery {
             listening: true,
             has_peers: false,
             has_spoken: false,
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            shortest: None,
             excused: BTreeSet::new(),
             absent: BTreeMap::new(),
             next_absence_over: None,
             absent_changed: true,
-            deadline: None,
+            began: None,
             deferral_over: false,
             held: BTreeSet::new(),
         }
@@ -156,7 +161,7 @@ impl Recovery {
             (!self.kernel_synced, WaitsFor::Kernel),
             (!self.listening, WaitsFor::Listener),
             (self.has_peers && !self.has_spoken, WaitsFor::FirstSession),
-            (!self.waiting.is_empty(), WaitsFor::EndOfRib(self.waiting.clone())),
+            (!self.waiting.is_empty(), WaitsFor::EndOfRib(self.waiting.keys().copied().collect())),
         ];
         reasons.into_iter().filter(|(so, _)| *so).map(|(_, what)| what).collect()
     }
@@ -167,23 +172,26 @@ impl Recovery {
         self.has_peers = !peers.is_empty();
         if self.datastore_synced {
             let ids: BTreeSet<(PeerId, Afi)> = peers.iter().map(|peer| (peer.id, peer.key.afi)).collect();
-            self.waiting.retain(|peer| ids.contains(peer));
+            self.waiting.retain(|peer, _| ids.contains(peer));
             let ids: BTreeSet<PeerId> = ids.into_iter().map(|(id, _)| id).collect();
             self.absent.retain(|id, _| ids.contains(id));
             self.absent_changed = true;
             return;
         }
         self.datastore_synced = true;
-        self.deadline = Some(now + RECOVERY_LIMIT);
+        self.began = Some(now);
         for Expected { id, addr, key } in peers {
             let known = self.restart.peers.as_ref();
             let restart_time = known.and_then(|peers| peers.get(&key)).copied();
-            if known.is_none() || restart_time.is_some() {
-                self.waiting.insert((id, key.afi));
-            }
             let stays = restart_time.map_or(UNKNOWN_RESTART_TIME, |secs| Millis::secs(secs.into()));
+            if known.is_none() || restart_time.is_some() {
+                // Who asked for no time at all said nothing of how long it is away.
+                let waits = if restart_time == Some(0) { RECOVERY_LIMIT } else { stays.min(RECOVERY_LIMIT) };
+                self.waiting.insert((id, key.afi), waits);
+            }
             self.absent.insert(id, Absent { addr, until: now + stays });
         }
+        self.shortest = self.waiting.values().min().copied();
     }
 
     pub fn synced(&mut self) {
@@ -207,8 +215,8 @@ impl Recovery {
 
     /// What was in the way is gone: peers have their time from now on.
     fn give_time(&mut self, now: Millis) {
-        if let Some(deadline) = self.deadline.as_mut().filter(|_| self.phase == Phase::Recovering) {
-            *deadline = (*deadline).max(now + RECOVERY_LIMIT);
+        if let Some(began) = self.began.as_mut().filter(|_| self.phase == Phase::Recovering) {
+            *began = (*began).max(now);
         }
     }
 
@@ -225,7 +233,7 @@ impl Recovery {
 
     /// The peer is none any more.
     pub fn forget(&mut self, peer: PeerId) {
-        self.waiting.retain(|(other, _)| *other != peer);
+        self.waiting.retain(|(other, _), _| *other != peer);
         self.excused.remove(&peer);
         self.absent_changed |= self.absent.remove(&peer).is_some();
     }
@@ -236,8 +244,9 @@ impl Recovery {
             return AfiSet::EMPTY;
         }
         // It is asked after every slice, and there may be thousands: who waits for nothing looks at nobody.
-        let told = || self.waiting.iter().all(|(peer, _)| self.excused.contains(peer));
-        if !self.restart.families.is_empty() && !self.is_late(now) && !told() {
+        self.give_up(now);
+        let told = || self.waiting.keys().all(|(peer, _)| self.excused.contains(peer));
+        if !self.restart.families.is_empty() && !told() {
             return AfiSet::EMPTY;
         }
         self.deferral_over = true;
@@ -246,11 +255,12 @@ impl Recovery {
 
     /// Ends the wait if it is time; `true` exactly once.
     pub fn ends(&mut self, now: Millis) -> bool {
-        let blocked = !self.listening || (self.has_peers && !self.has_spoken);
-        let told = self.waiting.is_empty() || self.is_late(now);
-        if self.recovering() && self.informed() && !blocked && told {
+        if !self.recovering() || !self.informed() || self.is_blocked() {
+            return false;
+        }
+        self.give_up(now);
+        if self.waiting.is_empty() {
             self.phase = Phase::Normal;
-            self.waiting.clear();
             self.excused.clear();
             return true;
         }
@@ -276,16 +286,31 @@ impl Recovery {
         })
     }
 
-    fn is_late(&self, now: Millis) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
+    /// Neighbours cannot reach us, or none of them has spoken.
+    fn is_blocked(&self) -> bool {
+        !self.listening || (self.has_peers && !self.has_spoken)
+    }
+
+    /// Who had its time is waited for no longer.
+    fn give_up(&mut self, now: Millis) {
+        let Some(began) = self.began else { return };
+        // It is asked after every slice, and there may be thousands.
+        if self.shortest.is_some_and(|shortest| began + shortest <= now) {
+            self.waiting.retain(|_, waits| began + *waits > now);
+            self.shortest = self.waiting.values().min().copied();
+        }
     }
 
     /// When to look again.
     pub fn deadline(&self) -> Option<Millis> {
         if self.recovering() {
             // What else is in the way ends with an input of its own.
-            let blocked = !self.listening || (self.has_peers && !self.has_spoken);
-            return self.deadline.filter(|_| self.informed() && !blocked);
+            let may_end = self.informed() && !self.is_blocked();
+            return self
+                .began
+                .zip(self.shortest)
+                .filter(|_| may_end)
+                .map(|(began, shortest)| began + shortest);
         }
         self.next_absence_over
     }
@@ -414,6 +439,22 @@ mod tests {
         assert_eq!(recovery.deadline(), Some(Millis(121_000)));
         assert_eq!(recovery.newly_held(Millis(121_000)), Some(BTreeSet::new()));
         assert_eq!(recovery.deadline(), None);
+    }
+
+    #[test]
+    fn a_peer_that_is_away_is_waited_for_no_longer_than_the_restart_time_that_it_asked_for() {
+        let key = |id| SessionKey::new(addr(id), 179);
+        let peers = BTreeMap::from([(key(A), 120), (key(B), 20)]);
+        let restart = Restart { families: AfiSet::BOTH, peers: Some(peers) };
+        let mut recovery = started_after(restart, &[A, B]);
+        recovery.up(Millis(1000));
+        recovery.end_of_rib(A, Afi::Ipv4);
+        assert_eq!(recovery.deferral_ends(Millis(20_999)), AfiSet::EMPTY);
+        assert!(!recovery.ends(Millis(20_999)));
+        assert_eq!(recovery.deadline(), Some(Millis(21_000)));
+        assert_eq!(recovery.deferral_ends(Millis(21_000)), AfiSet::BOTH);
+        assert!(recovery.ends(Millis(21_000)));
+        assert_eq!(recovery.newly_held(Millis(21_000)), None, "its routes go");
     }
 
     #[test]
