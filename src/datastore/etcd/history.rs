@@ -95,6 +95,13 @@ impl EtcdHistory {
         self.progress
     }
 
+    /// Where every prefix can be watched from, where the history is known again by its mark: etcd has said that nothing
+    /// before it was missed, and up to the mark the history is the one that was followed. A quiet prefix would otherwise
+    /// ask for what is long compacted away.
+    pub fn resumes_from(&self) -> i64 {
+        self.mark.as_ref().map_or(0, |mark| mark.revision.min(self.progress))
+    }
+
     /// By what the history is known again.
     pub fn mark(&self) -> Option<&Mark> {
         self.mark.as_ref()
@@ -275,6 +282,17 @@ mod tests {
         state.history.advance(9);
         assert_eq!((state.history.revision(), state.history.seen()[6].1), (9, 5));
         assert!(state.event(NODE, Some(&node(2)), 7));
+    }
+
+    #[test]
+    fn a_quiet_prefix_is_resumed_where_etcd_has_said_that_nothing_was_missed_and_no_later_than_the_mark() {
+        let mut state = State::new();
+        state.event(NODE, Some(&node(1)), 50);
+        assert_eq!(state.history.resumes_from(), 0, "another watch may be behind");
+        state.history.advance(40);
+        assert_eq!(state.history.resumes_from(), 40);
+        state.history.advance(90);
+        assert_eq!(state.history.resumes_from(), 50, "what follows the mark may be another history's");
     }
 
     proptest::proptest! {

@@ -230,10 +230,11 @@ impl Follower {
             Some(cluster) => link.knows(&self.history, cluster).await?,
             None => (Known::Other, 0),
         };
-        let resume_at_progress = match known {
-            Known::Same => false,
+        let least = match known {
+            // It is ours up to the last event, and what was told is what etcd said was.
+            Known::Same => self.history.resumes_from(),
             // Nothing of ours was changed between the last event and what etcd said last.
-            Known::Compacted => true,
+            Known::Compacted => self.history.progress(),
             Known::Other => {
                 self.cluster = None;
                 let mut listing = Listing::new(&self.history);
@@ -246,11 +247,11 @@ impl Follower {
                 self.cluster = Some(cluster);
                 let (kinds, revision) = (self.kinds.clone(), Some(revision));
                 self.tell(SourceEvent::Listed { kinds, revision }).await;
-                false
+                0
             }
         };
         let progress = link.progress().await;
-        self.watch(link, settings, progress, now, resume_at_progress).await
+        self.watch(link, settings, progress, now, least).await
     }
 
     async fn watch(
@@ -259,12 +260,11 @@ impl Follower {
         settings: &EtcdSettings,
         progress: Progress,
         missed_until: i64,
-        resume_at_progress: bool,
+        least: i64,
     ) -> Result<Infallible, Ended> {
         let EtcdLink { endpoint, client, .. } = link;
         let ended = |why: &str| Ended::Watch { endpoint: endpoint.clone(), why: why.to_owned() };
         let broken = |error| Ended::Etcd { endpoint: endpoint.clone(), error };
-        let least = if resume_at_progress { self.history.progress() } else { 0 };
         // An etcd that has a barrier gives no answer while a watch waits for a revision that is still to come, which may
         // be for long: so the last revision is watched again, and what that brings was seen.
         let next = i64::from(progress != Progress::Barrier);
