@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use bgp_proto::out::{Group, Sent};
 use bgp_proto::rib::{AttrTable, ExportProfile, NextHopRule, ProgramId};
 use bgp_proto::wire::{Attributes, NextHop};
-use bgp_proto::{Afi, Asn, ClusterId, Prefix, RouterId, V4};
+use bgp_proto::{Afi, Asn, ClusterId, DestId, Prefix, RouterId, V4};
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
@@ -45,16 +45,16 @@ fn set(group: &mut Group<V4>, attrs: &mut AttrTable, n: u32, med: Option<u32>) {
         local_pref: Some(100),
         med,
         originator_id: Some(RouterId(addr(source))),
-        cluster_list: vec![ClusterId([10, 255, 0, 1].into())],
+        cluster_list: [ClusterId([10, 255, 0, 1].into())].into(),
         ..Attributes::default()
     };
     let attrs_id = attrs.intern(attributes, Some(NextHop::V4(addr(source))));
     let prefix = Prefix::from_parts(0x0af4_0000 + (n << 6), 26).unwrap();
-    group.set(prefix, &mut [Sent { path_id: 1, attrs: attrs_id, source: Some(source) }], attrs);
+    group.set(DestId(n), prefix, &mut [Sent { path_id: 1, attrs: attrs_id, source: Some(source) }], attrs);
 }
 
 fn full() -> (Group<V4>, AttrTable) {
-    let (mut group, mut attrs) = (Group::new(&profile(), 7), AttrTable::new(7));
+    let (mut group, mut attrs) = (Group::new(&profile()), AttrTable::new(7));
     (0..ROUTES).for_each(|n| set(&mut group, &mut attrs, n, None));
     (group, attrs)
 }
@@ -97,7 +97,7 @@ fn out(c: &mut Criterion) {
     c.bench_function("one route goes and comes", |b| {
         b.iter(|| {
             let prefix = Prefix::from_parts(0x0af4_0000 + (9 << 6), 26).unwrap();
-            group.set(prefix, &mut [], &mut attrs);
+            group.set(DestId(9), prefix, &mut [], &mut attrs);
             group.flush();
             set(&mut group, &mut attrs, 9, None);
             group.flush();

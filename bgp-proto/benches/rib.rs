@@ -10,7 +10,7 @@ use bgp_proto::rib::{
     Dest, ExportProfile, Forward, ImportProfile, ImportRules, KernelRoute, Leg, LocalRoute, NextHopRule,
     Policy, ProgramId, Rib, RouteView, SourcePeer,
 };
-use bgp_proto::wire::{AsPath, Attributes, NextHop, Nlri, Segment};
+use bgp_proto::wire::{AsPath, Attributes, NextHop, Nlri};
 use bgp_proto::{Afi, Asn, ClusterId, Prefix4, RouterId, V4};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -76,8 +76,7 @@ fn announce<P: Policy>(rib: &mut Rib<V4>, slot: u32, policy: &P, nlri: &[Nlri<V4
     let rules = ImportRules { profile, policy, interface: &|_| "" };
     let next_hop = NextHop::V4(addr(slot));
     for (n, nlri) in (0u32..).zip(nlri.chunks(EACH)) {
-        let path = Segment::Sequence(vec![Asn(65001), Asn(65002 + n % 20_000)]);
-        let as_path = AsPath { segments: vec![path] };
+        let as_path = AsPath::sequence([Asn(65001), Asn(65002 + n % 20_000)]);
         rib.announce(slot, &rules, Attributes { as_path, ..Attributes::default() }, next_hop, nlri);
     }
 }

@@ -19,8 +19,8 @@ fn attributes() -> Attributes {
     Attributes {
         as_path: AsPath::sequence([64512, 65001, 4_200_000_001].map(Asn)),
         med: Some(100),
-        communities: vec![64512 << 16 | 1, 64512 << 16 | 2],
-        large_communities: vec![[64512, 1, 2]],
+        communities: [64512 << 16 | 1, 64512 << 16 | 2].into(),
+        large_communities: [[64512, 1, 2]].into(),
         ..Attributes::default()
     }
 }

@@ -56,10 +56,10 @@ fn octets(max: usize) -> impl Strategy<Value = Bytes> {
 
 fn as_path() -> impl Strategy<Value = AsPath> {
     let segment = prop_oneof![
-        3 => vec(asn(), 1..20).prop_map(Segment::Sequence),
-        1 => vec(asn(), 1..5).prop_map(Segment::Set),
+        3 => vec(asn(), 1..20).prop_map(|asns| Segment::Sequence(asns.into())),
+        1 => vec(asn(), 1..5).prop_map(|asns| Segment::Set(asns.into())),
     ];
-    vec(segment, 0..4).prop_map(|segments| AsPath { segments })
+    vec(segment, 0..4).prop_map(|segments| AsPath { segments: segments.into() })
 }
 
 fn unknown() -> impl Strategy<Value = Vec<UnknownAttribute>> {
@@ -100,13 +100,13 @@ fn attributes() -> impl Strategy<Value = Attributes> {
             local_pref,
             atomic_aggregate,
             aggregator,
-            communities,
-            ext_communities,
+            communities: communities.into(),
+            ext_communities: ext_communities.into(),
             large_communities,
             originator_id,
-            cluster_list,
+            cluster_list: cluster_list.into(),
             otc,
-            unknown,
+            unknown: unknown.into(),
         },
     )
 }

@@ -453,7 +453,7 @@ fn hops(path: &AsPath) -> Vec<HopView> {
     for segment in &path.segments {
         match segment {
             Segment::Sequence(asns) => hops.extend(asns.iter().copied().map(HopView::As)),
-            Segment::Set(asns) => hops.push(HopView::Set(asns.clone())),
+            Segment::Set(asns) => hops.push(HopView::Set(asns.to_vec())),
         }
     }
     hops

@@ -287,7 +287,7 @@ mod tests {
                 if expected == Decision::Accept {
                     let asns = |route: &RouteView<'_>| route.attributes.as_path.asns().collect::<Vec<_>>();
                     prop_assert_eq!(asns(&by_program), asns(&by_resource));
-                    by_program.attributes.to_mut().as_path.segments.retain(|segment: &Segment| match segment {
+                    by_program.attributes.to_mut().as_path.segments.retain(|segment: &mut Segment| match segment {
                         Segment::Sequence(list) | Segment::Set(list) => !list.is_empty(),
                     });
                     prop_assert_eq!(&by_program.attributes.communities, &by_resource.attributes.communities);

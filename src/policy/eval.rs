@@ -185,7 +185,8 @@ mod tests {
 
     use super::*;
     use crate::policy::prefix_set::PrefixSet;
-    use bgp_proto::wire::{AsPath, Attributes, NextHop};
+    use bgp_proto::wire::{AsPath, AsnList, Attributes, NextHop};
+    use smallvec::smallvec;
 
     fn route(prefix: &str, class: SourceClass) -> RouteView<'static> {
         RouteView {
@@ -358,10 +359,10 @@ mod tests {
 
     #[test]
     fn a_path_begins_with_its_first_as_and_a_set_stands_for_each_member() {
-        let asns = |list: &[u32]| list.iter().copied().map(Asn).collect::<Vec<_>>();
+        let asns = |list: &[u32]| list.iter().copied().map(Asn).collect::<AsnList>();
         let mut received = route("10.2.0.0/26", SourceClass::Bgp);
         received.attributes.to_mut().as_path = AsPath {
-            segments: vec![
+            segments: smallvec![
                 Segment::Sequence(asns(&[1, 2])),
                 Segment::Set(asns(&[3, 4])),
                 Segment::Sequence(asns(&[5])),
@@ -376,7 +377,7 @@ mod tests {
             (&[1, 2, 3, 4], false),
             (&[1, 2, 3, 5, 6], false),
         ] {
-            assert_eq!(holds(&Match::AsPathBegins(asns(list)), &received), expected, "{list:?}");
+            assert_eq!(holds(&Match::AsPathBegins(asns(list).into_vec()), &received), expected, "{list:?}");
         }
     }
 

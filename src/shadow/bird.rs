@@ -15,6 +15,7 @@ use std::time::Duration;
 use bgp_proto::wire::attr::Aggregator;
 use bgp_proto::wire::{AsPath, Attributes, Origin, Segment};
 use bgp_proto::{Asn, ClusterId, IpPrefix, RouterId};
+use smallvec::{SmallVec, smallvec};
 
 use super::Incumbent;
 
@@ -269,7 +270,7 @@ fn groups(text: &str) -> impl Iterator<Item = Vec<u32>> {
 }
 
 fn as_path(text: &str) -> AsPath {
-    let mut segments: Vec<Segment> = Vec::new();
+    let mut segments = SmallVec::<[Segment; 1]>::new();
     let mut in_set = false;
     for word in text.split_whitespace() {
         let opens = word.starts_with('{');
@@ -279,8 +280,8 @@ fn as_path(text: &str) -> AsPath {
             (true, false, Some(Segment::Set(list))) | (false, _, Some(Segment::Sequence(list))) => {
                 list.push(asn);
             }
-            (true, ..) => segments.push(Segment::Set(vec![asn])),
-            (false, ..) => segments.push(Segment::Sequence(vec![asn])),
+            (true, ..) => segments.push(Segment::Set(smallvec![asn])),
+            (false, ..) => segments.push(Segment::Sequence(smallvec![asn])),
         }
         in_set &= !word.ends_with('}');
     }
@@ -335,18 +336,19 @@ mod tests {
         );
         assert_eq!(second.next_hop, Some("10.99.0.2".parse().unwrap()));
         assert_eq!(second.attributes, Attributes::default());
-        let sets = [Segment::Sequence(vec![Asn(1), Asn(65002)]), Segment::Set(vec![Asn(4), Asn(3)])];
+        let sets =
+            [Segment::Sequence(smallvec![Asn(1), Asn(65002)]), Segment::Set(smallvec![Asn(4), Asn(3)])];
         let expected = Attributes {
             origin: Origin::Egp,
-            as_path: AsPath { segments: sets.into() },
+            as_path: AsPath { segments: sets.into_iter().collect() },
             med: Some(7),
             local_pref: Some(90),
             atomic_aggregate: true,
             aggregator: Some(Aggregator { asn: Asn(65000), router_id: [10, 0, 0, 1].into() }),
-            communities: vec![(64512 << 16) | 100, 1],
+            communities: [(64512 << 16) | 100, 1].into(),
             originator_id: Some(RouterId([10, 99, 0, 3].into())),
-            cluster_list: vec![ClusterId([244, 0, 0, 1].into()), ClusterId([244, 0, 0, 2].into())],
-            large_communities: vec![[1, 2, 3]],
+            cluster_list: [ClusterId([244, 0, 0, 1].into()), ClusterId([244, 0, 0, 2].into())].into(),
+            large_communities: [[1, 2, 3]].into(),
             ..Attributes::default()
         };
         assert_eq!(first.attributes, expected);

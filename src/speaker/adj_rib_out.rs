@@ -7,14 +7,16 @@
 //!
 //! A peer whose rules changed reads its old group until the new one is complete, and is then sent the differences.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bgp_proto::out::{Exporter, Group, Sent, routes};
-use bgp_proto::rib::{AttrTable, ExportProfile, MovedPaths, Rib};
+use bgp_proto::out::{Exporter, Group, Pins, Sent, routes};
+use bgp_proto::rib::{AttrId, AttrTable, ExportProfile, MovedPaths, Rib};
 use bgp_proto::{DestId, Family, Prefix};
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::kernel_routes::Interfaces;
 use crate::policy::eval::Bound;
@@ -31,12 +33,13 @@ struct ExportGroup<F: Family> {
     walk: Option<Option<Prefix<F>>>,
     /// Peers that move here.
     awaited: usize,
+    /// What the last route is sent with: most often the next one is of the same UPDATE.
+    last: Option<AttrId>,
 }
 
 /// All groups of one family.
 #[derive(Debug)]
 pub(super) struct AdjRibOut<F: Family> {
-    seed: u64,
     /// Places stay: a peer names its group by place.
     groups: Vec<Option<ExportGroup<F>>>,
     places: BTreeMap<ExportProfile, usize>,
@@ -52,12 +55,13 @@ pub(super) struct AdjRibOut<F: Family> {
     marked: Vec<bool>,
     /// The paths that are concerned, of those where it is not all.
     moved: BTreeMap<DestId, MovedPaths>,
+    /// Of groups that are gone, until the table hears of it.
+    pins: Pins,
 }
 
 impl<F: Family> AdjRibOut<F> {
-    pub fn new(seed: u64) -> Self {
+    pub fn new() -> Self {
         AdjRibOut {
-            seed,
             groups: Vec::new(),
             places: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -66,6 +70,7 @@ impl<F: Family> AdjRibOut<F> {
             changed: VecDeque::new(),
             marked: Vec::new(),
             moved: BTreeMap::new(),
+            pins: Pins::default(),
         }
     }
 
@@ -129,9 +134,9 @@ impl<F: Family> AdjRibOut<F> {
         self.read_by(slot).map_or(0, |group| group.group.held(slot))
     }
 
-    /// Path ids under which a peer holds routes of a prefix.
-    pub fn held_of(&self, slot: u32, prefix: Prefix<F>) -> Vec<u32> {
-        self.read_by(slot).map(|group| group.group.held_of(slot, prefix)).unwrap_or_default()
+    /// Path ids under which a peer holds routes of a destination.
+    pub fn held_of(&self, slot: u32, dest: DestId) -> Vec<u32> {
+        self.read_by(slot).map(|group| group.group.held_of(slot, dest)).unwrap_or_default()
     }
 
     /// Whether there is anything to read. `may_end`: End-of-RIB may be sent in this family.
@@ -273,7 +278,11 @@ impl<F: Family> AdjRibOut<F> {
         }
         for group in self.groups.iter_mut().flatten() {
             group.group.flush();
+            self.pins.append(group.group.take_pins());
         }
+        let Pins { taken, given_up } = std::mem::take(&mut self.pins);
+        taken.into_iter().for_each(|id| rib.pin(id));
+        given_up.into_iter().for_each(|id| rib.unpin(id));
     }
 
     /// A peer whose new group is complete.
@@ -302,6 +311,7 @@ impl<F: Family> AdjRibOut<F> {
             if let Some(mut group) = place.take_if(|group| group.group.is_idle() && group.awaited == 0) {
                 self.places.remove(&group.profile);
                 group.group.close(attrs);
+                self.pins.append(group.group.take_pins());
             }
         }
     }
@@ -313,9 +323,10 @@ impl<F: Family> AdjRibOut<F> {
         let group = ExportGroup {
             profile,
             program: program.clone(),
-            group: Group::new(&profile, self.seed),
+            group: Group::new(&profile),
             walk: Some(None),
             awaited: 0,
+            last: None,
         };
         let at = self.groups.iter().position(Option::is_none).unwrap_or(self.groups.len());
         match self.groups.get_mut(at) {
@@ -367,12 +378,15 @@ impl<F: Family> ExportGroup<F> {
             Some(dest) => routes(rib, &exporter, prefix, dest, only, |forward| interfaces.name_of(forward)),
             None => Default::default(),
         };
-        let mut sent: Vec<Sent> = Vec::with_capacity(routes.len());
+        let table = rib.attr_table_mut();
+        let mut sent: SmallVec<[Sent; 1]> = SmallVec::with_capacity(routes.len());
         for (path_id, source, route) in routes {
-            let attrs = rib.intern(route.attributes, Some(route.next_hop));
+            let (attributes, next_hop) = (Cow::Owned(route.attributes), route.next_hop);
+            let attrs = table.intern_like(self.last, attributes, next_hop);
+            self.last = Some(attrs);
             sent.push(Sent { path_id, attrs, source });
         }
-        self.group.set_some(prefix, only, &mut sent, rib.attr_table_mut());
+        self.group.set_some(id, prefix, only, &mut sent, table);
     }
 
     /// Goes on with the export of everything. What is gone from the table came in as a change of its own.

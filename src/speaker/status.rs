@@ -114,8 +114,8 @@ impl Speaker {
     pub fn sent(&self, peer: PeerId, prefix: IpPrefix) -> Vec<u32> {
         match (self.peers.get(peer), prefix) {
             (None, _) => Vec::new(),
-            (Some(peer), IpPrefix::V4(prefix)) => self.v4.out.held_of(peer.id.slot, prefix),
-            (Some(peer), IpPrefix::V6(prefix)) => self.v6.out.held_of(peer.id.slot, prefix),
+            (Some(peer), IpPrefix::V4(prefix)) => sent(&self.v4, peer.id.slot, prefix),
+            (Some(peer), IpPrefix::V6(prefix)) => sent(&self.v6, peer.id.slot, prefix),
         }
     }
 
@@ -253,6 +253,10 @@ fn sources<F: Family>(
         }
     }
     (sources, last.filter(|_| seen == limit))
+}
+
+fn sent<F: Family>(table: &Table<F>, slot: u32, prefix: Prefix<F>) -> Vec<u32> {
+    table.rib.id(prefix).map(|id| table.out.held_of(slot, id)).unwrap_or_default()
 }
 
 fn counts<F: Family>(table: &Table<F>, slot: u32) -> PeerCounts {

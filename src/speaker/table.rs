@@ -56,7 +56,7 @@ impl<F: Family> Table<F> {
     pub fn new(seed: u64) -> Self {
         Table {
             rib: Rib::new(seed),
-            out: AdjRibOut::new(seed),
+            out: AdjRibOut::new(),
             fib: FibOut::default(),
             direct: Direct::default(),
             ignored: Vec::new(),

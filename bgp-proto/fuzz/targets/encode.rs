@@ -8,7 +8,7 @@ use arbitrary::Arbitrary;
 use bgp_proto::wire::attr::rules::rule;
 use bgp_proto::wire::attr::{Aggregator, AttributeCodes};
 use bgp_proto::wire::{
-    AsPath, Attributes, Context, Message, NextHop, Nlri, NlriList, Origin, PeerType, Segment,
+    AsPath, AsnList, Attributes, Context, Message, NextHop, Nlri, NlriList, Origin, PeerType, Segment,
     UnknownAttribute, decode, encode_reach, encode_unreach,
 };
 use bgp_proto::{AfiSet, Asn, ClusterId, Family, Prefix, RouterId, V4, V6};
@@ -59,7 +59,7 @@ impl Route {
                 segments: self
                     .path
                     .iter()
-                    .map(|(set, asns)| (set, asns.iter().copied().take(255).map(asn).collect::<Vec<_>>()))
+                    .map(|(set, asns)| (set, asns.iter().copied().take(255).map(asn).collect::<AsnList>()))
                     .filter(|(_, asns)| !asns.is_empty())
                     .map(|(set, asns)| if *set { Segment::Set(asns) } else { Segment::Sequence(asns) })
                     .collect(),
@@ -70,8 +70,8 @@ impl Route {
             aggregator: self
                 .aggregator
                 .map(|(number, id)| Aggregator { asn: asn(number), router_id: Ipv4Addr::from_bits(id) }),
-            communities: self.communities.clone(),
-            ext_communities: self.ext_communities.clone(),
+            communities: self.communities.iter().copied().collect(),
+            ext_communities: self.ext_communities.iter().copied().collect(),
             // Receivers remove what is there twice (RFC 8092 §3).
             large_communities: BTreeSet::from_iter(self.large_communities.iter().copied())
                 .into_iter()
@@ -79,7 +79,7 @@ impl Route {
             originator_id: self.originator_id.map(|id| RouterId(Ipv4Addr::from_bits(id))),
             cluster_list: self.cluster_list.iter().map(|id| ClusterId(Ipv4Addr::from_bits(*id))).collect(),
             otc: self.otc.map(Asn),
-            unknown,
+            unknown: unknown.into(),
         }
     }
 }

@@ -8,15 +8,16 @@
 //! Cost: changes are noted, and one [`Group::flush`] puts all of them into the readers' bits, a word for 64 entries;
 //! joining and a refresh copy one set of bits; nothing grows with the number of changes. An id is free again when its entry has no
 //! attributes and no reader has yet to hear of that.
+//!
+//! Destinations are named by the table's dense ids. The group keeps something by an id as long as it has an entry of it, and the
+//! owner of the table pins it for that time ([`Group::take_pins`]).
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use crate::ids::DestId;
 use crate::out::chunks::Chunks;
 use crate::out::reader::{Bits, Reader};
 use crate::prefix::{Family, Prefix};
@@ -41,22 +42,27 @@ pub struct Sent {
 #[derive(Debug)]
 pub(super) struct Entry<F: Family> {
     pub prefix: Prefix<F>,
+    /// The table's id of the prefix.
+    dest: DestId,
     pub path_id: u32,
     /// `None`: withdrawn, and kept for those who have yet to hear of it.
     pub attrs: Option<AttrId>,
-    /// Slot of the peer that it came from, or [`NONE`].
-    pub source: u32,
-    /// How many readers hold it; counted only while it has no attributes.
-    waiting: u32,
+    /// With attributes the slot of the peer that it came from, or [`NONE`]; without them how many readers hold it.
+    who: u32,
     /// The next entry of the same prefix, in order of path ids.
     next: u32,
 }
 
 impl<F: Family> Entry<F> {
+    /// Slot of the peer that a route came from, or [`NONE`].
+    pub fn source(&self) -> u32 {
+        if self.attrs.is_some() { self.who } else { NONE }
+    }
+
     /// Whether a reader may get it: it does not come from it, and does not lead to it (BGP-23).
     pub fn is_for(&self, slot: u32, addr: Option<IpAddr>, attrs: &AttrTable) -> bool {
         let next_hop = self.attrs.and_then(|id| attrs.get(id).next_hop).map(|next_hop| next_hop.addr());
-        self.source != slot && next_hop.is_some() && next_hop != addr
+        self.source() != slot && next_hop.is_some() && next_hop != addr
     }
 }
 
@@ -66,9 +72,10 @@ pub struct Group<F: Family> {
     pub(super) context: Context,
     pub(super) entries: Vec<Entry<F>>,
     free: Vec<u32>,
-    /// The first entry of each prefix.
-    heads: HashTable<u32>,
-    hasher: FixedState,
+    /// The first entry of each destination, by its id.
+    heads: Vec<u32>,
+    /// Destinations of which it has an entry now and had none, and the other way round.
+    pins: Pins,
     /// Entries with attributes.
     pub(super) live: Bits,
     pub(super) readers: Vec<Reader>,
@@ -79,6 +86,23 @@ pub struct Group<F: Family> {
     woken: Vec<u32>,
     dirty: Dirty,
     pub(super) chunks: Chunks,
+}
+
+/// Destinations that a group begins or ends to keep something of.
+#[derive(Debug, Default)]
+pub struct Pins {
+    /// They are to be pinned, before the others are given up.
+    pub taken: Vec<DestId>,
+    /// They are to be unpinned.
+    pub given_up: Vec<DestId>,
+}
+
+impl Pins {
+    /// Takes in what came later.
+    pub fn append(&mut self, mut later: Pins) {
+        self.taken.append(&mut later.taken);
+        self.given_up.append(&mut later.given_up);
+    }
 }
 
 /// What changed and is not in the readers' bits yet.
@@ -110,14 +134,14 @@ fn index(id: u32) -> usize {
 }
 
 impl<F: Family> Group<F> {
-    /// A group without routes and readers. `seed` makes hashes unpredictable for peers.
-    pub fn new(profile: &ExportProfile, seed: u64) -> Self {
+    /// A group without routes and readers.
+    pub fn new(profile: &ExportProfile) -> Self {
         Group {
             context: profile.context(),
             entries: Vec::new(),
             free: Vec::new(),
-            heads: HashTable::new(),
-            hasher: FixedState::with_seed(seed),
+            heads: Vec::new(),
+            pins: Pins::default(),
             live: Bits::default(),
             readers: Vec::new(),
             places: Vec::new(),
@@ -130,22 +154,23 @@ impl<F: Family> Group<F> {
 
     // ---- routes ----
 
-    /// Replaces what is sent of a prefix. `routes` is sorted here by path id; no two have the same. The readers hear of
+    /// Replaces what is sent of a destination. `routes` is sorted here by path id; no two have the same. The readers hear of
     /// any number of such changes by one [`Group::flush`].
-    pub fn set(&mut self, prefix: Prefix<F>, routes: &mut [Sent], attrs: &mut AttrTable) {
-        self.set_some(prefix, None, routes, attrs);
+    pub fn set(&mut self, dest: DestId, prefix: Prefix<F>, routes: &mut [Sent], attrs: &mut AttrTable) {
+        self.set_some(dest, prefix, None, routes, attrs);
     }
 
     /// The same for `only` these path ids, where some are given; `routes` has no others.
     pub fn set_some(
         &mut self,
+        dest: DestId,
         prefix: Prefix<F>,
         only: Option<&[u32]>,
         routes: &mut [Sent],
         attrs: &mut AttrTable,
     ) {
         let concerned = |path_id| only.is_none_or(|ids| ids.contains(&path_id));
-        let first = self.head(prefix);
+        let first = self.head(dest);
         if first == NONE && routes.is_empty() {
             return;
         }
@@ -170,7 +195,7 @@ impl<F: Family> Group<F> {
                     chain.at = next;
                 }
                 None => {
-                    let id = self.add(prefix, *route, chain.at);
+                    let id = self.add(dest, prefix, *route, chain.at);
                     self.link(&mut chain, id);
                     chain.last = id;
                     self.changed(id, *route, attrs);
@@ -184,7 +209,7 @@ impl<F: Family> Group<F> {
                 chain.pass(next);
             }
         }
-        self.set_head(prefix, first, chain.first);
+        self.set_head(dest, chain.first);
         if !moved.is_empty() {
             self.flush();
         }
@@ -204,36 +229,43 @@ impl<F: Family> Group<F> {
         self.entries.len() - self.free.len()
     }
 
-    /// Gives back what it holds of the attribute table. The group is of no use afterwards.
+    /// What changed since the last call in the destinations of which it has entries. The ids that it took are pinned before
+    /// anything else can free them.
+    pub fn take_pins(&mut self) -> Pins {
+        std::mem::take(&mut self.pins)
+    }
+
+    /// Gives back what it holds of the attribute table, and all of its destinations. The group is of no use afterwards.
     pub fn close(&mut self, attrs: &mut AttrTable) {
         for id in self.entries.iter_mut().filter_map(|entry| entry.attrs.take()) {
             attrs.release(id);
         }
         self.readers.clear();
         self.places.clear();
+        let heads = std::mem::take(&mut self.heads).into_iter().zip(0..);
+        let kept = heads.filter(|(head, _)| *head != NONE).map(|(_, id)| DestId(id));
+        self.pins.given_up.extend(kept);
     }
 
     pub(super) fn entry(&self, id: u32) -> Option<&Entry<F>> {
         self.entries.get(index(id))
     }
 
-    fn head(&self, prefix: Prefix<F>) -> u32 {
-        let hash = self.hasher.hash_one(prefix);
-        let found = self.heads.find(hash, |id| self.entry(*id).is_some_and(|entry| entry.prefix == prefix));
-        found.copied().unwrap_or(NONE)
+    fn head(&self, dest: DestId) -> u32 {
+        self.heads.get(dest.index()).copied().unwrap_or(NONE)
     }
 
-    fn set_head(&mut self, prefix: Prefix<F>, old: u32, new: u32) {
-        if old == new {
-            return;
+    fn set_head(&mut self, dest: DestId, new: u32) {
+        let at = dest.index();
+        if self.heads.len() <= at {
+            self.heads.resize(at + 1, NONE);
         }
-        let hash = self.hasher.hash_one(prefix);
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let rehash = |id: &u32| entries.get(index(*id)).map_or(0, |entry| hasher.hash_one(entry.prefix));
-        match self.heads.find_entry(hash, |id| *id == old) {
-            Ok(mut place) if new != NONE => *place.get_mut() = new,
-            Ok(place) => drop(place.remove()),
-            Err(_) => drop(self.heads.insert_unique(hash, new, rehash)),
+        let Some(place) = self.heads.get_mut(at) else { return };
+        match (std::mem::replace(place, new), new) {
+            (NONE, NONE) => {}
+            (NONE, _) => self.pins.taken.push(dest),
+            (_, NONE) => self.pins.given_up.push(dest),
+            _ => {}
         }
     }
 
@@ -245,14 +277,13 @@ impl<F: Family> Group<F> {
         }
     }
 
-    fn add(&mut self, prefix: Prefix<F>, route: Sent, next: u32) -> u32 {
-        let source = route.source.unwrap_or(NONE);
+    fn add(&mut self, dest: DestId, prefix: Prefix<F>, route: Sent, next: u32) -> u32 {
         let id = self.place(Entry {
             prefix,
+            dest,
             path_id: route.path_id,
             attrs: Some(route.attrs),
-            source,
-            waiting: 0,
+            who: route.source.unwrap_or(NONE),
             next,
         });
         self.live.set(id);
@@ -279,9 +310,8 @@ impl<F: Family> Group<F> {
     fn replace(&mut self, id: u32, route: Sent, attrs: &mut AttrTable) -> Option<Moved> {
         let source = route.source.unwrap_or(NONE);
         let entry = self.entries.get_mut(index(id))?;
-        let (old, old_source) = (entry.attrs.replace(route.attrs), entry.source);
-        entry.source = source;
-        entry.waiting = 0;
+        let (old, old_source) = (entry.attrs.replace(route.attrs), entry.who);
+        entry.who = source;
         if let Some(old) = old {
             attrs.release(old);
         }
@@ -333,10 +363,12 @@ impl<F: Family> Group<F> {
         let id = chain.at;
         chain.at = next;
         chain.last = id;
-        let Some(old) = self.entries.get_mut(index(id)).and_then(|entry| entry.attrs.take()) else {
+        let Some(entry) = self.entries.get_mut(index(id)) else { return };
+        let Some(old) = entry.attrs.take() else {
             // Somebody has yet to hear of it.
             return;
         };
+        entry.who = 0;
         attrs.release(old);
         self.live.clear(id);
         self.chunks.forget(id);
@@ -367,7 +399,7 @@ impl<F: Family> Group<F> {
                     let id = at * 64 + index(gone.trailing_zeros());
                     gone &= gone - 1;
                     if let Some(entry) = self.entries.get_mut(id) {
-                        entry.waiting += 1;
+                        entry.who += 1;
                     }
                 }
             }
@@ -383,7 +415,7 @@ impl<F: Family> Group<F> {
             }
         }
         for id in dirty.dead.iter() {
-            if self.entry(id).is_some_and(|entry| entry.attrs.is_none() && entry.waiting == 0) {
+            if self.entry(id).is_some_and(|entry| entry.attrs.is_none() && entry.who == 0) {
                 self.unlink(id);
             }
         }
@@ -392,9 +424,9 @@ impl<F: Family> Group<F> {
     /// A reader has heard that an entry is gone, or has gone itself.
     pub(super) fn heard(&mut self, id: u32) {
         let Some(entry) = self.entries.get_mut(index(id)) else { return };
-        debug_assert!(entry.attrs.is_none() && entry.waiting > 0, "counted only while withdrawn");
-        entry.waiting = entry.waiting.saturating_sub(1);
-        if entry.waiting == 0 {
+        debug_assert!(entry.attrs.is_none() && entry.who > 0, "counted only while withdrawn");
+        entry.who = entry.who.saturating_sub(1);
+        if entry.who == 0 {
             self.unlink(id);
         }
     }
@@ -402,10 +434,10 @@ impl<F: Family> Group<F> {
     /// Frees an id.
     fn unlink(&mut self, id: u32) {
         let Some(entry) = self.entry(id) else { return };
-        let (prefix, next) = (entry.prefix, entry.next);
-        let first = self.head(prefix);
+        let (dest, next) = (entry.dest, entry.next);
+        let first = self.head(dest);
         if first == id {
-            self.set_head(prefix, id, next);
+            self.set_head(dest, next);
         } else {
             let mut at = first;
             while let Some(entry) = self.entries.get_mut(index(at)) {
@@ -491,14 +523,14 @@ impl<F: Family> Group<F> {
         for id in reader.held.iter() {
             if let Some(entry) = self.entry(id) {
                 let same = entry.attrs.filter(|_| !reader.pending.get(id));
-                held.push((entry.prefix, entry.path_id, same));
+                held.push((entry.dest, entry.prefix, entry.path_id, same));
             }
         }
         self.take(slot);
         let mut reader = Reader::new(slot, addr, &other.live);
         reader.owed = owed;
-        for (prefix, path_id, had) in held {
-            let id = other.adopt(prefix, path_id);
+        for (dest, prefix, path_id, had) in held {
+            let id = other.adopt(dest, prefix, path_id);
             reader.held.set(id);
             let now = other.entry(id).filter(|entry| entry.attrs.is_some() && entry.attrs == had);
             let same = now.is_some_and(|entry| entry.is_for(slot, Some(addr), attrs));
@@ -513,21 +545,21 @@ impl<F: Family> Group<F> {
     }
 
     /// The id of a prefix and path id that a reader brings along; without attributes where the group does not send it.
-    fn adopt(&mut self, prefix: Prefix<F>, path_id: u32) -> u32 {
-        let first = self.head(prefix);
+    fn adopt(&mut self, dest: DestId, prefix: Prefix<F>, path_id: u32) -> u32 {
+        let first = self.head(dest);
         let mut chain = Chain { first, last: NONE, at: first };
         while let Some(entry) = self.entries.get_mut(index(chain.at)).filter(|entry| entry.path_id <= path_id)
         {
             if entry.path_id == path_id {
-                entry.waiting += u32::from(entry.attrs.is_none());
+                entry.who += u32::from(entry.attrs.is_none());
                 return chain.at;
             }
             chain.last = chain.at;
             chain.at = entry.next;
         }
-        let id = self.place(Entry { prefix, path_id, attrs: None, source: NONE, waiting: 1, next: chain.at });
+        let id = self.place(Entry { prefix, dest, path_id, attrs: None, who: 1, next: chain.at });
         self.link(&mut chain, id);
-        self.set_head(prefix, first, chain.first);
+        self.set_head(dest, chain.first);
         id
     }
 
@@ -569,11 +601,11 @@ impl<F: Family> Group<F> {
         self.reader(slot).map_or(0, |reader| reader.held.count())
     }
 
-    /// Path ids under which a slot holds routes of a prefix, in order.
-    pub fn held_of(&self, slot: u32, prefix: Prefix<F>) -> Vec<u32> {
+    /// Path ids under which a slot holds routes of a destination, in order.
+    pub fn held_of(&self, slot: u32, dest: DestId) -> Vec<u32> {
         let Some(reader) = self.reader(slot) else { return Vec::new() };
         let mut held = Vec::new();
-        let mut id = self.head(prefix);
+        let mut id = self.head(dest);
         while let Some(entry) = self.entry(id) {
             if reader.held.get(id) {
                 held.push(entry.path_id);

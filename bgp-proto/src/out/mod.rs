@@ -30,5 +30,5 @@ pub mod routes;
 #[cfg(test)]
 mod tests;
 
-pub use group::{Group, Sent};
+pub use group::{Group, Pins, Sent};
 pub use routes::{Exporter, routes};

@@ -138,7 +138,7 @@ impl<F: Family> Group<F> {
             at = id + 1;
             let Some(entry) = self.entry(id) else { continue };
             let Some(set) = entry.attrs else { continue };
-            chunk.sources.push(entry.source);
+            chunk.sources.push(entry.source());
             batch.reach.push((set, id));
         }
         batch.sort();

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::{Asn, ClusterId};
+use crate::ids::{Asn, ClusterId, DestId};
 use crate::prefix::{Afi, Prefix, V4};
 use crate::rib::{AttrTable, ExportProfile, NextHopRule, ProgramId};
 use crate::wire::refresh::RefreshKind;
@@ -46,6 +46,11 @@ fn prefix(n: u32) -> Prefix<V4> {
     Prefix::from_parts(0x0b00_0000 + (n << 8), 24).unwrap()
 }
 
+/// The table's id of a prefix.
+fn dest(prefix: Prefix<V4>) -> DestId {
+    DestId((u32::from(prefix.addr()) - 0x0b00_0000) >> 8)
+}
+
 /// What is told of one route: attributes by number, next hop, source.
 type Route = (u32, u32, Option<u32>);
 type Key = (Prefix<V4>, u32);
@@ -54,7 +59,7 @@ type Key = (Prefix<V4>, u32);
 const UNFIT: u32 = 9;
 
 fn attributes(n: u32) -> Attributes {
-    let communities = if n == UNFIT { (0..1020).collect() } else { Vec::new() };
+    let communities = if n == UNFIT { (0..1020).collect() } else { Default::default() };
     Attributes { med: Some(n), local_pref: Some(100), communities, ..Attributes::default() }
 }
 
@@ -105,6 +110,8 @@ struct Play {
     groups: [Group<V4>; 2],
     views: [BTreeMap<Key, (u64, Route)>; 2],
     readers: BTreeMap<u32, At>,
+    /// What the owner of the table has pinned for each group, and how often.
+    pins: [BTreeMap<DestId, usize>; 2],
     step: u64,
 }
 
@@ -116,9 +123,10 @@ impl Play {
     fn new() -> Play {
         Play {
             attrs: AttrTable::new(7),
-            groups: [Group::new(&profile(), 1), Group::new(&profile(), 2)],
+            groups: [Group::new(&profile()), Group::new(&profile())],
             views: [BTreeMap::new(), BTreeMap::new()],
             readers: BTreeMap::new(),
+            pins: [BTreeMap::new(), BTreeMap::new()],
             step: 0,
         }
     }
@@ -138,7 +146,22 @@ impl Play {
             sent.push(Sent { path_id: *path_id, attrs, source });
         }
         sent.reverse();
-        self.groups[group].set(prefix, &mut sent, &mut self.attrs);
+        self.groups[group].set(dest(prefix), prefix, &mut sent, &mut self.attrs);
+        self.pin(group);
+    }
+
+    /// Pins for a group what it asks for.
+    fn pin(&mut self, group: usize) {
+        let Pins { taken, given_up } = self.groups[group].take_pins();
+        let pins = &mut self.pins[group];
+        taken.into_iter().for_each(|id| *pins.entry(id).or_default() += 1);
+        for id in given_up {
+            let count = pins.get_mut(&id).expect("given up without being taken");
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&id);
+            }
+        }
     }
 
     fn step(&mut self, op: Op) {
@@ -300,6 +323,12 @@ proptest! {
         for group in &mut play.groups {
             group.flush();
             prop_assert_eq!(group.ids(), group.routes(), "an id is free when nobody has to hear of it");
+        }
+        for group in 0..2 {
+            play.pin(group);
+            let kept: BTreeMap<DestId, usize> =
+                play.views[group].keys().map(|(prefix, _)| (dest(*prefix), 1)).collect();
+            prop_assert_eq!(&play.pins[group], &kept, "a destination is kept while something of it is");
         }
         // Nothing is kept of what is gone.
         for group in 0..2 {

@@ -3,7 +3,9 @@
 //! Owns: [`AttrTable`], a slab with counts, freed at the last release (W51), and the values that the decision needs
 //! of each set, computed once. Never: a route's prefix.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::num::NonZero;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -16,9 +18,19 @@ pub const LLGR_STALE: u32 = 0xffff_0006;
 /// Community of a route that must not be kept so (RFC 9494 §3.3).
 pub const NO_LLGR: u32 = 0xffff_0007;
 
-/// A handle to an attribute set in its [`AttrTable`].
+/// A handle to an attribute set in its [`AttrTable`]: its place, counted from 1, so that none takes no room of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct AttrId(u32);
+pub struct AttrId(NonZero<u32>);
+
+impl AttrId {
+    fn new(index: u32) -> Self {
+        AttrId(NonZero::<u32>::MIN.saturating_add(index))
+    }
+
+    fn index(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 /// Attributes with their next hop, and what the decision reads of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -90,7 +102,7 @@ impl AttrTable {
             })
         });
         if let Some(index) = found.copied() {
-            let id = AttrId(index);
+            let id = AttrId::new(index);
             self.retain(id);
             return id;
         }
@@ -111,19 +123,37 @@ impl AttrTable {
         };
         let slots = &self.slots;
         self.index.insert_unique(hash, index, |index| slot(slots, *index).map_or(0, |slot| slot.hash));
-        AttrId(index)
+        AttrId::new(index)
+    }
+
+    /// The same for attributes that are most often those that `already` has; they are cloned only where no set has them.
+    pub fn intern_like(
+        &mut self,
+        already: Option<AttrId>,
+        attributes: Cow<'_, Attributes>,
+        next_hop: NextHop,
+    ) -> AttrId {
+        let set = already.map(|id| (id, self.get(id)));
+        if let Some((id, set)) = set
+            && set.next_hop == Some(next_hop)
+            && set.attributes == *attributes
+        {
+            self.retain(id);
+            return id;
+        }
+        self.intern(attributes.into_owned(), Some(next_hop))
     }
 
     /// One more reference.
     pub fn retain(&mut self, id: AttrId) {
-        if let Some(slot) = usize::try_from(id.0).ok().and_then(|index| self.slots.get_mut(index)) {
+        if let Some(slot) = usize::try_from(id.index()).ok().and_then(|index| self.slots.get_mut(index)) {
             slot.count = slot.count.saturating_add(1);
         }
     }
 
     /// One reference less; the last one frees the set.
     pub fn release(&mut self, id: AttrId) {
-        let Some(entry) = usize::try_from(id.0).ok().and_then(|index| self.slots.get_mut(index)) else {
+        let Some(entry) = usize::try_from(id.index()).ok().and_then(|index| self.slots.get_mut(index)) else {
             return;
         };
         debug_assert!(entry.count > 0, "released more often than retained");
@@ -133,15 +163,15 @@ impl AttrTable {
         }
         let hash = entry.hash;
         entry.set = AttrSet::default();
-        if let Ok(found) = self.index.find_entry(hash, |index| *index == id.0) {
+        if let Ok(found) = self.index.find_entry(hash, |index| *index == id.index()) {
             found.remove();
-            self.free.push(id.0);
+            self.free.push(id.index());
         }
     }
 
     /// The set behind a handle. A handle without reference gives an empty set.
     pub fn get(&self, id: AttrId) -> &AttrSet {
-        slot(&self.slots, id.0).map_or(&self.empty, |slot| &slot.set)
+        slot(&self.slots, id.index()).map_or(&self.empty, |slot| &slot.set)
     }
 
     /// How many sets there are.
@@ -161,8 +191,10 @@ fn slot(slots: &[Slot], index: u32) -> Option<&Slot> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use smallvec::smallvec;
+
+    use super::*;
 
     fn med(med: u32) -> Attributes {
         Attributes { med: Some(med), ..Attributes::default() }
@@ -198,15 +230,15 @@ mod tests {
     #[test]
     fn a_set_counts_as_one_in_the_path_length() {
         let path = AsPath {
-            segments: vec![
-                Segment::Sequence(vec![Asn(1), Asn(2)]),
-                Segment::Set(vec![Asn(3), Asn(4), Asn(5)]),
-                Segment::Sequence(vec![Asn(6)]),
+            segments: smallvec![
+                Segment::Sequence(smallvec![Asn(1), Asn(2)]),
+                Segment::Set(smallvec![Asn(3), Asn(4), Asn(5)]),
+                Segment::Sequence(smallvec![Asn(6)]),
             ],
         };
         assert_eq!(path.hops(), 4);
         assert_eq!(first_as(&path), Some(Asn(1)));
-        assert_eq!(first_as(&AsPath { segments: vec![Segment::Set(vec![Asn(3)])] }), None);
+        assert_eq!(first_as(&AsPath { segments: smallvec![Segment::Set(smallvec![Asn(3)])] }), None);
     }
 
     proptest! {

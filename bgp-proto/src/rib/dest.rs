@@ -39,16 +39,24 @@ pub struct Dest<F: Family> {
     pub prefix: Prefix<F>,
     /// The paths, ordered by source and path id.
     pub paths: SmallVec<[Path<F>; 1]>,
-    /// What it gives to next hops that it covers.
-    pub(super) lead: Lead,
     best: u32,
     pins: u32,
+    /// What it gives to next hops that it covers.
+    lead: LeadKind,
     marks: u8,
+}
+
+/// The leads that most destinations have need nothing more to be told; the others stand beside the destinations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LeadKind {
+    Nothing,
+    Recursive,
+    Other,
 }
 
 impl<F: Family> Dest<F> {
     fn new(prefix: Prefix<F>) -> Self {
-        Dest { prefix, paths: SmallVec::new(), lead: Lead::Nothing, best: NONE, pins: 0, marks: 0 }
+        Dest { prefix, paths: SmallVec::new(), best: NONE, pins: 0, lead: LeadKind::Nothing, marks: 0 }
     }
 
     /// Index of the best path.
@@ -116,6 +124,8 @@ impl<F: Family> Dest<F> {
 pub(super) struct Dests<F: Family> {
     index: PrefixMap<Prefix<F>, DestId>,
     slots: Vec<Dest<F>>,
+    /// The leads of connected, static and foreign routes that are best. They are few.
+    leads: BTreeMap<DestId, Lead>,
     free: FreeIds,
     /// How many have a path.
     live: usize,
@@ -131,6 +141,7 @@ impl<F: Family> Default for Dests<F> {
         Dests {
             index: PrefixMap::new(),
             slots: Vec::new(),
+            leads: BTreeMap::new(),
             free: FreeIds::default(),
             live: 0,
             touched: VecDeque::new(),
@@ -193,11 +204,43 @@ impl<F: Family> Dests<F> {
         all.filter_map(|(_, id)| Some((*id, self.get(*id).filter(|dest| !dest.paths.is_empty())?)))
     }
 
-    /// The longest one that covers an address and leads anywhere, or would.
-    pub fn longest_match(&self, host: Prefix<F>) -> Option<&Dest<F>> {
+    /// The longest one that covers an address and leads anywhere, or would, and what it gives.
+    pub fn longest_match(&self, host: Prefix<F>) -> Option<(Prefix<F>, &Lead)> {
         // From short to long; destinations without a usable path are as if they were not there.
-        let covering = self.index.cover(&host).filter_map(|(_, id)| self.get(*id));
-        covering.filter(|dest| dest.lead != Lead::Nothing).last()
+        let covering = self.index.cover(&host).filter_map(|(_, id)| Some((*id, self.get(*id)?)));
+        let (id, dest) = covering.filter(|(_, dest)| dest.lead != LeadKind::Nothing).last()?;
+        Some((dest.prefix, self.lead(id, dest)))
+    }
+
+    fn lead(&self, id: DestId, dest: &Dest<F>) -> &Lead {
+        match dest.lead {
+            LeadKind::Nothing => &Lead::Nothing,
+            LeadKind::Recursive => &Lead::Recursive,
+            LeadKind::Other => self.leads.get(&id).unwrap_or(&Lead::Nothing),
+        }
+    }
+
+    /// Notes what a destination gives to next hops that it covers; its prefix where that is another thing than before.
+    pub fn set_lead(&mut self, id: DestId, lead: Lead) -> Option<Prefix<F>> {
+        let dest = self.slots.get_mut(id.index())?;
+        let kind = match lead {
+            Lead::Nothing => LeadKind::Nothing,
+            Lead::Recursive => LeadKind::Recursive,
+            Lead::Connected(_) | Lead::Over(_) => LeadKind::Other,
+        };
+        let before = std::mem::replace(&mut dest.lead, kind);
+        let same = if kind == LeadKind::Other {
+            self.leads.get(&id) == Some(&lead) && before == kind
+        } else {
+            before == kind
+        };
+        if before == LeadKind::Other && kind != before {
+            self.leads.remove(&id);
+        }
+        if !same && kind == LeadKind::Other {
+            self.leads.insert(id, lead);
+        }
+        (!same).then_some(dest.prefix)
     }
 
     /// Puts a path where none was.

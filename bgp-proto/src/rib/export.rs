@@ -249,8 +249,8 @@ pub fn prepend(path: &mut AsPath, asns: &[Asn]) {
     }
     match path.segments.first_mut() {
         Some(Segment::Sequence(list)) if list.len() + asns.len() <= SEGMENT_MAX => {
-            list.splice(0..0, asns.iter().copied());
+            list.insert_many(0, asns.iter().copied());
         }
-        _ => path.segments.insert(0, Segment::Sequence(asns.to_vec())),
+        _ => path.segments.insert(0, Segment::Sequence(asns.into())),
     }
 }

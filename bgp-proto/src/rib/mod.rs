@@ -224,9 +224,7 @@ impl<F: Family> Rib<F> {
         let facts = Facts { attrs: &self.attrs, next_hops: &self.next_hops, peers: &self.peers };
         dest.set_best(decision::decide(&dest.paths, facts, |_, _| ()));
         let lead = Lead::of(dest.best());
-        if dest.lead != lead {
-            dest.lead = lead;
-            let prefix = dest.prefix;
+        if let Some(prefix) = self.dests.set_lead(id, lead) {
             for next_hop in self.next_hops.inside(&prefix) {
                 self.resolve_again(next_hop);
             }

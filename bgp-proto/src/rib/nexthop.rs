@@ -368,10 +368,9 @@ pub(super) fn resolve<F: Family>(
     if connected.is_own(addr) {
         return Resolution::nowhere(Unresolved::OwnAddress, None);
     }
-    let Some(dest) = table.longest_match(Prefix::host(addr)) else {
+    let Some((prefix, lead)) = table.longest_match(Prefix::host(addr)) else {
         return Resolution::nowhere(Unresolved::NoRoute, None);
     };
-    let prefix = dest.prefix;
     if prefix.is_default() && connected.is_home(addr) {
         return Resolution::nowhere(Unresolved::OnlyDefault, Some(prefix));
     }
@@ -381,7 +380,7 @@ pub(super) fn resolve<F: Family>(
         NextHop::V6 { link_local: Some(link_local), .. } if !link_local.is_unspecified() => link_local.into(),
         _ => addr.into(),
     };
-    match &dest.lead {
+    match lead {
         Lead::Nothing => Resolution::nowhere(Unresolved::NoRoute, None),
         Lead::Recursive => Resolution::nowhere(Unresolved::ThroughBgp(prefix), through),
         Lead::Connected(ifindex) => Resolution {

@@ -161,7 +161,7 @@ pub enum Freshness {
 pub struct BgpPath {
     /// Slot of the peer that sent it.
     pub slot: u32,
-    /// Attributes as received.
+    /// Attributes as received and admitted: without what does not count on such a session.
     pub got: AttrId,
     /// Attributes after import.
     pub used: AttrId,

@@ -123,8 +123,8 @@ impl<F: Family> Rib<F> {
             debug_assert!(false, "set_peer comes first");
             return;
         }
-        let got = self.attrs.intern(attributes.clone(), Some(next_hop));
         let admitted = Admitted::new(&rules.profile, attributes);
+        let got = self.attrs.intern(admitted.attributes.clone(), Some(next_hop));
         let interface = self.interface(rules, next_hop);
         let mut shared: Option<Outcome> = None;
         for nlri in nlri {
@@ -136,7 +136,7 @@ impl<F: Family> Rib<F> {
                 }
                 _ => {
                     let imported = admitted.import(prefix, next_hop, interface, rules.policy);
-                    let outcome = self.outcome(imported, shared.as_ref());
+                    let outcome = self.outcome(imported, shared.map_or(got, |outcome| outcome.used));
                     // The first one holds what most of the others are.
                     match shared {
                         None => shared = Some(outcome),
@@ -170,7 +170,7 @@ impl<F: Family> Rib<F> {
             let admitted = Admitted::new(&rules.profile, set.attributes.clone());
             let interface = self.interface(rules, next_hop);
             let imported = admitted.import(prefix, next_hop, interface, rules.policy);
-            let outcome = self.outcome(imported, None);
+            let outcome = self.outcome(imported, bgp.got);
             self.put_received(slot, id, path_id, bgp.got, outcome, false);
             self.drop_outcome(outcome);
         }
@@ -335,19 +335,10 @@ impl<F: Family> Rib<F> {
         (rules.interface)(&resolve(&self.dests, &self.connected, next_hop).forward)
     }
 
-    /// Interns what import made. Give it back by [`Rib::drop_outcome`].
-    fn outcome(&mut self, imported: Imported<'_>, like: Option<&Outcome>) -> Outcome {
+    /// Interns what import made: most often what is there `already`. Give it back by [`Rib::drop_outcome`].
+    fn outcome(&mut self, imported: Imported<'_>, already: AttrId) -> Outcome {
         let Imported { attributes, next_hop: key, preference, refused } = imported;
-        // Most often policy changed nothing, and then it is what the one before is.
-        let same = like.map(|like| (like.used, self.attrs.get(like.used)));
-        let same = same.filter(|(_, set)| set.next_hop == Some(key) && set.attributes == *attributes);
-        let used = match same {
-            Some((used, _)) => {
-                self.attrs.retain(used);
-                used
-            }
-            None => self.attrs.intern(attributes.into_owned(), Some(key)),
-        };
+        let used = self.attrs.intern_like(Some(already), attributes, key);
         let (dests, connected) = (&self.dests, &self.connected);
         let next_hop = self.next_hops.hold(key, || resolve(dests, connected, key));
         Outcome { used, next_hop, preference, refused }

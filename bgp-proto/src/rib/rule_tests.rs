@@ -159,7 +159,7 @@ fn a_route_is_reflected_where_either_side_is_a_client_and_names_the_clusters_tha
             let attributes = Attributes {
                 local_pref: Some(100),
                 originator_id: originator,
-                cluster_list: received.to_vec(),
+                cluster_list: received.into(),
                 ..Attributes::default()
             };
             let source = session(9, from);
@@ -200,7 +200,7 @@ fn sessions_of_different_local_as_are_not_between_internal_peers_and_need_no_ref
         metric: None,
     };
     let sent = export(&export_profile(None, true), &view, &AcceptAll).unwrap();
-    assert_eq!((sent.attributes.originator_id, sent.attributes.cluster_list), (None, vec![]));
+    assert_eq!((sent.attributes.originator_id, sent.attributes.cluster_list), (None, [].into()));
 }
 
 /// BGP-26, BGP-27.
@@ -217,7 +217,7 @@ fn loops_are_found_by_as_originator_and_cluster_each_where_it_counts() {
         assert_eq!(looped(profile(2), path(&[ours, 65001, ours])), None);
     }
     let originated = Attributes { originator_id: Some(router(1)), ..Attributes::default() };
-    let passed = Attributes { cluster_list: vec![BLUE, RED], ..Attributes::default() };
+    let passed = Attributes { cluster_list: [BLUE, RED].into(), ..Attributes::default() };
     assert_eq!(looped(import_profile(true, None, 0), originated.clone()), Some(Refused::OwnOriginator));
     assert_eq!(looped(import_profile(true, Some(RED), 0), passed.clone()), Some(Refused::ClusterLoop));
     assert_eq!(looped(import_profile(true, None, 0), passed.clone()), None, "not a client");
@@ -225,7 +225,7 @@ fn loops_are_found_by_as_originator_and_cluster_each_where_it_counts() {
     assert_eq!(looped(external, originated), None);
     let admitted = Admitted::new(&external, Attributes { local_pref: Some(5), ..passed });
     assert_eq!(admitted.refused, None);
-    assert_eq!((admitted.attributes.local_pref, admitted.attributes.cluster_list), (Some(100), vec![]));
+    assert_eq!((admitted.attributes.local_pref, admitted.attributes.cluster_list), (Some(100), [].into()));
 }
 
 /// An address that hundreds announce: each of the others keeps its id and what is known of it when one leaves.

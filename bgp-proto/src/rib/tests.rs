@@ -8,7 +8,7 @@ use smallvec::smallvec;
 use super::*;
 use crate::ids::{Asn, ClusterId, RouterId};
 use crate::prefix::{Prefix4, V4};
-use crate::wire::{AsPath, Nlri, Origin, Segment};
+use crate::wire::{AsPath, Nlri, Origin};
 
 fn prefix(text: &str) -> Prefix4 {
     text.parse().unwrap()
@@ -99,11 +99,7 @@ fn prefixes(rib: &Rib<V4>, ids: &[DestId]) -> Vec<String> {
 }
 
 fn path(asns: &[u32]) -> AsPath {
-    let segments = match asns {
-        [] => Vec::new(),
-        asns => vec![Segment::Sequence(asns.iter().copied().map(Asn).collect())],
-    };
-    AsPath { segments }
+    AsPath::sequence(asns.iter().copied().map(Asn))
 }
 
 fn base() -> Attributes {
@@ -140,7 +136,7 @@ fn each_step_of_the_decision_is_asked_in_its_order() {
         ((0, DIRECT, base()), (2, [10, 0, 0, 1], with(|a| a.local_pref = Some(999))), Reason::Unresolvable),
         (
             (0, FAR, base()),
-            (2, DIRECT, with(|a| (a.local_pref, a.communities) = (Some(999), vec![LLGR_STALE]))),
+            (2, DIRECT, with(|a| (a.local_pref, a.communities) = (Some(999), [LLGR_STALE].into()))),
             Reason::LongLivedStale,
         ),
         (
@@ -174,7 +170,7 @@ fn each_step_of_the_decision_is_asked_in_its_order() {
                 DIRECT,
                 with(|a| {
                     a.originator_id = Some(RouterId([1, 1, 1, 1].into()));
-                    a.cluster_list = vec![ClusterId([2, 2, 2, 2].into())];
+                    a.cluster_list = [ClusterId([2, 2, 2, 2].into())].into();
                 }),
             ),
             Reason::ClusterList,
@@ -267,7 +263,7 @@ fn a_changed_route_touches_only_destinations_whose_next_hops_it_covers() {
 fn a_long_lived_stale_path_keeps_its_mark_until_it_comes_again() {
     let mut rib = table();
     put(&mut rib, 0, TO, 1, DIRECT, base());
-    put(&mut rib, 0, "172.16.1.0/24", 1, DIRECT, Attributes { communities: vec![NO_LLGR], ..base() });
+    put(&mut rib, 0, "172.16.1.0/24", 1, DIRECT, Attributes { communities: [NO_LLGR].into(), ..base() });
     rib.mark_long_lived_stale(0);
     rib.settle();
     assert_eq!(rib.len(), 4, "what is fresh is left alone");
@@ -280,16 +276,16 @@ fn a_long_lived_stale_path_keeps_its_mark_until_it_comes_again() {
         let PathKind::Bgp(bgp) = path.kind else { panic!("received") };
         (path.freshness, rib.attrs(bgp.used).attributes.communities.clone())
     };
-    assert_eq!(marked(&rib), (Freshness::LongLivedStale, vec![LLGR_STALE]));
+    assert_eq!(marked(&rib), (Freshness::LongLivedStale, [LLGR_STALE].into()));
     // Import runs anew, or the session is lost again.
     let id = rib.id(prefix(TO)).unwrap();
     rib.reimport(0, &rules(&Prefer(100)), id);
     rib.mark_stale(0);
     rib.settle();
-    assert_eq!(marked(&rib), (Freshness::LongLivedStale, vec![LLGR_STALE]));
+    assert_eq!(marked(&rib), (Freshness::LongLivedStale, [LLGR_STALE].into()));
     put(&mut rib, 0, TO, 1, DIRECT, base());
     rib.settle();
-    assert_eq!(marked(&rib), (Freshness::Fresh, vec![]));
+    assert_eq!(marked(&rib), (Freshness::Fresh, [].into()));
     rib.sweep(0);
     rib.settle();
     assert_eq!(rib.attr_sets(), 0, "nothing leaks");

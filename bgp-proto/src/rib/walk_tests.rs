@@ -93,7 +93,7 @@ fn step(rib: &mut Rib<V4>, up: &mut [bool], op: &Op) {
             };
             let rules = ImportRules { profile, policy: &policy::AcceptAll, interface: &|_| "" };
             // One of the three must not become long-lived stale.
-            let communities = if med == 2 { vec![NO_LLGR] } else { Vec::new() };
+            let communities = if med == 2 { [NO_LLGR].into() } else { Default::default() };
             let attributes = Attributes { med: Some(med), communities, ..Attributes::default() };
             let nlri = [Nlri { path_id, prefix: prefix(n) }];
             rib.announce(slot, &rules, attributes, NextHop::V4([172, 16, 0, 2].into()), &nlri);

@@ -18,7 +18,7 @@ pub mod refresh;
 pub mod send;
 pub mod update;
 
-pub use attr::{AsPath, Attributes, NextHop, Origin, Segment, UnknownAttribute};
+pub use attr::{AsPath, AsnList, Attributes, NextHop, Origin, Segment, UnknownAttribute};
 pub use capability::Capability;
 pub use context::{Context, PeerType};
 pub use fault::{Action, Fatal, Fault, FaultKind};

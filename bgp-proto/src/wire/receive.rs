@@ -342,7 +342,7 @@ impl Reader<'_> {
             code::CLUSTER_LIST => {
                 attributes.cluster_list = words(value).map(|id| ClusterId(Ipv4Addr::from_bits(id))).collect();
             }
-            code::EXTENDED_COMMUNITIES => attributes.ext_communities = value.as_chunks::<8>().0.to_vec(),
+            code::EXTENDED_COMMUNITIES => attributes.ext_communities = value.as_chunks::<8>().0.into(),
             code::LARGE_COMMUNITY => {
                 let all = &mut attributes.large_communities;
                 *all = value.as_chunks::<12>().0.iter().map(large_community).collect();

@@ -445,10 +445,10 @@ mod tests {
         let mut reflected = received("Global_10_99_0_1", "10.99.0.3", 2147482623);
         if let Some(attributes) = &mut reflected.attributes {
             attributes.originator_id = Some(RouterId("10.99.0.3".parse().unwrap()));
-            attributes.cluster_list = vec![bgp_proto::ClusterId("244.0.0.1".parse().unwrap())];
-            attributes.communities = vec![64512 << 16 | 100, 1];
-            attributes.large_communities = vec![[1, 2, 3]];
-            attributes.as_path = AsPath { segments: vec![Segment::Sequence(vec![Asn(1), Asn(65002)])] };
+            attributes.cluster_list = [bgp_proto::ClusterId("244.0.0.1".parse().unwrap())].into();
+            attributes.communities = [64512 << 16 | 100, 1].into();
+            attributes.large_communities = [[1, 2, 3]].into();
+            attributes.as_path = AsPath::sequence([Asn(1), Asn(65002)]);
         }
         let text = shown(&[("10.244.2.0/26", vec![reflected])], false, true, &[]);
         for line in [

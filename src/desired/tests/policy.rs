@@ -240,7 +240,7 @@ fn prefix_advertisements_add_communities_by_value_and_by_name_of_the_same_resour
         config.prefix_advertisements = Some(vec![entry("10.244.0.0/16", &["own", "7:7"])]);
     });
     let sent = exported(&world, "Mesh_10_0_0_2", "10.244.1.0/26").unwrap().attributes.into_owned();
-    assert_eq!((sent.communities, sent.large_communities), (vec![community(7, 7)], vec![]));
+    assert_eq!((sent.communities, sent.large_communities), ([community(7, 7)].into(), [].into()));
 }
 
 #[test]

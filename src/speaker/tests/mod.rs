@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use bgp_proto::session::{Conn, Endpoints, Negotiated, NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 use bgp_proto::wire::{
-    AsPath, Attributes, Context, Message, NextHop, Nlri, NlriList, Open, PeerType, Reach, Segment, Update,
-    decode, frame,
+    AsPath, Attributes, Context, Message, NextHop, Nlri, NlriList, Open, PeerType, Reach, Update, decode,
+    frame,
 };
 use bgp_proto::{Afi, AfiSet, Asn, IpPrefix, Millis, PeerId, Prefix, RouterId};
 use smallvec::smallvec;
@@ -518,11 +518,8 @@ pub fn device(ifindex: u32) -> Target {
 
 /// Attributes with this LOCAL_PREF and path.
 pub fn attributes(local_pref: Option<u32>, path: &[u32]) -> Attributes {
-    let segments = match path {
-        [] => Vec::new(),
-        path => vec![Segment::Sequence(path.iter().copied().map(Asn).collect())],
-    };
-    Attributes { local_pref, as_path: AsPath { segments }, ..Attributes::default() }
+    let as_path = AsPath::sequence(path.iter().copied().map(Asn));
+    Attributes { local_pref, as_path, ..Attributes::default() }
 }
 
 /// A route of normal priority from within the AS.

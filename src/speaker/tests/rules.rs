@@ -373,7 +373,7 @@ fn a_client_does_not_give_us_what_passed_our_cluster() {
     bench.up(R2);
     bench.up(R3);
     let mut looped = normal();
-    looped.cluster_list = vec![ClusterId([9, 9, 9, 9].into()), cluster];
+    looped.cluster_list = [ClusterId([9, 9, 9, 9].into()), cluster].into();
     bench.announce(bench.id(R2), "172.29.0.0/24", R2, looped.clone());
     bench.announce(bench.id(R3), "172.29.1.0/24", R3, looped);
     assert!(bench.fib("172.29.0.0/24").is_none());
@@ -425,7 +425,7 @@ fn internal_routes_go_to_external_peers_only() {
     let (from, internal, external) = (bench.up(R2), bench.up(R3), bench.up(E9));
     let mut attributes = normal();
     attributes.med = Some(50);
-    attributes.communities = vec![0xfde8_0064];
+    attributes.communities = [0xfde8_0064].into();
     bench.announce(from, "10.244.1.0/26", R2, attributes);
     bench.drain_all();
     assert_eq!(bench.held(internal, "10.244.1.0/26"), None);
@@ -449,7 +449,7 @@ fn well_known_communities_keep_routes_inside() {
         ("172.29.4.0/24", 0xffff_ff04),
     ] {
         let mut attributes = attributes(None, &[65010]);
-        attributes.communities = vec![community];
+        attributes.communities = [community].into();
         bench.announce(from, to, E9, attributes);
     }
     bench.drain_all();
@@ -490,10 +490,10 @@ fn a_reflector_names_the_originator_and_every_cluster_passed() {
         ))
     };
     let from_client = |clusters| Some((R2.to_owned(), clusters, ip(R2)));
-    assert_eq!(seen(ids[1], "10.244.2.0/26"), from_client(vec![red]));
-    assert_eq!(seen(ids[2], "10.244.2.0/26"), from_client(vec![blue, red]));
-    assert_eq!(seen(ids[3], "10.244.2.0/26"), from_client(vec![red]));
-    assert_eq!(seen(ids[1], "10.244.5.0/26"), Some(("10.10.0.5".into(), vec![red], ip("10.10.0.5"))));
+    assert_eq!(seen(ids[1], "10.244.2.0/26"), from_client([red].into()));
+    assert_eq!(seen(ids[2], "10.244.2.0/26"), from_client([blue, red].into()));
+    assert_eq!(seen(ids[3], "10.244.2.0/26"), from_client([red].into()));
+    assert_eq!(seen(ids[1], "10.244.5.0/26"), Some(("10.10.0.5".into(), [red].into(), ip("10.10.0.5"))));
     assert_eq!(seen(ids[4], "10.244.5.0/26"), None, "neither is a client");
     assert_eq!(seen(ids[0], "10.244.2.0/26"), None, "not back");
 }
@@ -739,7 +739,7 @@ fn up_aware(bench: &mut Bench, addr: &str) -> PeerId {
 }
 
 fn with_communities(communities: &[u32]) -> Attributes {
-    Attributes { communities: communities.to_vec(), ..normal() }
+    Attributes { communities: communities.into(), ..normal() }
 }
 
 #[test]

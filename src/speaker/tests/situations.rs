@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bgp_proto::wire::Segment;
 use serde_json::{Value, json};
+use smallvec::SmallVec;
 
 use super::*;
 use crate::datastore::files::snapshot_of_texts;
@@ -36,20 +38,20 @@ fn pair(text: &str) -> Vec<u32> {
 fn announced(route: &Value, internal: bool, asn: u32) -> Attributes {
     let path = match route["asPath"].as_array() {
         Some(path) => {
-            let mut segments: Vec<Segment> = Vec::new();
+            let mut segments = SmallVec::new();
             for part in path {
                 match (part.as_array(), segments.last_mut()) {
                     (Some(set), _) => {
                         segments.push(Segment::Set(set.iter().map(|n| Asn(number(n))).collect()))
                     }
                     (None, Some(Segment::Sequence(list))) => list.push(Asn(number(part))),
-                    (None, _) => segments.push(Segment::Sequence(vec![Asn(number(part))])),
+                    (None, _) => segments.push(Segment::Sequence(smallvec![Asn(number(part))])),
                 }
             }
             AsPath { segments }
         }
         None if internal => AsPath::default(),
-        None => AsPath { segments: vec![Segment::Sequence(vec![Asn(asn)])] },
+        None => AsPath::sequence([Asn(asn)]),
     };
     Attributes {
         origin: match text(route, "origin") {

@@ -4,9 +4,10 @@
 //! path from an old speaker. Never: looks for loops or prepends; that is import and export.
 
 use bytes::{BufMut, BytesMut};
+use smallvec::SmallVec;
 
 use crate::ids::Asn;
-use crate::wire::attr::{AsPath, Segment};
+use crate::wire::attr::{AsPath, AsnList, Segment};
 use crate::wire::fault::FaultKind;
 use crate::wire::input::{In, Malformed, Parsed, be_u8, take};
 
@@ -46,7 +47,7 @@ fn segment(input: In<'_>, as_size: usize) -> Parsed<'_, (u8, In<'_>)> {
     Ok((input, (kind, asns)))
 }
 
-fn asns(octets: In<'_>, as4: bool) -> Vec<Asn> {
+fn asns(octets: In<'_>, as4: bool) -> AsnList {
     if as4 {
         octets.as_chunks::<4>().0.iter().map(|asn| Asn(u32::from_be_bytes(*asn))).collect()
     } else {
@@ -109,8 +110,9 @@ pub fn read(value: In<'_>, as4: bool) -> PathIn {
 impl AsPath {
     /// A path of one AS_SEQUENCE; the empty path of a route of our own if there is none.
     pub fn sequence(asns: impl IntoIterator<Item = Asn>) -> AsPath {
-        let asns: Vec<Asn> = asns.into_iter().collect();
-        AsPath { segments: if asns.is_empty() { Vec::new() } else { vec![Segment::Sequence(asns)] } }
+        let asns: AsnList = asns.into_iter().collect();
+        let sequence = (!asns.is_empty()).then_some(Segment::Sequence(asns));
+        AsPath { segments: sequence.into_iter().collect() }
     }
 
     /// Length for the decision: an AS_SET counts as one (RFC 4271 §9.1.2.2 (a)).
@@ -135,14 +137,14 @@ impl AsPath {
     /// `self` as it is longer, then `as4_path` (RFC 6793 §4.2.3). `None` if AS4_PATH is longer and must be ignored.
     pub fn reconstruct(&self, as4_path: &AsPath) -> Option<AsPath> {
         let mut missing = self.hops().checked_sub(as4_path.hops())?;
-        let mut segments: Vec<Segment> = Vec::new();
+        let mut segments: SmallVec<[Segment; 1]> = SmallVec::new();
         for segment in &self.segments {
             if missing == 0 {
                 break;
             }
             match segment {
                 Segment::Sequence(asns) => {
-                    let taken: Vec<Asn> = asns.iter().copied().take(missing).collect();
+                    let taken: AsnList = asns.iter().copied().take(missing).collect();
                     missing -= taken.len();
                     segments.push(Segment::Sequence(taken));
                 }
@@ -158,10 +160,10 @@ impl AsPath {
             (segments.last_mut(), tail.split_first())
             && head.len() + first.len() <= SEGMENT_MAX
         {
-            head.extend(first);
+            head.extend_from_slice(first);
             tail = rest;
         }
-        segments.extend_from_slice(tail);
+        segments.extend(tail.iter().cloned());
         Some(AsPath { segments })
     }
 
@@ -202,13 +204,13 @@ mod tests {
 
     fn path(text: &str) -> AsPath {
         // "1 2 {3 4} 5": sequences and sets.
-        let mut segments: Vec<Segment> = Vec::new();
+        let mut segments = SmallVec::new();
         for part in text.split_inclusive(['}', '{']) {
             let (set, part) = match part.strip_suffix('}') {
                 Some(part) => (true, part),
                 None => (false, part.trim_end_matches('{')),
             };
-            let asns: Vec<Asn> = part.split_whitespace().map(|asn| asn.parse().unwrap()).collect();
+            let asns: AsnList = part.split_whitespace().map(|asn| asn.parse().unwrap()).collect();
             if !asns.is_empty() {
                 segments.push(if set { Segment::Set(asns) } else { Segment::Sequence(asns) });
             }

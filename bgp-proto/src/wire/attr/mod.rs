@@ -9,6 +9,8 @@ pub mod rules;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
+use thin_vec::ThinVec;
 
 use crate::ids::{Asn, ClusterId, RouterId};
 
@@ -24,20 +26,24 @@ pub enum Origin {
     Incomplete,
 }
 
+/// The AS numbers of one segment. Most paths in a cluster have few: those stand in the path itself, without a place of
+/// their own in memory.
+pub type AsnList = SmallVec<[Asn; 4]>;
+
 /// One AS_PATH segment.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Segment {
     /// AS_SEQUENCE: at least one AS.
-    Sequence(Vec<Asn>),
+    Sequence(AsnList),
     /// AS_SET: counts as one in the path length.
-    Set(Vec<Asn>),
+    Set(AsnList),
 }
 
 /// AS_PATH.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct AsPath {
     /// Segments in order, nearest AS first.
-    pub segments: Vec<Segment>,
+    pub segments: SmallVec<[Segment; 1]>,
 }
 
 /// AGGREGATOR (RFC 4271 §5.1.7).
@@ -93,7 +99,8 @@ pub struct UnknownAttribute {
     pub value: Bytes,
 }
 
-/// The attributes of a route but for its next hop, which stands beside the prefixes.
+/// The attributes of a route but for its next hop, which stands beside the prefixes. A table may hold very many of them:
+/// lists that most routes do not have take one word each.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Attributes {
     /// ORIGIN.
@@ -109,19 +116,19 @@ pub struct Attributes {
     /// AGGREGATOR, with AS4_AGGREGATOR merged in.
     pub aggregator: Option<Aggregator>,
     /// COMMUNITIES (RFC 1997) in the order received.
-    pub communities: Vec<u32>,
+    pub communities: ThinVec<u32>,
     /// EXTENDED COMMUNITIES (RFC 4360).
-    pub ext_communities: Vec<[u8; 8]>,
+    pub ext_communities: ThinVec<[u8; 8]>,
     /// LARGE_COMMUNITY (RFC 8092), each value once.
-    pub large_communities: Vec<[u32; 3]>,
+    pub large_communities: ThinVec<[u32; 3]>,
     /// ORIGINATOR_ID (RFC 4456).
     pub originator_id: Option<RouterId>,
     /// CLUSTER_LIST (RFC 4456), nearest first.
-    pub cluster_list: Vec<ClusterId>,
+    pub cluster_list: ThinVec<ClusterId>,
     /// ONLY_TO_CUSTOMER (RFC 9234).
     pub otc: Option<Asn>,
     /// Optional attributes that we do not decode, sorted by code.
-    pub unknown: Vec<UnknownAttribute>,
+    pub unknown: ThinVec<UnknownAttribute>,
 }
 
 /// A set of attribute type codes.
