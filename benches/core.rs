@@ -25,6 +25,7 @@ use bgp_proto::session::{Conn, Endpoints, Negotiated};
 use bgp_proto::wire::{Attributes, Context, NextHop, Nlri, NlriList, Open, PeerType, Reach, Update};
 use bgp_proto::{AfiSet, Asn, Millis, PeerId, Prefix, RouterId, V4};
 use calico_bgpd::clock::Clock;
+use calico_bgpd::core_thread::courier::Dispatch;
 use calico_bgpd::core_thread::mailbox::{Fill, Mailbox};
 use calico_bgpd::core_thread::{self, Batch, Core, CorePort, KernelPort, Urgent, inboxes};
 use calico_bgpd::datastore::files;
@@ -174,7 +175,10 @@ impl Rig {
         let core = Timed { speaker: Speaker::new(7), began: None, longest: longest.clone() };
         let kernel = KernelPort { events: kernel_events, wanted };
         let before = threads();
-        core_thread::start(core, Clock::start(), inbox, kernel, phase, |why| panic!("{why}")).unwrap();
+        core_thread::start(core, Clock::start(), inbox, kernel, phase, Dispatch::default(), |why| {
+            panic!("{why}")
+        })
+        .unwrap();
         let thread = threads().difference(&before).next().unwrap().clone();
         let ids = (0..peers).map(|n| PeerId { slot: u32::try_from(n).unwrap(), generation: 1 }).collect();
         let mut rig = Rig {
@@ -329,7 +333,7 @@ impl Rig {
         if mail.incarnation != self.incarnations[n] {
             return;
         }
-        if let Some(Fill { bytes, more }) = mail.fill {
+        if let Some(Fill { bytes, more, .. }) = mail.fill {
             self.octets += bytes.len();
             if !more {
                 self.reading.remove(&n);

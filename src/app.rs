@@ -28,6 +28,7 @@ use crate::control::bird::{self, server::Bird};
 use crate::control::counts::Counts;
 use crate::control::http;
 use crate::control::server::{self, ControlSocket, Views};
+use crate::core_thread::courier::Dispatch;
 use crate::core_thread::{self, CorePort, KernelPort, Urgent};
 use crate::datastore;
 use crate::fib::Phase;
@@ -185,7 +186,8 @@ pub async fn run(settings: Settings, log: Arc<Log>) -> Result<(), AppError> {
     let notes = Notes::after(&earlier.unwrap_or_default());
     let restarting = restart.families;
     let speaker = Speaker::after(random(), restart);
-    let core_thread = core_thread::start(speaker, clock, inbox, kernel, phase_tx, failed)
+    let dispatch = Dispatch::on(&tokio::runtime::Handle::current());
+    let core_thread = core_thread::start(speaker, clock, inbox, kernel, phase_tx, dispatch, failed)
         .map_err(system("cannot start a thread"))?;
     let reconciler = if settings.dry_run {
         let (lines, said) = mpsc::channel(KERNEL_QUEUE);

@@ -7,6 +7,7 @@
 //! What comes from one session stays in order: its messages travel as [`Batch`]es of one incarnation, one at a time.
 //! Only the end of a session overtakes them, in the urgent inbox; what of its incarnation comes later is dropped.
 
+pub mod courier;
 pub mod mailbox;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +20,7 @@ use bgp_proto::{Afi, IpPrefix, Millis, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::courier::{Dispatch, Post};
 use self::mailbox::{Fill, Incarnation, Mailbox};
 use crate::clock::Clock;
 use crate::desired::{DesiredState, SessionKey};
@@ -164,9 +166,10 @@ pub fn run<C: Core>(
     inbox: Inbox<C>,
     kernel: KernelPort,
     phase: watch::Sender<Phase>,
+    dispatch: Dispatch,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    runtime.block_on(Driver::new(core, clock, phase).run(inbox, kernel));
+    runtime.block_on(Driver::new(core, clock, phase, dispatch).run(inbox, kernel));
     Ok(())
 }
 
@@ -178,10 +181,11 @@ pub fn start<C: Core>(
     inbox: Inbox<C>,
     kernel: KernelPort,
     phase: watch::Sender<Phase>,
+    dispatch: Dispatch,
     failed: impl FnOnce(&str) + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("core".into()).spawn(move || {
-        let run = AssertUnwindSafe(|| run(core, clock, inbox, kernel, phase));
+        let run = AssertUnwindSafe(|| run(core, clock, inbox, kernel, phase, dispatch));
         match std::panic::catch_unwind(run) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => failed(&error.to_string()),
@@ -222,6 +226,8 @@ struct Driver<C> {
     /// Peers that rest and are given what came up: who, for which session, how many octets.
     given: VecDeque<(PeerId, Incarnation, usize)>,
     fib: FibBacklog,
+    /// Answers to peers that rest.
+    dispatch: Dispatch,
 }
 
 /// A batch that slices take from.
@@ -267,7 +273,7 @@ impl FibBacklog {
 }
 
 impl<C: Core> Driver<C> {
-    fn new(core: C, clock: Clock, phase: watch::Sender<Phase>) -> Self {
+    fn new(core: C, clock: Clock, phase: watch::Sender<Phase>, dispatch: Dispatch) -> Self {
         Driver {
             core,
             clock,
@@ -279,6 +285,7 @@ impl<C: Core> Driver<C> {
             behind: false,
             given: VecDeque::new(),
             fib: FibBacklog::default(),
+            dispatch,
         }
     }
 
@@ -410,7 +417,13 @@ impl<C: Core> Driver<C> {
                     self.given.extend(budget.map(|budget| (peer, n, budget)));
                 }
                 SpeakerOutput::Fill { peer, incarnation, bytes, more } => {
-                    self.mail_to(peer, |mailbox| mailbox.fill(incarnation, Fill { bytes, more }));
+                    let Some(mailbox) = self.mailboxes.get(&peer) else { continue };
+                    let fill = Fill { bytes, more, begun: false };
+                    if mailbox.is_given(incarnation) {
+                        self.dispatch.post(Post { mailbox: mailbox.clone(), incarnation, fill });
+                    } else {
+                        mailbox.fill(incarnation, fill);
+                    }
                 }
                 SpeakerOutput::EndSession(peer, why) => self.mail(peer, |mailbox, n| mailbox.end(n, why)),
                 SpeakerOutput::Fib(changes) => {
@@ -424,6 +437,7 @@ impl<C: Core> Driver<C> {
                 }
             }
         }
+        self.dispatch.send();
     }
 
     /// For the session that stands.
@@ -487,7 +501,12 @@ mod tests {
         let (told, heard) = std::sync::mpsc::sync_channel(100);
         let (_, inbox) = inboxes();
         let mailbox = Arc::new(Mailbox::default());
-        let mut driver = Driver::new(Recorder(told), Clock::start(), watch::channel(Phase::Recovering).0);
+        let mut driver = Driver::new(
+            Recorder(told),
+            Clock::start(),
+            watch::channel(Phase::Recovering).0,
+            Dispatch::default(),
+        );
         driver.mailboxes.insert(PEER, mailbox.clone());
         (driver, inbox, heard, mailbox)
     }
@@ -510,7 +529,7 @@ mod tests {
         run(&mut driver, &mut inbox, batch);
         assert_eq!(taken.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         let mail = mailbox.take();
-        let fill = Fill { bytes: Bytes::from_static(b"update"), more: false };
+        let fill = Fill { bytes: Bytes::from_static(b"update"), more: false, begun: false };
         assert_eq!((mail.incarnation, mail.fill), (3, Some(fill)));
     }
 
@@ -518,25 +537,46 @@ mod tests {
         SpeakerInput::Want { peer: PEER, incarnation, budget: 100 }
     }
 
-    #[test]
-    fn a_peer_that_rests_is_given_what_came_up_without_asking() {
+    /// A line that is never full.
+    #[derive(Default)]
+    struct Open(std::sync::Mutex<Vec<u8>>);
+
+    impl mailbox::Way for Open {
+        fn write(&self, octets: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(octets);
+            Ok(octets.len())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_rests_is_given_what_came_up_without_asking() {
         let (mut driver, mut inbox, heard, mailbox) = recorder();
+        driver.dispatch = Dispatch::on(&tokio::runtime::Handle::current());
         let (_, mut events) = mpsc::channel(1);
-        assert!(mailbox.rest(1, 100));
+        let line = Arc::new(Open::default());
+        let way: Arc<dyn mailbox::Way> = line.clone();
+        assert!(mailbox.rest(1, 100, Arc::downgrade(&way)));
+        for n in 1..3 {
+            driver.out.push(SpeakerOutput::Ready(PEER, 1));
+            driver.deliver();
+            driver.slice(&mut inbox, &mut events);
+            driver.settle();
+            while line.0.lock().unwrap().len() < n * b"update".len() {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(mailbox.take().fill, None);
+        assert!(heard.try_iter().any(|line| line.contains("budget: 100")));
+        // With nobody to bring them answers come by mail.
+        driver.dispatch = Dispatch::default();
         driver.out.push(SpeakerOutput::Ready(PEER, 1));
         driver.deliver();
-        assert_eq!(mailbox.take().fill, None, "in the next slice, which begins with what is urgent");
         driver.slice(&mut inbox, &mut events);
         driver.settle();
         assert!(mailbox.take().fill.is_some());
-        assert!(heard.try_iter().any(|line| line.contains("budget: 100")));
-        // It has not rested again: it is told, and asks when it has written that.
         driver.out.push(SpeakerOutput::Ready(PEER, 1));
         driver.deliver();
-        driver.slice(&mut inbox, &mut events);
-        driver.settle();
-        let mail = mailbox.take();
-        assert!(mail.ready && mail.fill.is_none());
+        assert!(mailbox.take().ready, "it has not rested again, and asks when it has written that");
     }
 
     #[test]
@@ -557,7 +597,12 @@ mod tests {
         let (told, heard) = std::sync::mpsc::sync_channel(10_000);
         let (port, mut inbox) = inboxes();
         let (_, mut events) = mpsc::channel(1);
-        let mut driver = Driver::new(Recorder(told), Clock::start(), watch::channel(Phase::Recovering).0);
+        let mut driver = Driver::new(
+            Recorder(told),
+            Clock::start(),
+            watch::channel(Phase::Recovering).0,
+            Dispatch::default(),
+        );
         driver.mailboxes.insert(PEER, Arc::new(Mailbox::default()));
         let inputs = (0..1000).map(|_| SpeakerInput::EndOfRib(PEER, Afi::Ipv4)).collect();
         driver.open = Some(batch(1, inputs).0.into());
@@ -584,7 +629,12 @@ mod tests {
         bench.tell(SpeakerInput::Tick);
         let (port, mut inbox) = inboxes();
         let (_, mut events) = mpsc::channel(1);
-        let mut driver = Driver::new(bench.speaker, Clock::start(), watch::channel(Phase::Recovering).0);
+        let mut driver = Driver::new(
+            bench.speaker,
+            Clock::start(),
+            watch::channel(Phase::Recovering).0,
+            Dispatch::default(),
+        );
         driver.mailboxes.insert(id, Arc::new(Mailbox::default()));
         driver.urgent(Urgent::PeerDown(id, 1));
         let (told, heard) = std::sync::mpsc::channel();
@@ -636,7 +686,8 @@ mod tests {
         let phase = watch::channel(Phase::Recovering).0;
         let failed = move |why: &str| told.send(why.to_string()).unwrap();
         let kernel = KernelPort { events, wanted };
-        let thread = start(Broken, Clock::start(), inbox, kernel, phase, failed).unwrap();
+        let thread =
+            start(Broken, Clock::start(), inbox, kernel, phase, Dispatch::default(), failed).unwrap();
         thread.join().unwrap();
         assert_eq!(heard.recv().unwrap(), "a defect in the table");
     }

@@ -4,14 +4,16 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bgp_proto::session::{CloseCause, Endpoints};
 use bytes::{Buf, Bytes};
 use socket2::SockRef;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::core_thread::mailbox::Way;
 
 /// What is read at once; the largest message fits.
 pub const READ: usize = 64 * 1024;
@@ -39,7 +41,7 @@ pub struct Flushed {
 /// A connection.
 #[derive(Debug)]
 pub struct Line {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     /// Its ends.
     pub endpoints: Endpoints,
     /// Largest message that may come.
@@ -51,7 +53,14 @@ pub struct Line {
 impl Line {
     /// Takes over a connected socket.
     pub fn new(stream: TcpStream, endpoints: Endpoints, max_message: usize) -> Self {
+        let stream = Arc::new(stream);
         Line { stream, endpoints, max_message, partial: Vec::new(), queue: VecDeque::new() }
+    }
+
+    /// For those who write on it while nothing waits here; it ends with the line.
+    pub fn way(&self) -> Weak<dyn Way> {
+        let stream: Arc<dyn Way> = self.stream.clone();
+        Arc::downgrade(&stream)
     }
 
     /// The socket, for its options.
@@ -82,7 +91,7 @@ impl Line {
         // connection of the peer, must be heard before it all the same.
         let read = match self.stream.try_read(tail) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                (&*SockRef::from(&self.stream)).read(tail)
+                (&*SockRef::from(&*self.stream)).read(tail)
             }
             read => read,
         };
@@ -106,13 +115,20 @@ impl Line {
     /// Whether bytes have come that were not read yet.
     pub fn has_unread(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::new(0)];
-        SockRef::from(&self.stream).peek(&mut byte).is_ok_and(|n| n > 0)
+        SockRef::from(&*self.stream).peek(&mut byte).is_ok_and(|n| n > 0)
     }
 
     /// Puts whole messages behind what waits.
     pub fn push(&mut self, bytes: Bytes, routes: bool) {
         if !bytes.is_empty() {
             self.queue.push_back(Piece { bytes, routes, started: false });
+        }
+    }
+
+    /// Puts the rest of what another has begun to write before what waits.
+    pub fn push_rest(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.queue.push_front(Piece { bytes, routes: true, started: true });
         }
     }
 
@@ -159,14 +175,26 @@ impl Line {
                     _ => return,
                 }
             }
-            if SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write).is_err() {
+            if SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write).is_err() {
                 return;
             }
             // Closing with unread bytes would send RST, which destroys what the other end has not read yet.
             let mut sink = [0; 1024];
-            while matches!(self.stream.read(&mut sink).await, Ok(1..)) {}
+            while self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut sink) {
+                    Ok(1..) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => return,
+                }
+            }
         })
         .await;
+    }
+}
+
+impl Way for TcpStream {
+    fn write(&self, octets: &[u8]) -> io::Result<usize> {
+        self.try_write(octets)
     }
 }
 
@@ -182,6 +210,7 @@ pub fn close_cause(error: &io::Error) -> CloseCause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     async fn pair() -> (Line, TcpStream) {

@@ -5,7 +5,7 @@
 //!
 //! - **Pull.** Routes come from the core only when the connection has written all that it had, one answer at a time; so a slow
 //!   peer holds at most one answer, and the rest waits where it can still change. A connection that is done and knows of
-//!   nothing more rests: the next answer comes unasked.
+//!   nothing more rests: the next answer comes unasked, and is written by the courier.
 //! - **Credit.** One batch is with the core at a time. While that is so and the next is full, nothing is read, and TCP tells
 //!   the peer. Keepalives go on; bytes that wait unread keep the hold timer from expiring (T17).
 //! - **Panics** end this peer's session only; it starts anew (P8).
@@ -33,7 +33,7 @@ use super::line::{Line, READ};
 use super::peer_view::{PeerView, Shadowed};
 use super::sockopt;
 use crate::clock::Clock;
-use crate::core_thread::mailbox::{Fill, Incarnation, Mailbox};
+use crate::core_thread::mailbox::{Fill, Incarnation, Mailbox, Risen};
 use crate::core_thread::{BATCH_BYTES, Batch, CorePort, Urgent, panic_text};
 use crate::desired::SessionKey;
 use crate::model::SecretBytes;
@@ -425,6 +425,7 @@ impl<'a, C: 'static> Shell<'a, C> {
                 }
             }
             Output::Close(conn) => {
+                self.rise(conn);
                 if let Some(line) = self.lines.slot(conn).take() {
                     self.task.closers.spawn(line.hang_up());
                 }
@@ -478,6 +479,7 @@ impl<'a, C: 'static> Shell<'a, C> {
     }
 
     fn session_over(&mut self) {
+        self.task.mailbox.rise(self.incarnation);
         self.up = None;
         self.pull = Pull::default();
     }
@@ -576,7 +578,11 @@ impl<'a, C: 'static> Shell<'a, C> {
     }
 
     fn flush(&mut self, conn: Conn) {
-        let Some(line) = self.lines.slot(conn).as_mut().filter(|line| !line.is_drained()) else { return };
+        if self.lines.slot(conn).as_ref().is_none_or(Line::is_drained) {
+            return;
+        }
+        self.rise(conn);
+        let Some(line) = self.lines.slot(conn) else { return };
         match line.flush() {
             Ok(done) => {
                 if done.wrote {
@@ -597,7 +603,9 @@ impl<'a, C: 'static> Shell<'a, C> {
         if !drained || self.pull.asked || self.pull.resting {
             return;
         }
-        self.pull.resting = !self.pull.ready && self.task.mailbox.rest(self.incarnation, BUDGET);
+        let way = self.lines.slot(conn).as_ref().map(Line::way);
+        self.pull.resting =
+            !self.pull.ready && way.is_some_and(|way| self.task.mailbox.rest(self.incarnation, BUDGET, way));
         if !self.pull.resting {
             self.pull.ready = false;
             self.pull.asked = true;
@@ -612,11 +620,8 @@ impl<'a, C: 'static> Shell<'a, C> {
     fn mail(&mut self) {
         let mail = self.task.mailbox.take();
         let Some(conn) = self.up.filter(|_| mail.incarnation == self.incarnation) else { return };
-        if let Some(Fill { bytes, more }) = mail.fill {
-            self.pull = Pull { ready: more, ..Pull::default() };
-            if let Some(line) = self.lines.slot(conn).as_mut().filter(|_| !bytes.is_empty()) {
-                line.push(bytes, true);
-            }
+        if let Some(fill) = mail.fill {
+            self.take_fill(conn, fill);
             self.flush(conn);
         }
         self.pull.ready |= mail.ready;
@@ -625,6 +630,32 @@ impl<'a, C: 'static> Shell<'a, C> {
         }
         if let Some(why) = mail.end {
             self.input(Input::Close(why));
+        }
+    }
+
+    /// An answer, or what is left of it.
+    fn take_fill(&mut self, conn: Conn, fill: Fill) {
+        let Fill { bytes, more, begun } = fill;
+        self.pull = Pull { ready: more, ..Pull::default() };
+        if let Some(line) = self.lines.slot(conn) {
+            if begun {
+                line.push_rest(bytes);
+            } else {
+                line.push(bytes, true);
+            }
+        }
+    }
+
+    /// There is something to be written that does not come from the core: while the peer rests the line is left to the
+    /// courier, who may be in the middle of a message.
+    fn rise(&mut self, conn: Conn) {
+        if self.up != Some(conn) || !std::mem::take(&mut self.pull.resting) {
+            return;
+        }
+        let Risen { under_way, fill } = self.task.mailbox.rise(self.incarnation);
+        self.pull.asked = under_way;
+        if let Some(fill) = fill {
+            self.take_fill(conn, fill);
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bgp_proto::session::{NextOpen, OpenParams, PeerSpec, Transport, TtlRule};
 use bgp_proto::{Afi, AfiSet, Asn, Millis, PeerId, RouterId};
 use calico_bgpd::clock::Clock;
+use calico_bgpd::core_thread::courier::Dispatch;
 use calico_bgpd::core_thread::mailbox::Mailbox;
 use calico_bgpd::core_thread::{self, Core, CorePort, KernelPort, Urgent};
 use calico_bgpd::datastore::files;
@@ -90,9 +91,10 @@ impl Shells {
         let (wanted, wanted_rx) = mpsc::channel(1);
         let phase = watch::channel(Phase::Recovering).0;
         let core = Scripted(Box::new(handler));
+        let dispatch = Dispatch::on(&tokio::runtime::Handle::current());
         std::thread::spawn(move || {
             let _ends = (events_tx, wanted_rx);
-            core_thread::run(core, clock, inbox, KernelPort { events, wanted }, phase).unwrap();
+            core_thread::run(core, clock, inbox, KernelPort { events, wanted }, phase, dispatch).unwrap();
         });
         let ports = RosterPorts {
             clock,

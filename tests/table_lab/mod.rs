@@ -13,6 +13,7 @@ use calico_bgpd::configure::{self, Configure, ConfigurePorts, InForce};
 use calico_bgpd::control::bird::server::Bird;
 use calico_bgpd::control::counts::Counts;
 use calico_bgpd::control::server::{self, ControlSocket, Views};
+use calico_bgpd::core_thread::courier::Dispatch;
 use calico_bgpd::core_thread::{self, KernelPort};
 use calico_bgpd::datastore::{self, files};
 use calico_bgpd::desired::NodeFacts;
@@ -105,7 +106,8 @@ pub async fn unconfigured(run_dir: &Path) -> Table {
     let (wanted, wanted_rx) = mpsc::channel(1);
     let phase_tx = watch::channel(Phase::Recovering).0;
     let kernel = KernelPort { events, wanted };
-    core_thread::start(Speaker::new(1), clock, inbox, kernel, phase_tx, |why| panic!("{why}")).unwrap();
+    let failed = |why: &str| panic!("{why}");
+    core_thread::start(Speaker::new(1), clock, inbox, kernel, phase_tx, Dispatch::default(), failed).unwrap();
     let looks = Looks::default();
     let stop = CancellationToken::new();
     let roster = RosterPorts {
