@@ -26,12 +26,12 @@ def echo(lab, pod, address):
 
 
 class Probe:
-    """From a pod (or host) to an address that echoes. Runs until end()."""
+    """From a pod (or host) to an address that echoes, so many datagrams a second. Runs until end()."""
 
-    def __init__(self, lab, source, to):
+    def __init__(self, lab, source, to, rate=1000):
         self.name = f"{source.ns.removeprefix('cb-')} to {to}"
         log = lab.out / f"probe-{source.ns}-{to.replace(':', '_')}.log"
-        self.log, self.process = log, spawn(source.ns, log, "probe", to, str(PORT))
+        self.log, self.process = log, spawn(source.ns, log, "probe", to, str(PORT), str(rate))
         wait.until(f"the probe from {self.name} runs", lambda: "probes" in log.read_text(), 20)
 
     def end(self):
