@@ -59,7 +59,7 @@ pub enum Command {
     /// Read the datastore once and say what is wrong with it; exit status 1 where something is
     Check(ReadOnce),
     /// Read the datastore once and print what this node would do
-    Intent(ReadOnce),
+    Intent(IntentArgs),
     /// Say what becomes of a route: through the rules of a session, and into the kernel
     ///
     /// The rules are those of the datastore as it is; no table is asked. Next hops are not resolved: the interface and
@@ -115,7 +115,7 @@ pub struct Run {
     pub daemon: DaemonFlags,
 }
 
-/// `check` and `intent`.
+/// `check`, and what `intent` and others have in common with it.
 #[derive(Args, Debug)]
 pub struct ReadOnce {
     /// Node and datastore.
@@ -144,6 +144,33 @@ pub struct ShadowArgs {
     /// Node and datastore.
     #[command(flatten)]
     pub once: ReadOnce,
+}
+
+/// `intent`.
+#[derive(Args, Debug)]
+pub struct IntentArgs {
+    /// Print it as text for people, as JSON, or as a configuration of BIRD 1.6 (bird: IPv4, bird6: IPv6)
+    #[arg(long, value_enum, default_value = "text", conflicts_with = "json")]
+    pub format: IntentFormat,
+    /// Print passwords in BIRD's configuration, which has a comment in their place otherwise
+    #[arg(long)]
+    pub with_passwords: bool,
+    /// Node and datastore.
+    #[command(flatten)]
+    pub once: ReadOnce,
+}
+
+/// Forms of the intent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum IntentFormat {
+    /// A table for people.
+    Text,
+    /// The same as `--json`.
+    Json,
+    /// Configuration of `bird`.
+    Bird,
+    /// Configuration of `bird6`.
+    Bird6,
 }
 
 /// `diff`.

@@ -17,7 +17,7 @@ use bgp_proto::{Afi, Asn};
 use calico_bgpd::capture::DecodeArgs;
 use calico_bgpd::cli::{
     Cleanup, Cli, Command, Diff, EXIT_DEFECT, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Evaluate, FamilyWord,
-    ReadOnce, RefreshArgs, Run, ShadowArgs, ShowCommand, SourceWord,
+    IntentArgs, IntentFormat, ReadOnce, RefreshArgs, Run, ShadowArgs, ShowCommand, SourceWord,
 };
 use calico_bgpd::control::show::{
     Client, ShowError, kernel_table, peer_text, peers_table, refresh_text, routes_table, status_text,
@@ -41,8 +41,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let result = match parse().command {
         Command::Run(args) => run(&args),
-        Command::Check(args) => read_once(&args, Once::Check),
-        Command::Intent(args) => read_once(&args, Once::Intent),
+        Command::Check(args) => check(&args),
+        Command::Intent(args) => intent(&args),
         Command::Evaluate(args) => evaluate(&args),
         Command::Diff(args) => diff(&args),
         Command::Shadow(args) => shadow(&args),
@@ -92,13 +92,6 @@ fn run(args: &Run) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-/// What is done with a snapshot that was read once.
-#[derive(Clone, Copy)]
-enum Once {
-    Check,
-    Intent,
-}
-
 /// What the datastore says now, compiled.
 fn compile_once(args: &ReadOnce) -> anyhow::Result<Result<DesiredState, Unready>> {
     compile_from(&args.node, args)
@@ -128,27 +121,26 @@ fn unready(unready: &Unready) -> anyhow::Error {
     anyhow::anyhow!("nothing can be configured\n{}", check.to_string().trim_end())
 }
 
-fn read_once(args: &ReadOnce, what: Once) -> anyhow::Result<u8> {
+fn check(args: &ReadOnce) -> anyhow::Result<u8> {
     let compiled = compile_once(args)?;
-    match what {
-        Once::Check => {
-            let check = desired::view::check(compiled.as_ref());
-            print(&if args.output.json { json(&check)? } else { check.to_string() })?;
-            if let Some(who) = another_bird(&resolve_run_dir(&args.run_dir, &Process)?)? {
-                let _ = writeln!(std::io::stderr(), "calico-bgpd would configure nothing before {who}");
-            }
-            Ok(check.exit_code())
-        }
-        Once::Intent => match &compiled {
-            Ok(state) => {
-                let text =
-                    if args.output.json { json(&desired::view(state))? } else { desired::render_text(state) };
-                print(&text)?;
-                Ok(EXIT_OK)
-            }
-            Err(why) => Err(unready(why)),
-        },
+    let check = desired::view::check(compiled.as_ref());
+    print(&if args.output.json { json(&check)? } else { check.to_string() })?;
+    if let Some(who) = another_bird(&resolve_run_dir(&args.run_dir, &Process)?)? {
+        let _ = writeln!(std::io::stderr(), "calico-bgpd would configure nothing before {who}");
     }
+    Ok(check.exit_code())
+}
+
+fn intent(args: &IntentArgs) -> anyhow::Result<u8> {
+    let state = compile_once(&args.once)?.map_err(|why| unready(&why))?;
+    print(&match args.format {
+        IntentFormat::Json => json(&desired::view(&state))?,
+        IntentFormat::Text if args.once.output.json => json(&desired::view(&state))?,
+        IntentFormat::Text => desired::render_text(&state),
+        IntentFormat::Bird => desired::bird_text(&state, Afi::Ipv4, args.with_passwords),
+        IntentFormat::Bird6 => desired::bird_text(&state, Afi::Ipv6, args.with_passwords),
+    })?;
+    Ok(EXIT_OK)
 }
 
 /// Compares the resources of a folder with those of another, or with the datastore's.

@@ -116,6 +116,20 @@ fn the_intent_is_printed_for_people_and_for_programs() {
 }
 
 #[test]
+fn the_intent_is_printed_as_bird_would_have_it_family_by_family() {
+    let vars = on_files("node-1", CLUSTER);
+    for (format, neighbour) in
+        [("bird", "neighbor 10.0.0.2 port 179"), ("bird6", "neighbor fd00::2 port 179")]
+    {
+        let text = run(&["intent", "--format", format], &vars);
+        assert!(text.status.success(), "{}", stderr(&text));
+        assert_eq!(stdout(&text).matches("neighbor ").count(), 2, "{format}");
+        assert!(stdout(&text).contains(neighbour), "{}", stdout(&text));
+    }
+    assert_eq!(run(&["intent", "--format", "bird", "--json"], &vars).status.code(), Some(2));
+}
+
+#[test]
 fn a_flag_wins_over_its_variable() {
     let mut vars = on_files("nobody", "/nowhere").to_vec();
     vars.push(("CALICO_DATASTORE_PATH", "/nowhere/either"));

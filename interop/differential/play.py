@@ -33,6 +33,19 @@ def calico_bgpd(situation, folder):
         **situation.env}
 
 
+def bird(situation, folder):
+    """BIRD 1.6.8 with what `intent --format bird` makes of the situation's resources, one process for each family."""
+    command, environment = calico_bgpd(situation, folder)
+    found = {}
+    for name in ("bird", "bird6"):
+        done = subprocess.run([command[0], "intent", "--format", name, "--with-passwords"], env=environment, capture_output=True, text=True, timeout=30)
+        wait.check(f"calico-bgpd writes a configuration of {name}", done.returncode == 0 or f"!{done.stderr}")
+        (folder / f"{name}.conf").write_text(done.stdout)
+        files = [word.format(folder / name) for word in ("{}.conf", "{}.ctl", "{}.pid")]
+        found[name] = [programs.cached(f"bird-1.6.8/usr/sbin/{name}"), "-f", "-c", files[0], "-s", files[1], "-P", files[2]], environment
+    return found
+
+
 def start(name, command, environment, folder):
     with inside(NODE), open(folder / f"{name}.log", "wb") as log:
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

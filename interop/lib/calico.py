@@ -94,7 +94,8 @@ class FileDatastore:
 class EtcdDatastore:
     """DATASTORE_TYPE=etcdv3, with the keys that Calico's own programs write."""
 
-    PLURALS = {"Node": "nodes", "IPPool": "ippools", "BGPConfiguration": "bgpconfigurations", "ClusterInformation": "clusterinformations"}
+    PLURALS = {"Node": "nodes", "IPPool": "ippools", "BGPConfiguration": "bgpconfigurations", "ClusterInformation": "clusterinformations",
+               "BGPPeer": "bgppeers", "BGPFilter": "bgpfilters"}
 
     def __init__(self, etcd):
         self.etcd = etcd

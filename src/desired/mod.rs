@@ -19,10 +19,11 @@
 //! | `diff` | what a change of the state means for what runs (BGP-37) |
 //! | `compare` | the same in words, for people |
 //! | `prior` | sessions of the compilation before, where what they hang on is the same |
-//! | `view`, `render` | the state as JSON and as text |
+//! | `view`, `render`, `bird_text` | the state as JSON, as text, and as BIRD 1.6 would have it |
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod auth;
+mod bird_text;
 mod compare;
 mod compile;
 mod diff;
@@ -47,6 +48,7 @@ pub mod view;
 
 pub use auth::{DEFAULT_SECRET_NAMESPACE, retain_keys};
 pub use bgp_proto::rib::NextHopRule;
+pub use bird_text::bird_text;
 pub use compare::{Comparison, compare};
 pub use compile::{Unready, compile, compile_after};
 pub use diff::{PeerChange, Plan, diff};

@@ -1,5 +1,6 @@
 //! What a snapshot compiles to.
 
+mod bird;
 mod codes;
 mod edits;
 mod peerings;
