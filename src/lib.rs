@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`cli`], [`settings`] | flags, environment, defaults |
 //! | [`app`], [`runtime`], [`clock`], [`random`] | every long-lived task; start and stop; threads; time; chance |
-//! | [`datastore`] | resources from files or etcd, as snapshots |
+//! | [`datastore`] | resources from files, etcd or the Kubernetes API, as snapshots |
 //! | [`model`] | resources, their decoders, the store, snapshots |
 //! | [`desired`], [`policy`] | what this node shall do, compiled and compared |
 //! | [`evaluate`] | what becomes of a route by these rules, for people |

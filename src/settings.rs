@@ -291,7 +291,7 @@ pub fn resolve_node(
         advertise_cluster_ips: typed
             .text(("", None), &["CALICO_ADVERTISE_CLUSTER_IPS"])
             .map(|(_, value)| value.trim().to_string()),
-        on_etcd: matches!(datastore.backend, Backend::Etcd(_)),
+        on_etcd: matches!(&datastore.backend, Backend::Etcd(etcd) if etcd.kubernetes.is_none()),
         secret_namespace,
         strict: flags.strict || typed.boolean(&["CALICO_BGPD_STRICT"])?,
         bare_without_tunnel,

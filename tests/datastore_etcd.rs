@@ -6,6 +6,9 @@
 #![allow(clippy::disallowed_methods, reason = "the test is the shell here")]
 
 mod datastore_fixtures;
+#[cfg(feature = "kube")]
+#[allow(dead_code, reason = "each test program uses a part of this module")]
+mod kube_api;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
@@ -176,8 +179,13 @@ fn free_port() -> u16 {
 }
 
 fn settings(url: String) -> DatastoreSettings {
-    let etcd =
-        EtcdSettings { endpoints: vec![url], user: None, tls: TlsSettings::default(), liveness: LIVENESS };
+    let etcd = EtcdSettings {
+        endpoints: vec![url],
+        user: None,
+        tls: TlsSettings::default(),
+        liveness: LIVENESS,
+        kubernetes: None,
+    };
     DatastoreSettings { backend: Backend::Etcd(etcd), use_pod_cidr: false, feed: FeedSettings::default() }
 }
 
@@ -294,6 +302,54 @@ async fn the_same_cluster_gives_the_same_snapshot_from_files_and_from_etcd() {
             assert!(from_etcd.problems.is_empty() && from_etcd.nodes.contains_key(*node), "{cluster} {node}");
         }
     }
+}
+
+#[cfg(feature = "kube")]
+fn settings_beside(etcd: &Etcd, api: &str) -> DatastoreSettings {
+    let api = api.to_owned();
+    let beside = DatastoreSettings::from_env(move |name| (name == "K8S_API_ENDPOINT").then(|| api.clone()));
+    let Backend::Kubernetes(beside) = beside.unwrap().backend else { unreachable!() };
+    let mut settings = settings(etcd.url());
+    let Backend::Etcd(EtcdSettings { kubernetes, .. }) = &mut settings.backend else { unreachable!() };
+    *kubernetes = Some(beside);
+    settings
+}
+
+#[cfg(feature = "kube")]
+#[tokio::test]
+async fn beside_etcd_services_come_from_kubernetes_whose_loss_says_nothing_of_etcd() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let api = kube_api::KubeApi::with("three-nodes").await;
+    let mut source = Following::start_with(settings_beside(&etcd, &api.url), "node-a");
+    let both = |snapshot: &Snapshot| snapshot.nodes.len() == 3 && !snapshot.services.is_empty();
+    let before = source.snapshot("what both have", both).await;
+    assert!(!before.endpoint_slices.is_empty());
+    assert_eq!(api.count("/api/v1/nodes", ""), 0, "what the datastore has is not asked for twice");
+    for plural in ["services", "endpointslices"] {
+        for verb in [kube_api::Verb::List, kube_api::Verb::Watch] {
+            api.fault(plural, verb, u32::MAX, kube_api::Answer::Hangup);
+        }
+        api.close(plural);
+    }
+    let key = "/calico/resources/v3/projectcalico.org/nodes/node-d";
+    let node = r#"{"metadata":{"name":"node-d"},"spec":{"bgp":{"ipv4Address":"10.0.0.44/24"}}}"#;
+    etcd.connect().await.put(key, node, None).await.unwrap();
+    let after = source.snapshot("a change in etcd", |snapshot| snapshot.nodes.len() == 4).await;
+    assert_eq!((&after.services, &after.endpoint_slices), (&before.services, &before.endpoint_slices));
+    source.state(SourceState::Connected).await;
+}
+
+#[cfg(feature = "kube")]
+#[tokio::test]
+async fn beside_etcd_a_kubernetes_that_was_never_there_is_done_without() {
+    let etcd = Etcd::start().await;
+    etcd.load(&Dump::read("three-nodes/dump.json")).await;
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let mut source = Following::start_with(settings_beside(&etcd, &nobody), "node-a");
+    let found = source.snapshot("what etcd has", |snapshot| snapshot.nodes.len() == 3).await;
+    let said: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    assert!(said.iter().any(|problem| problem.contains("Service")), "{said:?}");
 }
 
 #[tokio::test]

@@ -162,7 +162,13 @@ impl Cluster {
     }
 
     fn settings(&self, tls: TlsSettings) -> DatastoreSettings {
-        let etcd = EtcdSettings { endpoints: self.urls(), user: None, tls, liveness: Liveness::default() };
+        let etcd = EtcdSettings {
+            endpoints: self.urls(),
+            user: None,
+            tls,
+            liveness: Liveness::default(),
+            kubernetes: None,
+        };
         DatastoreSettings { backend: Backend::Etcd(etcd), use_pod_cidr: false, feed: FeedSettings::default() }
     }
 }

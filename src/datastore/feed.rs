@@ -68,6 +68,17 @@ pub enum SourceChange {
     Problems(Vec<Problem>),
 }
 
+impl SourceChange {
+    /// Of which kind.
+    fn kind(&self) -> Option<Kind> {
+        match self {
+            SourceChange::Put(entry) => Some(entry.key().kind),
+            SourceChange::Delete(key) => Some(key.kind),
+            SourceChange::Problems(_) => None,
+        }
+    }
+}
+
 /// What a source says.
 #[derive(Debug)]
 pub enum SourceEvent {
@@ -148,6 +159,8 @@ pub struct Feed {
     relisted: bool,
     locked: bool,
     secrets: Option<Secrets>,
+    /// Kinds that come from elsewhere than the datastore.
+    beside: Vec<Kind>,
     cache: Option<CacheWriter>,
 }
 
@@ -208,6 +221,7 @@ impl Feed {
             relisted: false,
             locked: false,
             secrets: None,
+            beside: Vec::new(),
             cache: cache.map(|cache| CacheWriter {
                 cache: Arc::new(cache),
                 wanted: None,
@@ -228,6 +242,15 @@ impl Feed {
             wait_until: None,
         });
         receiver
+    }
+
+    /// These kinds come from elsewhere than the datastore: what is said of them says nothing of its state (DS-6).
+    pub fn set_beside(&mut self, kinds: &[Kind]) {
+        self.beside = kinds.to_vec();
+    }
+
+    fn is_beside(&self, kind: Kind) -> bool {
+        self.beside.contains(&kind)
     }
 
     /// What is named by what is known now, and by what is in force: that may stand on a resource that is about to be
@@ -289,11 +312,15 @@ impl Feed {
             SourceEvent::Listed { kinds, revision } => {
                 let changed = self.store.listed(&kinds, now);
                 self.relisted |= changed;
-                self.out.heard(revision);
+                if !kinds.iter().all(|kind| self.is_beside(*kind)) {
+                    self.out.heard(revision);
+                }
                 changed
             }
             SourceEvent::Changed { changes, resumed, revision } => {
                 let mut changed = false;
+                let beside = |change: &SourceChange| change.kind().is_some_and(|kind| self.is_beside(kind));
+                let beside = !self.beside.is_empty() && changes.iter().all(beside);
                 for change in changes {
                     changed |= match change {
                         SourceChange::Put(entry) => self.store.put(entry),
@@ -302,12 +329,16 @@ impl Feed {
                     };
                 }
                 self.relisted |= changed && resumed;
-                self.out.heard(revision);
+                if !beside {
+                    self.out.heard(revision);
+                }
                 changed
             }
             SourceEvent::Connected { kinds, revision } => {
                 let news = self.store.resumed(&kinds, now);
-                self.out.connected(revision);
+                if !kinds.iter().all(|kind| self.is_beside(*kind)) {
+                    self.out.connected(revision);
+                }
                 news
             }
             SourceEvent::Abandoned(kind) => {
@@ -315,7 +346,7 @@ impl Feed {
                 false
             }
             SourceEvent::Lost { kind, why, .. } => {
-                if !self.store.lost(kind, now) {
+                if !self.store.lost(kind, now) && !self.is_beside(kind) {
                     self.out.retrying(why);
                     self.start_without();
                 }
@@ -329,8 +360,7 @@ impl Feed {
                 false
             }
             SourceEvent::Unavailable(why) => {
-                self.store.abandon_lists();
-                self.store.stale(now);
+                self.store.stale(&self.beside, now);
                 self.out.retrying(why);
                 self.start_without();
                 false

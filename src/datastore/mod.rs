@@ -23,17 +23,28 @@ use tokio_util::sync::CancellationToken;
 
 use self::endpoint_status::Follower;
 use self::feed::{Feed, QUEUE};
-use self::settings::{Backend, DatastoreSettings};
+use self::settings::{Backend, DatastoreSettings, EtcdSettings};
 pub use self::status::{SourceReceiver, SourceSender, SourceState, SourceStatus, channel};
+use crate::model::Kind;
 use crate::model::decode::Reading;
 use crate::model::snapshot::Snapshot;
 
 /// Follows the datastore for the node of this name until `stop`; errors are retried for ever.
 pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, stop: CancellationToken) {
     let reading = Reading { use_pod_cidr: settings.use_pod_cidr };
+    #[cfg(feature = "kube")]
+    let beside: &[Kind] = match &settings.backend {
+        Backend::Etcd(etcd) if etcd.kubernetes.is_some() => &kubernetes::BESIDE,
+        _ => &[],
+    };
+    #[cfg(not(feature = "kube"))]
+    let beside: &[Kind] = &[];
     let kinds = match &settings.backend {
         Backend::File { .. } => files::KINDS.to_vec(),
-        Backend::Etcd(_) => crate::model::paths::kinds(reading.use_pod_cidr),
+        Backend::Etcd(_) => {
+            let kinds = crate::model::paths::kinds(reading.use_pod_cidr);
+            kinds.into_iter().chain(beside.iter().copied()).collect()
+        }
         #[cfg(feature = "kube")]
         Backend::Kubernetes(_) => kubernetes::kinds(reading.use_pod_cidr),
         #[cfg(not(feature = "kube"))]
@@ -53,8 +64,12 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
     };
     let named = match &settings.backend {
         Backend::Kubernetes(kubernetes) => Some(feed.name_secrets(&kubernetes.secret_namespace)),
+        Backend::Etcd(EtcdSettings { kubernetes: Some(kubernetes), .. }) if !beside.is_empty() => {
+            Some(feed.name_secrets(&kubernetes.secret_namespace))
+        }
         _ => None,
     };
+    feed.set_beside(beside);
     let feed = feed.run(inbox, stop.clone());
     match settings.backend {
         Backend::File { path } => {
@@ -62,7 +77,18 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
         }
         #[cfg(feature = "etcd")]
         Backend::Etcd(etcd) => {
-            tokio::join!(feed, felix, etcd::run(etcd, node, reading, events, stop));
+            #[cfg(feature = "kube")]
+            let others = match etcd.kubernetes.clone() {
+                Some(settings) => {
+                    let (events, stop) = (events.clone(), stop.clone());
+                    let scope = kubernetes::Scope::Beside;
+                    Either::Left(kubernetes::run(settings, scope, node, reading, named, events, stop))
+                }
+                None => Either::Right(std::future::ready(())),
+            };
+            #[cfg(not(feature = "kube"))]
+            let others = std::future::ready(drop(named));
+            tokio::join!(feed, felix, others, etcd::run(etcd, node, reading, events, stop));
         }
         #[cfg(not(feature = "etcd"))]
         Backend::Etcd(_) => {
@@ -71,7 +97,9 @@ pub async fn run(settings: DatastoreSettings, node: &str, out: SourceSender, sto
         }
         #[cfg(feature = "kube")]
         Backend::Kubernetes(kubernetes) => {
-            tokio::join!(feed, felix, kubernetes::run(kubernetes, node, reading, named, events, stop));
+            let scope = kubernetes::Scope::Whole;
+            let source = kubernetes::run(kubernetes, scope, node, reading, named, events, stop);
+            tokio::join!(feed, felix, source);
         }
         #[cfg(not(feature = "kube"))]
         Backend::Kubernetes(_) => {
@@ -101,6 +129,10 @@ pub async fn read_once(settings: &DatastoreSettings, node: &str) -> Result<Snaps
         Backend::Kubernetes(_) => Err(NO_KUBERNETES.to_owned()),
     };
     let mut snapshot = read?;
+    #[cfg(feature = "kube")]
+    if let Backend::Etcd(EtcdSettings { kubernetes: Some(settings), .. }) = &settings.backend {
+        kubernetes::read_beside(settings, node, reading, &mut snapshot).await;
+    }
     if let Some(folder) = &settings.feed.endpoint_status {
         let (peers, problems) = endpoint_status::read_once(folder);
         snapshot.workload_peers = peers;

@@ -61,6 +61,8 @@ pub struct EtcdSettings {
     pub tls: TlsSettings,
     /// When a silent connection is given up.
     pub liveness: Liveness,
+    /// Where Secrets, Services and EndpointSlices come from, if anywhere: etcd has none for Calico (DS-6).
+    pub kubernetes: Option<KubernetesSettings>,
 }
 
 /// When a silent connection is given up.
@@ -176,7 +178,7 @@ impl DatastoreSettings {
                 }
                 Backend::File { path: path.into() }
             }
-            ("etcdv3", _) | ("", false) => Backend::Etcd(etcd(&endpoints, &var)?),
+            ("etcdv3", _) | ("", false) => Backend::Etcd(etcd(&endpoints, &get, &var)?),
             ("kubernetes", _) | ("", true) => Backend::Kubernetes(KubernetesSettings::from_env(&get, &var)?),
             _ => return Err(SettingsError::UnknownType(kind)),
         };
@@ -189,7 +191,11 @@ impl DatastoreSettings {
     }
 }
 
-fn etcd(endpoints: &str, var: &dyn Fn(&str) -> String) -> Result<EtcdSettings, SettingsError> {
+fn etcd(
+    endpoints: &str,
+    get: &dyn Fn(&str) -> Option<String>,
+    var: &dyn Fn(&str) -> String,
+) -> Result<EtcdSettings, SettingsError> {
     if !var("ETCD_DISCOVERY_SRV").is_empty() {
         return Err(if endpoints.is_empty() {
             SettingsError::Discovery
@@ -219,7 +225,13 @@ fn etcd(endpoints: &str, var: &dyn Fn(&str) -> String) -> Result<EtcdSettings, S
     }
     let (name, password) = (var("ETCD_USERNAME"), var("ETCD_PASSWORD"));
     let user = (!name.is_empty() && !password.is_empty()).then_some((name, password));
-    Ok(EtcdSettings { endpoints, user, tls: tls(var)?, liveness: Liveness::default() })
+    let kubernetes = match !var("KUBECONFIG").is_empty()
+        || get("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty())
+    {
+        true => Some(KubernetesSettings::from_env(get, var)?),
+        false => None,
+    };
+    Ok(EtcdSettings { endpoints, user, tls: tls(var)?, liveness: Liveness::default(), kubernetes })
 }
 
 /// Of texts and files, the files or the texts (DS-4); versions and suites (DS-7).
@@ -296,6 +308,21 @@ mod tests {
         for vars in [&[][..], &[("DATASTORE_TYPE", "kubernetes"), ("ETCD_ENDPOINTS", "http://a:1")]] {
             assert!(matches!(resolve(vars).unwrap().backend, Backend::Kubernetes(_)));
         }
+    }
+
+    #[test]
+    fn beside_etcd_kubernetes_is_read_where_something_says_where_it_is() {
+        let beside = |vars: &[(&str, &str)]| {
+            let vars = [&[("ETCD_ENDPOINTS", "http://a:1")], vars].concat();
+            match resolve(&vars).unwrap().backend {
+                Backend::Etcd(etcd) => etcd.kubernetes.map(|kubernetes| kubernetes.to_string()),
+                other => panic!("etcd expected, not {other}"),
+            }
+        };
+        assert_eq!(beside(&[("HOME", "/root")]), None);
+        assert_eq!(beside(&[("KUBECONFIG", "/k")]).as_deref(), Some("Kubernetes by /k"));
+        let pod = [("KUBERNETES_SERVICE_HOST", "10.96.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
+        assert_eq!(beside(&pod).as_deref(), Some("Kubernetes at 10.96.0.1 port 443"));
     }
 
     #[test]

@@ -226,13 +226,6 @@ impl Store {
         self.kinds.values().any(|content| matches!(content.state, KindState::InSync { .. }))
     }
 
-    /// The lists under way end here and are worth nothing.
-    pub fn abandon_lists(&mut self) {
-        for content in self.kinds.values_mut() {
-            content.listing.clear();
-        }
-    }
-
     /// Problems that belong to no resource, in place of those before. Whether they differ.
     pub fn set_problems(&mut self, problems: Vec<Problem>) -> bool {
         let news = self.problems != problems;
@@ -257,9 +250,11 @@ impl Store {
         self.snapshot.workload_peers.clone()
     }
 
-    /// The datastore is out of reach: nothing changes but that it may be out of date.
-    pub fn stale(&mut self, now: Millis) {
-        for content in self.kinds.values_mut() {
+    /// The datastore is out of reach, but for these kinds, which come from elsewhere: nothing changes but that what it has
+    /// may be out of date. Lists under way are worth nothing.
+    pub fn stale(&mut self, but: &[Kind], now: Millis) {
+        for (_, content) in self.kinds.iter_mut().filter(|(kind, _)| !but.contains(kind)) {
+            content.listing.clear();
             if matches!(content.state, KindState::InSync { .. }) {
                 content.state = KindState::Stale { since: now };
             }
@@ -500,7 +495,7 @@ mod tests {
         assert_eq!(store.snapshot().problems.len(), 1);
         assert!(store.listed(&[Kind::IpPool], Millis(7)), "an empty list is news where nothing was known");
         assert!(store.is_known());
-        store.stale(Millis(8));
+        store.stale(&[], Millis(8));
         assert!(
             store.is_known()
                 && store.states().all(|(_, state)| *state == KindState::Stale { since: Millis(8) })
@@ -576,7 +571,7 @@ mod tests {
         store.listed(&[Kind::Node, Kind::IpPool], Millis(1));
         let before = store.snapshot();
         store.page(vec![text(Kind::Node, "a", NODE)]);
-        store.abandon_lists();
+        store.abandon(Kind::Node);
         assert_eq!(store.snapshot(), before);
         store.page(vec![text(Kind::Node, "b", NODE)]);
         store.listed(&[Kind::Node, Kind::IpPool], Millis(2));

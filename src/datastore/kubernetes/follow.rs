@@ -45,6 +45,8 @@ const WATCH_SECONDS: (u64, u64) = (300, 600);
 const HELD: Duration = Duration::from_secs(5);
 /// What comes this soon after a watch was opened anew had been missed.
 const CATCHING_UP: Duration = Duration::from_secs(1);
+/// How long what can be done without is waited for where it only stands beside the datastore (DS-6).
+const WITHOUT: Duration = Duration::from_secs(10);
 /// Failures in a row after which it is said aloud, where other kinds are told.
 const SAID_AFTER: u32 = 3;
 
@@ -88,6 +90,9 @@ pub struct KindFollower {
     said: bool,
     /// Changes are not told at present.
     lost: bool,
+    /// It stands beside the datastore.
+    beside: bool,
+    began: Instant,
     /// Since when the server refuses the kind, or says that there is none such.
     refused: Option<Instant>,
 }
@@ -125,8 +130,16 @@ impl KindFollower {
             failures: 0,
             said: false,
             lost: false,
+            beside: false,
+            began: Instant::now(),
             refused: None,
         }
+    }
+
+    /// It stands beside the datastore: nothing waits for it for long.
+    pub fn beside(mut self, beside: bool) -> Self {
+        self.beside = beside;
+        self
     }
 
     /// Follows for ever.
@@ -418,6 +431,11 @@ impl KindFollower {
         if self.failures == SAID_AFTER && self.api.open.load(Ordering::Relaxed) > 0 {
             self.said = true;
             tracing::warn!(kind = kind.name(), "changes of this kind are not told, trying again: {failure}");
+        }
+        if self.beside && !self.listed && self.began.elapsed() > WITHOUT {
+            let why = format!("it is done without until it can be read: {failure}");
+            self.tell(SourceEvent::Refused { kind, why, optional: true }).await;
+            return;
         }
         let answered = failure.status().is_some();
         self.tell(SourceEvent::Lost { kind, why: failure.to_string(), answered }).await;

@@ -11,7 +11,7 @@ mod items;
 mod resource;
 mod secrets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bgp_proto::Millis;
@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::api::Api;
 use self::follow::KindFollower;
-use self::resource::resources;
+use self::resource::{Resource, resources};
 use super::feed::{Events, NamedSecrets, QUEUE, SourceChange, SourceEvent};
 use super::settings::KubernetesSettings;
-use crate::model::Kind;
 use crate::model::decode::Reading;
 use crate::model::snapshot::Snapshot;
-use crate::model::store::{Remembered, Store};
+use crate::model::store::{Remembered, Store, secrets_of};
+use crate::model::{Code, Kind, NamespacedName, Problem};
 
 /// So many refusals of one kind in a row end a single reading.
 const REFUSALS: u32 = 6;
@@ -38,16 +38,37 @@ pub fn kinds(use_pod_cidr: bool) -> Vec<Kind> {
     all.chain([Kind::Secret]).collect()
 }
 
-/// Follows every kind, and the Secrets that are named, until `stop`.
+/// The kinds that only Kubernetes has, whichever datastore has the others (DS-6).
+pub const BESIDE: [Kind; 3] = [Kind::Secret, Kind::Service, Kind::EndpointSlice];
+
+/// What of the API server is followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Everything: it is the datastore.
+    Whole,
+    /// What another datastore has not.
+    Beside,
+}
+
+impl Scope {
+    fn resources(self, reading: Reading) -> Vec<Resource> {
+        let mut all = resources(reading.use_pod_cidr);
+        all.retain(|resource| self == Scope::Whole || BESIDE.contains(&resource.kind));
+        all
+    }
+}
+
+/// Follows every kind of a scope, and the Secrets that are named, until `stop`.
 pub async fn run(
     settings: KubernetesSettings,
+    scope: Scope,
     node: &str,
     reading: Reading,
     named: Option<NamedSecrets>,
     events: Events,
     stop: CancellationToken,
 ) {
-    let mut tasks = start(settings, node, reading, named, events);
+    let mut tasks = start(settings, scope, node, reading, named, events);
     tokio::select! {
         () = stop.cancelled() => {}
         // None of them ends but by a defect, or because nobody listens any more.
@@ -63,18 +84,21 @@ pub async fn run(
 
 fn start(
     settings: KubernetesSettings,
+    scope: Scope,
     node: &str,
     reading: Reading,
     named: Option<NamedSecrets>,
     events: Events,
 ) -> JoinSet<()> {
     let api = Arc::new(Api::new(settings));
+    let beside = scope == Scope::Beside;
     let mut tasks = JoinSet::new();
-    for resource in resources(reading.use_pod_cidr) {
-        tasks.spawn(KindFollower::new(api.clone(), resource, node, events.clone()).run());
+    for resource in scope.resources(reading) {
+        let follower = KindFollower::new(api.clone(), resource, node, events.clone());
+        tasks.spawn(follower.beside(beside).run());
     }
     if let Some(named) = named {
-        tasks.spawn(secrets::run(api, named, events));
+        tasks.spawn(secrets::run(api, beside, named, events));
     }
     tasks
 }
@@ -89,11 +113,39 @@ pub async fn read_once(
     node: &str,
     reading: Reading,
 ) -> Result<Snapshot, String> {
+    read(settings, Scope::Whole, node, reading, None).await
+}
+
+/// Adds to a snapshot of another datastore what only Kubernetes has; that it cannot be read is a problem in it.
+pub async fn read_beside(settings: &KubernetesSettings, node: &str, reading: Reading, into: &mut Snapshot) {
+    let peers = into.peers.values().filter_map(|peer| peer.password.as_ref());
+    let mesh = into.bgp_configurations.values().filter_map(|config| config.mesh_password.as_ref());
+    let named = secrets_of(peers.chain(mesh), &settings.secret_namespace);
+    match read(settings, Scope::Beside, node, reading, Some(named)).await {
+        Ok(found) => {
+            (into.secrets, into.services) = (found.secrets, found.services);
+            into.endpoint_slices = found.endpoint_slices;
+            into.problems.extend(found.problems);
+        }
+        Err(why) => into.problems.push(Problem::of_whole(Code::KindRefused, Kind::Service.name(), why)),
+    }
+    into.problems.sort();
+}
+
+async fn read(
+    settings: &KubernetesSettings,
+    scope: Scope,
+    node: &str,
+    reading: Reading,
+    secrets: Option<BTreeSet<NamespacedName>>,
+) -> Result<Snapshot, String> {
     let (events, mut inbox) = mpsc::channel(QUEUE);
-    let (name, named) = watch::channel(None);
+    let (name, named) = watch::channel(secrets);
     // They end with us.
-    let _tasks = start(settings.clone(), node, reading, Some(named), events);
-    let mut store = Store::new(node, reading, &kinds(reading.use_pod_cidr), Remembered::default());
+    let _tasks = start(settings.clone(), scope, node, reading, Some(named), events);
+    let mut kinds = kinds(reading.use_pod_cidr);
+    kinds.retain(|kind| scope == Scope::Whole || BESIDE.contains(kind));
+    let mut store = Store::new(node, reading, &kinds, Remembered::default());
     let mut refusals: BTreeMap<Kind, u32> = BTreeMap::new();
     while let Some(event) = inbox.recv().await {
         match event {

@@ -38,6 +38,8 @@ struct Known {
 
 struct Secrets {
     api: SharedApi,
+    /// They stand beside the datastore.
+    beside: bool,
     events: Events,
     known: BTreeMap<NamespacedName, Known>,
     words: mpsc::Sender<(NamespacedName, SourceEvent)>,
@@ -47,10 +49,10 @@ struct Secrets {
 }
 
 /// Follows what is named, for ever.
-pub async fn run(api: SharedApi, mut named: NamedSecrets, events: Events) {
+pub async fn run(api: SharedApi, beside: bool, mut named: NamedSecrets, events: Events) {
     let (words, mut inbox) = mpsc::channel(QUEUE);
     let mut secrets =
-        Secrets { api, events, known: BTreeMap::new(), words, listed: false, said: BTreeSet::new() };
+        Secrets { api, beside, events, known: BTreeMap::new(), words, listed: false, said: BTreeSet::new() };
     loop {
         let wanted = named.borrow_and_update().clone();
         if let Some(wanted) = wanted {
@@ -93,7 +95,7 @@ impl Secrets {
     fn follow(&self, name: &NamespacedName) -> JoinSet<()> {
         let (events, mut inbox) = mpsc::channel(QUEUE);
         let what = secret(&name.namespace, &name.name);
-        let follower = KindFollower::new(self.api.clone(), what, "", events);
+        let follower = KindFollower::new(self.api.clone(), what, "", events).beside(self.beside);
         let (words, name) = (self.words.clone(), name.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run());
